@@ -1,0 +1,299 @@
+"""Batches, and what every ECG data module shares: cache, splits, labels, loaders.
+
+raw records -> `ecg_text.records.load_signal` -> int16 memory map -> `ECGBatch` -> `normalize` on the model's device.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ecg_text.records import LEADS, SignalSettings, Source, load_signal
+from shared.data import ArrayCache, DataError, EpochBatchSampler, OnError, Report, build_cache
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class ECGBatch(NamedTuple):
+    """One batch of records.
+
+    Attributes:
+        signal: `(B, L, T)`; int16 microvolts from the loader, float32 after `normalize`.
+        report: `(B,)` int64, index into `ECGDataModule.reports`; -1 for a record without one.
+        target: `(B, C)` float32 in {0, 1}.
+        labelled: `(B,)` bool, whether the record belongs to the evaluation (see `label_mode`).
+        row: `(B,)` int64, row of `ECGDataModule.table`.
+    """
+
+    signal: Tensor
+    report: Tensor
+    target: Tensor
+    labelled: Tensor
+    row: Tensor
+
+
+def normalize(signal: Tensor, mode: str) -> Tensor:
+    """Microvolts `(B, L, T)` to what the encoder sees, float32; the modes are those of `SignalSettings`."""
+    signal = signal.float() / 1000  # millivolts
+    if mode == "none":
+        return signal
+    if mode == "minmax":
+        low, high = signal.amin((1, 2), keepdim=True), signal.amax((1, 2), keepdim=True)
+        return (signal - low) / (high - low).clamp_min(1e-6)
+    centred = signal - signal.mean(2, keepdim=True)
+    if mode == "lead":
+        return centred / centred.square().mean(2, keepdim=True).sqrt().clamp_min(1e-6)
+    if mode == "record":
+        return centred / centred.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6)
+    raise ValueError(f"normalize must be lead, record, minmax or none, got {mode!r}")
+
+
+class RecordDataset(Dataset[ECGBatch]):
+    """Gathers whole batches from the memory map: an item is asked for by a list of positions."""
+
+    def __init__(
+        self,
+        array: NDArray[np.int16],
+        rows: NDArray[np.int64],
+        report: NDArray[np.int64],
+        target: NDArray[np.float32],
+        labelled: NDArray[np.bool_],
+    ) -> None:
+        self.array, self.rows = array, rows
+        self.report, self.target, self.labelled = report, target, labelled
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: list[int]) -> ECGBatch:
+        rows = self.rows[positions]
+        return ECGBatch(
+            signal=torch.from_numpy(self.array[rows]),
+            report=torch.from_numpy(self.report[rows]),
+            target=torch.from_numpy(self.target[rows]),
+            labelled=torch.from_numpy(self.labelled[rows]),
+            row=torch.from_numpy(rows),
+        )
+
+
+class ECGDataModule(pl.LightningDataModule):
+    """What the ECG data modules share. A subclass says what its records are, in `read_table` and `read_classes`.
+
+    Args:
+        root: Folder of the data set.
+        sampling_rate: Hz; every record is resampled to it.
+        duration: Seconds kept of each record.
+        leads: Lead names, in the order of the channels.
+        normalize: See `SignalSettings`.
+        batch_size: Global batch size (paper, section 3.2: 128).
+        label_mode: `"single"` evaluates on records with exactly one label, as the paper does (section 3.1);
+            `"multi"` on all records with a label.
+        missing_classes: A class without a record in one of the splits is an error, or dropped (and named).
+        on_error: What happens to a record that cannot be used; skipped ones are listed in `skipped.csv` beside the
+            cache.
+        cache_dir: Where caches are written.
+        num_workers: Loader processes. Batches are gathered from a memory map, so 0 is the fastest on most machines.
+        seed: Order of the training batches; the CLI sets it to `seed_everything`.
+    """
+
+    name = "ecg"
+
+    def __init__(
+        self,
+        root: str,
+        sampling_rate: int = 500,
+        duration: float = 10.0,
+        leads: list[str] | None = None,
+        normalize: Literal["lead", "record", "minmax", "none"] = "record",
+        batch_size: int = 128,
+        label_mode: Literal["single", "multi"] = "single",
+        missing_classes: Literal["raise", "drop"] = "raise",
+        on_error: OnError = "raise",
+        cache_dir: str = "data/cache",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.signal_settings = SignalSettings(sampling_rate, duration, tuple(leads or LEADS), normalize)
+        self.batch_size = batch_size
+        self.label_mode = label_mode
+        self.missing_classes = missing_classes
+        self.on_error = on_error
+        self.cache_dir = Path(cache_dir)
+        self.num_workers = num_workers
+        self.seed = seed
+        self.table = pd.DataFrame()
+        self.class_names: dict[str, str] = {}
+        self.reports: list[str] = []
+
+    def read_table(self, report: Report) -> pd.DataFrame:
+        """One row a record: `id, path, report, labels (list of codes), split, age, sex, patient`."""
+        raise NotImplementedError
+
+    def read_classes(self) -> dict[str, str]:
+        """Names by class code, in the order of the target's columns."""
+        raise NotImplementedError
+
+    @property
+    def classes(self) -> list[str]:
+        """Codes of the target's columns."""
+        return list(self.class_names)
+
+    def prepare_data(self) -> None:
+        """Build the cache (one process only)."""
+        self._load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the table, open the cache and make targets and splits."""
+        if len(self.table):
+            return
+        table, cache, report = self._load()
+        unusable = set(cache.problems)
+        self.split = table["split"].to_numpy()
+        self.usable = np.array([row not in unusable for row in range(len(table))])
+        self.class_names = self.read_classes()
+        self._make_targets(table)
+        self._index_reports(table, report)
+        report.write(cache.folder / "skipped.csv")
+        self.array, self.table = cache.array, table
+
+    def _load(self) -> tuple[pd.DataFrame, ArrayCache, Report]:
+        if not self.root.is_dir():
+            raise DataError(f"no folder {self.root}: pass the data set's root as --data.init_args.root (make: DATA=...)")
+        report = Report(self.on_error, noun="record")
+        table = self.read_table(report)
+        if table.empty:
+            raise DataError(f"no record found for {type(self).__name__} under {self.root}")
+        # The normalisation happens after the cache, so it is no part of the cache's identity.
+        settings = replace(self.signal_settings, normalize="none")
+        sources = [Source(path, settings) for path in table["path"]]
+        cache = build_cache(
+            self.cache_dir / self.name,
+            sources,
+            names=[str(path) for path in table["path"]],
+            read=load_signal,
+            row_shape=(len(settings.leads), settings.samples),
+            dtype="int16",
+            settings={"signal": str(settings), "files": _fingerprint(table["path"])},
+            report=report,
+        )
+        return table, cache, report
+
+    def _make_targets(self, table: pd.DataFrame) -> None:
+        labels = table["labels"]
+        self.target, self.labelled = self._targets(labels)
+        absent = {
+            code: [split for split in SPLITS if self._lacks(code, split)]
+            for code in self.classes
+            if any(self._lacks(code, split) for split in SPLITS)
+        }
+        if absent:
+            listed = "; ".join(f"{code} in {', '.join(splits)}" for code, splits in absent.items())
+            if self.missing_classes == "raise":
+                raise DataError(
+                    f"classes without a {self.label_mode}-label record: {listed}. Use another split or label_mode, or "
+                    "leave these classes out with --data.init_args.missing_classes drop"
+                )
+            log.warning("classes dropped, because they have no %s-label record: %s", self.label_mode, listed)
+            self.class_names = {code: name for code, name in self.class_names.items() if code not in absent}
+            if not self.class_names:
+                raise DataError("no class has a record in every split: use more records or another split")
+            self.target, self.labelled = self._targets(labels)
+
+    def _targets(self, labels: "pd.Series[Any]") -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Targets of the remaining classes; single-label counts the record's labels before classes are dropped."""
+        target = np.array([[code in codes for code in self.classes] for codes in labels], dtype=np.float32)
+        counts = np.array([len(codes) for codes in labels])
+        labelled = target.any(1) & self.usable
+        if self.label_mode == "single":
+            labelled &= counts == 1
+        return target, labelled
+
+    def _lacks(self, code: str, split: Split) -> bool:
+        inside = (self.split == split) & self.labelled
+        return bool((self.split == split).any()) and not self.target[inside, self.classes.index(code)].any()
+
+    def _index_reports(self, table: pd.DataFrame, report: Report) -> None:
+        texts = table["report"].fillna("").str.strip()
+        self.report = np.full(len(table), -1, dtype=np.int64)
+        if not texts.any():  # a data set without reports can be evaluated on, not pre-trained on
+            return
+        needed = np.isin(self.split, ("train", "val")) & self.usable
+        for row in np.flatnonzero((texts == "").to_numpy() & needed):
+            report.problem(str(table["path"].iloc[row]), "empty report")
+        codes, distinct = pd.factorize(texts.where(texts != ""))
+        self.report = codes.astype(np.int64)
+        self.reports = [str(text) for text in distinct]
+
+    def rows(self, split: Split, purpose: Literal["pretrain", "evaluate"]) -> NDArray[np.int64]:
+        """Rows of a split: those with a report (pre-training), or those with labels (evaluation)."""
+        wanted = self.labelled if purpose == "evaluate" else (self.report >= 0) & self.usable
+        return np.flatnonzero((self.split == split) & wanted)
+
+    def loader(self, rows: NDArray[np.int64], train: bool = False) -> DataLoader[ECGBatch]:
+        """Batches of the given rows, in their order, or shuffled by (seed, epoch) for training."""
+        dataset = RecordDataset(self.array, rows, self.report, self.target, self.labelled)
+        sampler = EpochBatchSampler(len(rows), self.batch_size, shuffle=train, drop_last=train, seed=self.seed)
+        return DataLoader(
+            dataset=dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[ECGBatch]:
+        """Shuffled training records with their reports."""
+        if not self.reports:
+            raise DataError(f"{type(self).__name__} has no reports, so nothing to pre-train on; use it to evaluate")
+        return self.loader(self.rows("train", "pretrain"), train=True)
+
+    def val_dataloader(self) -> DataLoader[ECGBatch]:
+        """Validation records with their reports."""
+        return self.loader(self.rows("val", "pretrain"))
+
+    def test_dataloader(self) -> DataLoader[ECGBatch]:
+        """Labelled test records."""
+        return self.loader(self.rows("test", "evaluate"))
+
+    def predict_dataloader(self) -> DataLoader[ECGBatch]:
+        """Every usable record, in the table's order."""
+        return self.loader(np.flatnonzero(self.usable))
+
+    def on_after_batch_transfer(self, batch: ECGBatch, dataloader_idx: int = 0) -> ECGBatch:
+        """Normalise on the model's device: int16 crosses the bus, float32 is made where it is used."""
+        return batch._replace(signal=normalize(batch.signal, self.signal_settings.normalize))
+
+    def batches(self, rows: NDArray[np.int64]) -> Iterator[ECGBatch]:
+        """Normalised batches of the given rows, for use without a Trainer."""
+        for batch in self.loader(rows):
+            yield self.on_after_batch_transfer(batch)
+
+
+def _fingerprint(paths: "pd.Series[str]") -> str:
+    """Digest of every record's files, sizes and times; a missing file counts as absent (reading reports it)."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for suffix in (".hea", ".dat", ".mat"):
+            try:
+                status = os.stat(path + suffix)
+            except FileNotFoundError:
+                continue
+            digest.update(f"{path}{suffix}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

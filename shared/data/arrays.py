@@ -1,0 +1,246 @@
+"""Memory-mapped caches: many files are read once, in parallel, into one array on disk.
+
+A cache is a folder: `array.npy` (a plain NumPy file, memory-mapped), `meta.json` (what it was made from) and
+`journal.jsonl` (a line a finished chunk with its checksum, and the rows that could not be read). The journal makes an
+interrupted build go on where it stopped; the fingerprint of sources and settings makes a changed source a new cache.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from shared.data.report import DataError, Report
+
+FORMAT_VERSION = 1
+CHUNK = 64  # rows a task: large enough to hide the cost of a task, small enough to resume from
+# Starting a worker costs seconds (it imports the package anew), so a small build stays in this process.
+ROWS_WORTH_A_POOL = 4096
+
+Reader = Callable[[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ArrayCache:
+    """An opened cache.
+
+    Attributes:
+        folder: Where it lies.
+        array: `(N, *row_shape)`, read-only memory map; rows that could not be read are zero.
+        problems: Reason by row index, for the rows that could not be read.
+    """
+
+    folder: Path
+    array: NDArray[Any]
+    problems: dict[int, str]
+
+
+def build_cache(
+    folder: Path,
+    sources: Sequence[Any],
+    names: Sequence[str],
+    read: Reader,
+    row_shape: tuple[int, ...],
+    dtype: str,
+    settings: dict[str, Any],
+    report: Report,
+    workers: int | None = None,
+) -> ArrayCache:
+    """Open the cache of `sources` under `folder`, building or finishing it first where that is needed.
+
+    Args:
+        folder: Parent of the caches; this one gets a subfolder named by its fingerprint.
+        sources: What `read` is called with, one a row; picklable.
+        names: How messages name each row.
+        read: Returns one row of `row_shape`; raises `DataError` for one that cannot be used. Module-level, because
+            worker processes import it.
+        row_shape: Shape of a row.
+        dtype: NumPy name of the type on disk, e.g. `"int16"`.
+        settings: JSON values which the content depends on (sources included: paths, sizes, times). A change of any
+            gives another cache.
+        report: Gets every row that cannot be read, in order.
+        workers: Processes that read; by default one a core for large builds and none for small ones.
+
+    Raises:
+        DataError: A row cannot be read and `report` raises; the cache is from another version or damaged; the disk
+            is full.
+    """
+    fingerprint = hashlib.sha256(
+        json.dumps([settings, list(row_shape), dtype, len(sources)], sort_keys=True).encode()
+    ).hexdigest()
+    folder = folder / fingerprint[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        _check_version(folder)
+        shape = (len(sources), *row_shape)
+        done = _read_journal(folder, shape, dtype)
+        missing = [start for start in range(0, len(sources), CHUNK) if start not in done]
+        if missing:
+            (folder / "meta.json").write_text(json.dumps({"version": FORMAT_VERSION, "settings": settings}, indent=1))
+            tasks = ((start, sources[start : start + CHUNK]) for start in missing)
+            _fill(folder, shape, dtype, tasks, len(missing), read, names, report, workers)
+            done = _read_journal(folder, shape, dtype)
+        problems = {row: reason for entry in done.values() for row, reason in entry["problems"]}
+        for row in sorted(problems):
+            report.problem(names[row], problems[row])
+        _verify(folder, shape, dtype, done)
+    array = np.load(folder / "array.npy", mmap_mode="r", allow_pickle=False)
+    return ArrayCache(folder, array, problems)
+
+
+def _check_version(folder: Path) -> None:
+    meta = folder / "meta.json"
+    if not meta.exists():
+        return
+    try:
+        version = json.loads(meta.read_text())["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{meta} is damaged ({error}): delete the folder {folder} and run again") from error
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{folder} is a cache of format {version}, this version of Quintet reads format {FORMAT_VERSION}: "
+            "delete the folder (it is built again) or choose another cache_dir"
+        )
+
+
+def _array_path(folder: Path, shape: tuple[int, ...], dtype: str) -> tuple[Path, int]:
+    """The array file, created at its full size on first use, and the offset of its first row in bytes."""
+    path = folder / "array.npy"
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if not path.exists():
+        free = shutil.disk_usage(folder).free
+        if free < size:
+            raise DataError(
+                f"the cache needs {size / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free: make room, or set "
+                "data.init_args.cache_dir to another disk"
+            )
+        partial = folder / "array.partial"
+        with partial.open("wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + size)
+        os.replace(partial, path)
+    return path, path.stat().st_size - size
+
+
+def _fill(
+    folder: Path,
+    shape: tuple[int, ...],
+    dtype: str,
+    tasks: Iterator[tuple[int, Sequence[Any]]],
+    count: int,
+    read: Reader,
+    names: Sequence[str],
+    report: Report,
+    workers: int | None,
+) -> None:
+    path, offset = _array_path(folder, shape, dtype)
+    row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+    if workers is None:
+        workers = (os.cpu_count() or 1) if count * CHUNK >= ROWS_WORTH_A_POOL else 0
+    results = _in_processes(tasks, read, shape[1:], dtype, workers) if workers > 1 else (
+        _read_chunk(start, chunk, read, shape[1:], dtype) for start, chunk in tasks
+    )
+    # Plain writes rather than a writable map: a full disk is then an OSError, not a killed process.
+    with (
+        path.open("r+b") as file,
+        (folder / "journal.jsonl").open("a") as journal,
+        tqdm(total=count * CHUNK, desc=f"cache {folder.name}", unit="row", unit_scale=True) as bar,
+    ):
+        if journal.tell():
+            journal.write("\n")  # ends the line that a kill may have cut short
+        for start, rows, problems in results:
+            if problems and report.on_error == "raise":
+                row, reason = problems[0]
+                report.problem(names[row], reason)
+            try:
+                file.seek(offset + start * row_bytes)
+                file.write(rows.data)
+                file.flush()
+                entry = {"start": start, "crc": zlib.crc32(rows.data), "problems": problems}
+                journal.write(json.dumps(entry) + "\n")
+                journal.flush()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise DataError(
+                    f"the disk of {folder} is full after {start} of {shape[0]} rows: make room and run again (it goes "
+                    "on from there), or set data.init_args.cache_dir to another disk"
+                ) from error
+            bar.update(len(rows))
+
+
+def _read_chunk(
+    start: int, chunk: Sequence[Any], read: Reader, row_shape: tuple[int, ...], dtype: str
+) -> tuple[int, NDArray[Any], list[tuple[int, str]]]:
+    rows = np.zeros((len(chunk), *row_shape), dtype=dtype)
+    problems = []
+    for index, source in enumerate(chunk):
+        try:
+            rows[index] = read(source)
+        except DataError as error:
+            problems.append((start + index, str(error)))
+    return start, rows, problems
+
+
+def _in_processes(
+    tasks: Iterator[tuple[int, Sequence[Any]]],
+    read: Reader,
+    row_shape: tuple[int, ...],
+    dtype: str,
+    workers: int,
+) -> Iterator[tuple[int, NDArray[Any], list[tuple[int, str]]]]:
+    # spawn: forking a process in which torch has started threads can hang. The window bounds the memory in flight.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for start, chunk in islice(tasks, 2 * workers):
+            waiting.append(pool.submit(_read_chunk, start, chunk, read, row_shape, dtype))
+        while waiting:
+            yield waiting.popleft().result()
+            for start, chunk in islice(tasks, 1):
+                waiting.append(pool.submit(_read_chunk, start, chunk, read, row_shape, dtype))
+
+
+def _read_journal(folder: Path, shape: tuple[int, ...], dtype: str) -> dict[int, dict[str, Any]]:
+    path = folder / "journal.jsonl"
+    if not path.exists() or not (folder / "array.npy").exists():
+        path.unlink(missing_ok=True)
+        return {}
+    done = {}
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:  # the line that a kill cut short; its chunk is read again
+            continue
+        done[entry["start"]] = entry
+    return done
+
+
+def _verify(folder: Path, shape: tuple[int, ...], dtype: str, done: dict[int, dict[str, Any]]) -> None:
+    """Compare every chunk with its checksum (about a second a gigabyte, and it warms the page cache)."""
+    path, offset = _array_path(folder, shape, dtype)
+    row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+    with path.open("rb") as file:
+        for start in sorted(done):
+            file.seek(offset + start * row_bytes)
+            content = file.read(min(CHUNK, shape[0] - start) * row_bytes)
+            if zlib.crc32(content) != done[start]["crc"]:
+                raise DataError(
+                    f"{path} is damaged (rows {start} to {start + CHUNK - 1} do not match their checksum): delete the "
+                    f"folder {folder} and run again"
+                )

@@ -1,0 +1,69 @@
+"""Batch samplers whose order depends on (seed, epoch) alone, so that a resumed run sees the same batches."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """Yields lists of indices; the order is a function of `(seed, epoch)` and of nothing else.
+
+    Pass it as `DataLoader(dataset, sampler=..., batch_size=None)`, so that the data set gathers a whole batch at
+    once. Lightning calls `set_epoch`. Under distributed training every rank takes its slice of the same global
+    batch: the ranks' batches, joined in rank order, are the batch that one process would see.
+
+    Args:
+        length: Number of items.
+        batch_size: Global batch size; divided among the ranks.
+        shuffle: Whether to permute the items each epoch.
+        drop_last: Drop the last incomplete global batch. Without it, a batch that does not divide among the ranks
+            gives some ranks an item less.
+        seed: Seed of the permutation.
+
+    Raises:
+        ValueError: If the batch size is not divisible by the number of ranks, or no batch can be formed.
+
+    Example:
+        >>> sampler = EpochBatchSampler(5, batch_size=2, shuffle=False, drop_last=False)
+        >>> list(sampler)
+        [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, shuffle: bool = True, drop_last: bool = True, seed: int = 0
+    ) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.world_size = torch.distributed.get_world_size() if distributed else 1
+        self.rank = torch.distributed.get_rank() if distributed else 0
+        if batch_size % self.world_size:
+            raise ValueError(
+                f"batch_size is global: {batch_size} does not divide among {self.world_size} processes; "
+                "choose a multiple"
+            )
+        if drop_last and length < batch_size:
+            raise ValueError(
+                f"{length} training items do not fill one batch of {batch_size}: lower data.init_args.batch_size"
+            )
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        for batch in range(len(self)):
+            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield np.array_split(indices, self.world_size)[self.rank].tolist()
