@@ -1,8 +1,9 @@
 """Compare finished and unfinished runs: `runs/` -> one HTML page and one CSV, offline.
 
-A run is a folder `<package>/<dataset>/<variant>/seed_<s>/` with `config.yaml`, `metrics.csv` (Lightning's CSVLogger)
-and, where the run came that far, `results.json`, `figures/*.png` and `environment.txt`. What is missing or broken is
-listed beside the run; it never stops the page. The page's own part (style, tables, charts) is `compare.html`.
+A run is a folder `<package>/<dataset>/<variant>/seed_<s>/` with `config.yaml`, `metrics.csv` (Lightning's
+CSVLogger) and, where the run came that far, `results.json`, `figures/*.png` and `environment.txt`. What is
+missing or broken is listed beside the run; it never stops the page. The page's own part (style, tables,
+charts) is `compare.html`.
 """
 
 import base64
@@ -15,6 +16,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import yaml
@@ -26,12 +28,13 @@ T = TypeVar("T")
 MAX_FIGURE_WIDTH = 1400  # pixels; wider figures are scaled down so that the page stays light enough to mail
 MAX_CURVE_POINTS = 600  # per curve, drawn on about as many pixels
 
-# What the table says in columns of its own, and where files went: no settings of the experiment.
+# What the table says in columns of its own, and where files go: no settings of the experiment.
 _NOISE = re.compile(
-    r"^(seed_everything|run\.(package|dataset|variant|tags)|ckpt_path|trainer\.(logger|default_root_dir))(\.|$)"
-    r"|\.(dirpath|save_dir)$"
+    r"^(seed_everything|ckpt_path|run|trainer\.logger|trainer\.default_root_dir)(\.|$)|\.(dirpath|save_dir)$"
 )
 _LOWER_IS_BETTER = {"loss", "error", "mse", "rmse", "mae", "nll", "lpips", "fid", "ece"}
+# A truncated PNG is a SyntaxError to Pillow.
+_UNREADABLE = (OSError, ValueError, SyntaxError, yaml.YAMLError, csv.Error, Image.DecompressionBombError)
 
 
 @dataclass
@@ -60,8 +63,8 @@ class Run:
 def flatten(config: Any, prefix: str = "") -> dict[str, str | int | float]:
     """Nested configuration -> dotted keys; numbers stay numbers, everything else becomes text.
 
-    >>> flatten({"model": {"lr": 0.1, "norm": True, "widths": [8, 16]}, "callbacks": [{"class_path": "Timer"}]})
-    {'model.lr': 0.1, 'model.norm': 'true', 'model.widths': '[8, 16]', 'callbacks.0.class_path': 'Timer'}
+    >>> flatten({"model": {"lr": 0.1, "norm": True, "widths": [8, 16]}, "hooks": [{"class_path": "Timer"}]})
+    {'model.lr': 0.1, 'model.norm': 'true', 'model.widths': '[8, 16]', 'hooks.0.class_path': 'Timer'}
     """
     if isinstance(config, list) and any(isinstance(item, dict) for item in config):
         config = dict(enumerate(config))
@@ -78,8 +81,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, str | int | float]:
 def differing_settings(runs: Sequence[Run]) -> list[str]:
     """Keys, sorted, whose values differ between runs.
 
-    A key that only some packages know is compared among those packages' runs: that the other packages lack it says
-    nothing. Inside a package a lacking key is a difference. Runs without a readable configuration are left out.
+    A key that only some packages know is compared among those packages' runs: that the other packages lack it
+    says nothing. Inside a package a lacking key is a difference. Runs without a readable configuration do not
+    count.
     """
     known = [run for run in runs if run.settings]
     differing = []
@@ -108,7 +112,7 @@ def summarise_validation(curves: dict[str, list[tuple[float, float]]]) -> dict[s
 
 
 def thin(points: list[tuple[float, float]], limit: int = MAX_CURVE_POINTS) -> list[tuple[float, float]]:
-    """At most about `limit` points of a curve: the lowest and highest of each stretch, so that spikes stay visible.
+    """About `limit` points of a long curve: lowest and highest of each stretch, so that spikes stay visible.
 
     The first and last point are kept.
     """
@@ -138,7 +142,8 @@ def read_run(folder: Path, root: Path) -> Run:
         if broken := sum(not math.isfinite(value) for _, value in points):
             run.notes.append(f"{name}: {broken} of {len(points)} logged values are not finite")
 
-    results = _attempt(_read_results, folder / "results.json", run.notes, ": validation metrics are shown instead")
+    instead = ": validation metrics are shown instead" if run.curves else ""
+    results = _attempt(_read_results, folder / "results.json", run.notes, instead)
     for name, value in (results or {}).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             run.notes.append(f"results.json: {name} is not a number ({json.dumps(value)})")
@@ -151,12 +156,12 @@ def read_run(folder: Path, root: Path) -> Run:
         if (source := _attempt(_embed_figure, path, run.notes)) is not None:
             run.figures.append({"name": path.stem, "source": source})
     if (environment := folder / "environment.txt").exists():
-        run.environment = _attempt(lambda path: path.read_text(encoding="utf-8"), environment, run.notes) or ""
+        run.environment = _attempt(_read_text, environment, run.notes) or ""
     return run
 
 
 def compare(runs: Path = Path("runs")) -> Path:
-    """Write `<runs>/compare.html` and `<runs>/compare.csv`: every run's settings that differ, results and curves.
+    """Write `<runs>/compare.html` and `<runs>/compare.csv`: the settings that differ, results and curves.
 
     Args:
         runs: folder that holds `<package>/<dataset>/<variant>/seed_<s>/`.
@@ -167,7 +172,8 @@ def compare(runs: Path = Path("runs")) -> Path:
     Raises:
         SystemExit: no run below `runs`.
     """
-    folders = [path for path in runs.glob("*/*/*/seed_*") if re.fullmatch(r"seed_\d+", path.name) and path.is_dir()]
+    found = runs.glob("*/*/*/seed_*")
+    folders = [path for path in found if re.fullmatch(r"seed_[0-9]+", path.name) and path.is_dir()]
     if not folders:
         raise SystemExit(
             f"{runs}: no run found (expected folders <package>/<dataset>/<variant>/seed_<s>). "
@@ -178,15 +184,15 @@ def compare(runs: Path = Path("runs")) -> Path:
     results = sorted({name for run in table for name in run.results})
     _write_csv(table, settings, results, runs / "compare.csv")
 
-    # `<` never reaches the page inside the data: no text of a configuration can close the script element or open one.
+    # No `<` reaches the page inside the data, so no text of a configuration can close the script element.
     data = json.dumps(_page_data(table, settings, results), allow_nan=False).replace("<", "\\u003c")
-    template = Path(__file__).with_name("compare.html").read_text(encoding="utf-8")
+    template = _read_text(Path(__file__).with_name("compare.html"))
     page = runs / "compare.html"
     page.write_text(template.replace("__DATA__", data), encoding="utf-8")
     return page
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: list[str] | None = None) -> None:
     """`python -m shared.compare [--runs runs]`."""
     page = auto_cli(compare, args=args)
     print(f"wrote {page} (open it in a browser) and {page.with_suffix('.csv')}")
@@ -197,25 +203,29 @@ def _attempt(read: Callable[[Path], T], path: Path, notes: list[str], consequenc
         return read(path)
     except FileNotFoundError:
         notes.append(f"{path.name} is missing{consequence}")
-    except (OSError, ValueError, SyntaxError, yaml.YAMLError, csv.Error, Image.DecompressionBombError) as error:
-        notes.append(f"{path.name} cannot be read ({' '.join(str(error).split())}){consequence}")
+    except _UNREADABLE as error:
+        notes.append(f"{path.name} cannot be read ({shorten(str(error), 90)}){consequence}")
     return None
 
 
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 def _read_config(path: Path) -> dict[str, Any]:
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = yaml.safe_load(_read_text(path))
     if not isinstance(config, dict) or not isinstance(config.get("run") or {}, dict):
         raise ValueError("expected a mapping of settings, with a mapping under `run`")
     return config
 
 
 def _read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Columns -> `[(step, value), ...]` in order of steps; an empty cell is a metric that was not logged there."""
+    """Columns -> `[(step, value), ...]` by step; an empty cell is a metric that was not logged there."""
     curves: dict[str, list[tuple[float, float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if "step" not in (reader.fieldnames or []):
-            raise ValueError("expected a header line with a column `step`")
+            raise ValueError("empty, or a header without a column `step`")
         for row in reader:
             try:
                 for name, cell in row.items():
@@ -229,7 +239,7 @@ def _read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _read_results(path: Path) -> dict[str, Any]:
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = json.loads(_read_text(path))
     if not isinstance(results, dict):
         raise ValueError("expected an object of name: number")
     return results
@@ -239,7 +249,8 @@ def _embed_figure(path: Path) -> str:
     with Image.open(path) as image:
         figure = image.convert("RGBA")
     if figure.width > MAX_FIGURE_WIDTH:
-        figure = figure.resize((MAX_FIGURE_WIDTH, max(1, round(figure.height * MAX_FIGURE_WIDTH / figure.width))))
+        height = round(figure.height * MAX_FIGURE_WIDTH / figure.width)
+        figure = figure.resize((MAX_FIGURE_WIDTH, max(1, height)))
     buffer = io.BytesIO()
     figure.save(buffer, "WEBP", quality=85)  # a third of the PNG's size, for plots and photographs alike
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -248,17 +259,21 @@ def _embed_figure(path: Path) -> str:
 def _write_csv(runs: Sequence[Run], settings: list[str], results: list[str], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["package", "dataset", "variant", "seed", "tags", *settings, *results, "notes", "path"])
+        identity = ["package", "dataset", "variant", "seed", "tags"]
+        writer.writerow([*identity, *settings, *results, "notes", "path"])
         for run in runs:
-            values = [run.settings.get(key, "") for key in settings] + [run.results.get(name, "") for name in results]
-            writer.writerow([*run.group, run.seed, " ".join(run.tags), *values, "; ".join(run.notes), run.path])
+            row: list[object] = [*run.group, run.seed, " ".join(run.tags)]
+            row += [run.settings.get(key, "") for key in settings]
+            row += [run.results.get(name, "") for name in results]
+            writer.writerow([*row, "; ".join(run.notes), run.path])
 
 
 def _page_data(runs: Sequence[Run], settings: list[str], results: list[str]) -> dict[str, Any]:
-    """What `compare.html` draws. A result is `[value, low, high]`; a value that is not finite is its name as text."""
+    """What `compare.html` draws. A result is `[value, low, high]`; one not finite is text, as "nan"."""
     names = set(results)
-    intervals = {name for name in names if {f"{name}_low", f"{name}_high"} <= names}
-    shown = [name for name in results if not any(name in (f"{base}_low", f"{base}_high") for base in intervals)]
+    bounds = [{f"{name}_low", f"{name}_high"} for name in names]
+    paired = set[str]().union(*(pair for pair in bounds if pair <= names))
+    shown = [name for name in results if name not in paired]
     groups = sorted({run.group for run in runs})
 
     def cell(run: Run, name: str) -> list[float | str | None]:

@@ -93,7 +93,8 @@ def build_cache(
         if missing:
             (folder / "meta.json").write_text(json.dumps({"version": FORMAT_VERSION, "settings": settings}, indent=1))
             tasks = ((start, sources[start : start + CHUNK]) for start in missing)
-            _fill(folder, shape, dtype, tasks, len(missing), read, names, report, workers)
+            count = sum(len(sources[start : start + CHUNK]) for start in missing)
+            _fill(folder, shape, dtype, tasks, count, read, names, report, workers)
             done = _read_journal(folder, shape, dtype)
         problems = {row: reason for entry in done.values() for row, reason in entry["problems"]}
         for row in sorted(problems):
@@ -152,7 +153,7 @@ def _fill(
     path, offset = _array_path(folder, shape, dtype)
     row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
     if workers is None:
-        workers = (os.cpu_count() or 1) if count * CHUNK >= ROWS_WORTH_A_POOL else 0
+        workers = (os.cpu_count() or 1) if count >= ROWS_WORTH_A_POOL else 0
     results = _in_processes(tasks, read, shape[1:], dtype, workers) if workers > 1 else (
         _read_chunk(start, chunk, read, shape[1:], dtype) for start, chunk in tasks
     )
@@ -160,7 +161,7 @@ def _fill(
     with (
         path.open("r+b") as file,
         (folder / "journal.jsonl").open("a") as journal,
-        tqdm(total=count * CHUNK, desc=f"cache {folder.name}", unit="row", unit_scale=True) as bar,
+        tqdm(total=count, desc=f"cache {folder.name}", unit="row", unit_scale=True) as bar,
     ):
         if journal.tell():
             journal.write("\n")  # ends the line that a kill may have cut short

@@ -1,0 +1,17 @@
+"""ETP: ECG-text pre-training (Liu et al., 2023), and what its tables compare it with.
+
+Example:
+    >>> import torch
+    >>> from ecg_text import ETP
+    >>> from shared.backbones import HashedNgrams, ResNet1D
+    >>> model = ETP(ResNet1D(width=8), HashedNgrams(), text_dim=512, text_cache_dir=getfixture("tmp_path"))
+    >>> model.set_classes({"AF": "atrial fibrillation", "NORM": "normal ECG"})
+    >>> model.eval()(torch.randn(3, 12, 1000)).shape  # a score for each of the two classes
+    torch.Size([3, 2])
+"""
+
+from ecg_text.data import ECGBatch, ECGDataModule
+from ecg_text.datasets import CPSC2018DataModule, PTBXLDataModule, WFDBFolderDataModule
+from ecg_text.module import ETP
+
+__all__ = ["ETP", "CPSC2018DataModule", "ECGBatch", "ECGDataModule", "PTBXLDataModule", "WFDBFolderDataModule"]

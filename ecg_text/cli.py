@@ -1,0 +1,19 @@
+"""`python -m ecg_text <verb>`: Lightning's subcommands and this package's own verbs."""
+
+from typing import Any
+
+from pytorch_lightning.cli import ArgsType
+
+from ecg_text.synthetic import write_synthetic
+from shared.cli import QuintetCLI, run_main
+
+
+class ECGTextCLI(QuintetCLI):
+    """The CLI of ecg_text; model and data are chosen by class_path."""
+
+    package = "ecg_text"
+
+
+def main(args: ArgsType = None) -> Any:
+    """Run a verb; tests call `main([...])`."""
+    return run_main(ECGTextCLI, {"synthetic": write_synthetic}, args)

@@ -1,0 +1,236 @@
+"""ETP as a LightningModule: wiring, logging and optimisers. The equations are in model.py and shared/losses."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics.classification import MultilabelAUROC
+
+from ecg_text.data import ECGBatch, ECGDataModule
+from ecg_text.model import ECGTextModel, class_embeddings, zero_shot_scores
+from ecg_text.prompts import load_prompts
+from ecg_text.records import SignalSettings
+from shared.backbones import TextEncoder, text_features
+from shared.distributed import convert_batchnorm
+from shared.losses import clip_loss, retrieval_accuracy
+from shared.metrics import EmbeddingPairs
+from shared.optim import warmup_cosine
+
+
+class ETP(pl.LightningModule):
+    """ECG-text pre-training (paper, section 2.1).
+
+    The language model is frozen, so each distinct report's feature is computed once, kept on disk, and looked up in
+    training. A checkpoint holds the projectors, the class prompts' features, the language model's name and how
+    signals were prepared: it classifies alone.
+
+    Args:
+        encoder: ECG encoder `(B, L, T) -> (B, encoder.out_dim)`; the paper's is ResNet18-1D (section 3.2).
+        text_encoder: Frozen language model; the paper's is BioClinicalBERT (section 3.2).
+        text_dim: Width of its features.
+        projection_dim: Width of the shared embedding (section 3.2: 512).
+        projector: Section 3.2 has linear projectors, section 2.1 non-linear ones (`mlp`).
+        temperature: sigma_1 of Eqs. 3 and 4 (0.07).
+        learn_temperature: Section 2.1 fixes it, section 3.2 speaks of its initial value.
+        augment: Applied to training signals; the paper has none.
+        prompts: Name or path of the class prompts, see `ecg_text.prompts.load_prompts`.
+        optimizer: Section 3.2: Adam, weight decay 1e-5, learning rate "2 x e^-3", read here as 2e-3.
+        warmup_epochs: Linear warm-up; the paper has none.
+        lr_schedule: Constant (the paper has no schedule), or a half cosine to 0.
+        text_cache_dir: Where the language model's features are kept.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        text_encoder: TextEncoder,
+        text_dim: int = 768,
+        projection_dim: int = 512,
+        projector: Literal["linear", "mlp"] = "linear",
+        temperature: float = 0.07,
+        learn_temperature: bool = False,
+        augment: nn.Module | None = None,
+        prompts: str = "paper",
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=2e-3, weight_decay=1e-5),
+        warmup_epochs: int = 0,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+        text_cache_dir: str = "data/cache/text",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = ECGTextModel(encoder, text_dim, projection_dim, projector)
+        self.text_encoder = text_encoder
+        self.augment = augment
+        self.optimizer = optimizer
+        log_temperature = torch.tensor(float(temperature)).log()
+        self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
+        self.class_names: dict[str, str] = {}
+        self.prompts: list[list[str]] = []
+        self.prompt_features = torch.empty(0, text_dim)
+        self.signal_settings: SignalSettings | None = None
+
+    # ------------------------------------------------------------------ text
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Features of the frozen language model `(N, text_dim)`, from the cache on disk where they are known.
+
+        Raises:
+            ValueError: The language model's features have another width than `text_dim`.
+        """
+        features = text_features(texts, self.text_encoder, Path(self.hparams["text_cache_dir"]))
+        if features.shape[1] != self.hparams["text_dim"]:
+            raise ValueError(
+                f"{self.text_encoder.name} gives features of width {features.shape[1]}, but text_dim is "
+                f"{self.hparams['text_dim']}: set --model.init_args.text_dim {features.shape[1]}"
+            )
+        return features
+
+    def set_classes(self, class_names: dict[str, str], prompts: list[list[str]] | None = None) -> None:
+        """Choose what zero-shot classification tells apart.
+
+        Args:
+            class_names: Name by code.
+            prompts: Sentences of each class; by default those of the `prompts` setting.
+        """
+        self.class_names = dict(class_names)
+        self.prompts = prompts or load_prompts(self.hparams["prompts"]).sentences(class_names)
+        self.prompt_features = self.encode_text([text for texts in self.prompts for text in texts])
+
+    def class_embedding(self) -> Tensor:
+        """Unit embedding of each class's prompts, `(C, E)`."""
+        embedded = self.model.embed_text(self.prompt_features.to(self.device))
+        return class_embeddings(embedded, [len(texts) for texts in self.prompts])
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Zero-shot scores of prepared signals, `(B, L, T) -> (B, C)`, cosine similarities."""
+        return zero_shot_scores(self.model.embed_ecg(signal), self.class_embedding())
+
+    # -------------------------------------------------------------- training
+
+    def configure_model(self) -> None:
+        """Batch statistics over the global batch, so that several processes train as one would."""
+        if self.trainer.world_size > 1:
+            convert_batchnorm(self)
+
+    def setup(self, stage: str) -> None:
+        """Look the reports' and prompts' features up, and prepare the metrics."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ECGDataModule):
+            raise TypeError(f"ETP needs one of ecg_text's data modules, got {type(data).__name__}")
+        if stage == "fit":
+            self.signal_settings = data.signal_settings
+        if stage in ("fit", "validate"):
+            self.report_features = self.encode_text(data.reports)
+            self.val_pairs = EmbeddingPairs()
+        if stage != "predict" and list(data.class_names) != list(self.class_names):
+            self.set_classes(data.class_names)
+        self.auroc = MultilabelAUROC(num_labels=len(data.class_names), average="macro")
+
+    def on_fit_start(self) -> None:
+        """Keep the reports' features on the model's device; a plain attribute, so that no checkpoint holds them."""
+        self.report_features = self.report_features.to(self.device)
+
+    on_validation_start = on_fit_start
+
+    @property
+    def temperature(self) -> Tensor:
+        """sigma_1, a scalar."""
+        return self.log_temperature.exp()
+
+    def training_step(self, batch: ECGBatch, batch_idx: int) -> Tensor:
+        """Eqs. 3 to 5 on a batch of ECGs and their reports."""
+        signal = self.augment(batch.signal) if self.augment is not None else batch.signal
+        ecg = self.model.embed_ecg(signal)
+        text = self.model.embed_text(self.report_features[batch.report])
+        loss = clip_loss(ecg, text, self.temperature)
+        self.log("train/loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(signal))
+        return loss
+
+    def validation_step(self, batch: ECGBatch, batch_idx: int) -> None:
+        """Collect embeddings and zero-shot scores."""
+        ecg = self.model.embed_ecg(batch.signal)
+        self.val_pairs.update(ecg, self.model.embed_text(self.report_features[batch.report]))
+        self._score(ecg, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and retrieval over the whole split, in batches of the training's size, and zero-shot AUROC."""
+        ecg, text = self.val_pairs.compute()
+        self.val_pairs.reset()
+        size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        chunks = [(a, b) for a, b in zip(ecg.split(size), text.split(size), strict=True) if len(a) > 1]
+        loss = torch.stack([clip_loss(a, b, self.temperature, gather=False) for a, b in chunks]).mean()
+        accuracy = torch.stack([retrieval_accuracy(a, b) for a, b in chunks]).mean()
+        self.log_dict({"val/loss": loss, "val/retrieval_accuracy": accuracy})
+        self._log_auroc("val")
+
+    def test_step(self, batch: ECGBatch, batch_idx: int) -> None:
+        """Collect zero-shot scores."""
+        self._score(self.model.embed_ecg(batch.signal), batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the macro zero-shot AUROC."""
+        self._log_auroc("test")
+
+    def predict_step(self, batch: ECGBatch, batch_idx: int) -> dict[str, Any]:
+        """Columns for `shared.callbacks.PredictionWriter`: record id, score of each class, embedding."""
+        ecg = self.model.embed_ecg(batch.signal)
+        scores = zero_shot_scores(ecg, self.class_embedding())
+        table = self.trainer.datamodule.table  # type: ignore[attr-defined]
+        columns: dict[str, Any] = {"id": table["id"].to_numpy()[batch.row.cpu().numpy()]}
+        columns |= {f"score/{code}": scores[:, i].cpu().numpy() for i, code in enumerate(self.class_names)}
+        return columns | {"embedding": list(ecg.float().cpu().numpy())}
+
+    def _score(self, ecg: Tensor, batch: ECGBatch) -> None:
+        scores = zero_shot_scores(ecg, self.class_embedding())[batch.labelled]
+        # torchmetrics takes scores outside [0, 1] for logits; this keeps the order and does not saturate.
+        self.auroc.update((scores + 1) / 2, batch.target[batch.labelled].long())
+
+    def _log_auroc(self, split: str) -> None:
+        self.log(f"{split}/auroc", self.auroc.compute(), prog_bar=True)
+        self.auroc.reset()
+
+    def configure_optimizers(self) -> Any:
+        """The given optimiser over what is trained; a schedule per step where one is asked for."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        warmup_epochs = self.hparams["warmup_epochs"]
+        if self.hparams["lr_schedule"] == "constant" and not warmup_epochs:
+            return optimizer
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(total * warmup_epochs / max(1, self.trainer.max_epochs or 1))
+        horizon = total if self.hparams["lr_schedule"] == "cosine" else 0
+        scheduler = warmup_cosine(optimizer, warmup, horizon)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ----------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what classifying alone needs; drop the objects of a model built in Python, which are not plain values."""
+        hparams = checkpoint.get("hyper_parameters", {})
+        checkpoint["hyper_parameters"] = {key: value for key, value in hparams.items() if _is_plain(value)}
+        settings = self.signal_settings
+        checkpoint["etp"] = {
+            "signal": None if settings is None else {**vars(settings), "leads": list(settings.leads)},
+            "class_names": self.class_names,
+            "prompts": self.prompts,
+            "prompt_features": self.prompt_features.cpu(),
+            "text_encoder": self.text_encoder.name,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what `on_save_checkpoint` added."""
+        own = checkpoint["etp"]
+        if own["signal"] is not None:
+            self.signal_settings = SignalSettings(**{**own["signal"], "leads": tuple(own["signal"]["leads"])})
+        self.class_names, self.prompts = own["class_names"], own["prompts"]
+        self.prompt_features = own["prompt_features"]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, str | int | float | bool)

@@ -1,0 +1,62 @@
+"""Class prompts: sentences for zero-shot classification, from a YAML file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+PROMPT_FOLDER = Path(__file__).parent / "configs" / "prompts"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Templates, and the names a class goes by.
+
+    Attributes:
+        templates: Sentences with one `{}`.
+        names: Names by class code; a class that is not listed goes by its data set's own name.
+    """
+
+    templates: tuple[str, ...]
+    names: Mapping[str, tuple[str, ...]]
+
+    def sentences(self, class_names: Mapping[str, str]) -> list[list[str]]:
+        """All prompts of each class, in the order of `class_names` (name by code).
+
+        Example:
+            >>> Prompts(("this ECG indicates {}",), {"AF": ("atrial fibrillation",)}).sentences({"AF": "AF", "STE": "ST"})
+            [['this ECG indicates atrial fibrillation'], ['this ECG indicates ST']]
+        """
+        return [
+            [template.format(name) for template in self.templates for name in self.names.get(code, (own,))]
+            for code, own in class_names.items()
+        ]
+
+
+def load_prompts(name_or_path: str) -> Prompts:
+    """Read prompts: a name of `ecg_text/configs/prompts/` (`paper`, `german`, ...) or a path of your own YAML.
+
+    The file has `templates:` (a list of sentences with one `{}`) and `names:` (a list of names by class code, may be
+    empty).
+
+    Raises:
+        ValueError: There is no such file, or it has another form.
+    """
+    path = PROMPT_FOLDER / f"{name_or_path}.yaml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PROMPT_FOLDER.glob("*.yaml")))
+        raise ValueError(f"no prompts {name_or_path!r}: choose one of {known}, or pass the path of a YAML file")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    templates = content.get("templates") if isinstance(content, dict) else None
+    if not templates or any(str(template).count("{}") != 1 for template in templates):
+        raise ValueError(f"{path} needs 'templates:', a list of sentences with one {{}} each")
+    names = content.get("names") or {}
+    if any(not isinstance(value, list) or not value for value in names.values()):
+        raise ValueError(f"{path}: every entry of 'names:' must be a non-empty list")
+    return Prompts(
+        tuple(str(template) for template in templates),
+        {str(code): tuple(str(name) for name in value) for code, value in names.items()},
+    )

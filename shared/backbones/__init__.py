@@ -1,0 +1,7 @@
+"""Encoders and heads in plain torch."""
+
+from shared.backbones.heads import projector
+from shared.backbones.resnet1d import ResNet1D
+from shared.backbones.text import HashedNgrams, HuggingFaceText, TextEncoder, text_features
+
+__all__ = ["HashedNgrams", "HuggingFaceText", "ResNet1D", "TextEncoder", "projector", "text_features"]

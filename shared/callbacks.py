@@ -1,0 +1,174 @@
+"""Lightning callbacks every run has: seeding per epoch, throughput and memory, and the run's record."""
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
+
+from shared.tracking import RunCSVLogger, run_dir_of
+
+
+class SeedEachEpoch(Callback):
+    """Seeds all generators at the start of every epoch from (seed, epoch, rank).
+
+    So a run resumed from the last finished epoch draws what the uninterrupted run drew, without saving the state of
+    every generator. (Lightning's plain resume restores none.)
+
+    Args:
+        seed: The run's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed Python, NumPy and torch."""
+        mixed = torch.Generator().manual_seed(self.seed * 1_000_003 + trainer.current_epoch * 1_009 + trainer.global_rank)
+        pl.seed_everything(int(torch.randint(2**31, (1,), generator=mixed)), workers=False, verbose=False)
+
+
+class Throughput(Callback):
+    """Logs, each epoch, samples per second, the share of time spent waiting for data, and peak memory.
+
+    `throughput/samples_per_second` counts the global batch; `throughput/data_wait` is in [0, 1];
+    `throughput/peak_memory_gb` is the device's peak on CUDA, else the process's.
+    """
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clocks."""
+        self._samples = 0
+        self._waited = 0.0
+        self._started = self._idle_since = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the time since the last step as waiting."""
+        self._waited += time.perf_counter() - self._idle_since
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch."""
+        self._samples += len(batch[0]) * trainer.world_size
+        self._idle_since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        pl_module.log_dict(
+            {
+                "throughput/samples_per_second": self._samples / seconds,
+                "throughput/data_wait": self._waited / seconds,
+                "throughput/peak_memory_gb": peak_memory_gb(),
+            },
+            rank_zero_only=True,
+        )
+
+
+def peak_memory_gb() -> float:
+    """Peak memory so far: the CUDA allocator's where there is a GPU, else the process's resident set; in GB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
+class RunRecord(Callback):
+    """Writes `environment.txt` when a run starts and `results.json` when it has finished."""
+
+    @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the environment, and put the rows from before an interruption back into `metrics.csv`."""
+        self._started = time.perf_counter()
+        for logger in trainer.loggers:
+            if isinstance(logger, RunCSVLogger):
+                logger.keep_until(trainer.global_step)
+        if (run_dir := run_dir_of(trainer)) is not None:
+            (run_dir / "environment.txt").write_text(environment())
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record what the training cost, and its best validation value; its presence marks the run as finished."""
+        run_dir = run_dir_of(trainer)
+        if run_dir is None or trainer.interrupted:
+            return
+        results = {
+            "fit/epochs": trainer.current_epoch,
+            "fit/steps": trainer.global_step,
+            "fit/seconds": time.perf_counter() - self._started,
+            "fit/peak_memory_gb": peak_memory_gb(),
+        }
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
+                results[f"fit/best_{callback.monitor}"] = float(callback.best_model_score)
+        update_results(run_dir, results)
+
+
+def update_results(run_dir: Path, results: dict[str, float]) -> None:
+    """Merge values into the run's `results.json` (a flat dictionary of numbers)."""
+    path = run_dir / "results.json"
+    merged = json.loads(path.read_text()) if path.is_file() else {}
+    merged.update(results)
+    path.write_text(json.dumps(merged, indent=1, sort_keys=True))
+
+
+def environment() -> str:
+    """Git revision, hardware and package versions, as text."""
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only"
+    packages = sorted({f"{d.name}=={d.version}" for d in distributions() if d.name}, key=str.lower)
+    return "\n".join(
+        [
+            f"revision: {revision.stdout.strip() or 'not a git checkout'}",
+            f"python: {platform.python_version()} on {platform.platform()}",
+            f"device: {device}; {torch.get_num_threads()} torch threads",
+            *packages,
+            "",
+        ]
+    )
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes what `predict_step` returns (a dictionary of columns) as `predictions.parquet` in the run's folder.
+
+    Args:
+        folder: Where the file goes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(write_interval="epoch")
+        self.folder = Path(folder)
+
+    def write_on_epoch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, predictions: Any, batch_indices: Any
+    ) -> None:
+        """Join the batches and write them; one file a process under distributed prediction."""
+        import pandas as pd
+
+        frames = [pd.DataFrame(columns) for columns in predictions]
+        suffix = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
+        path = self.folder / f"predictions{suffix}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.concat(frames, ignore_index=True).to_parquet(path)
+        print(f"wrote {path}")

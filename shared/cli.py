@@ -1,0 +1,194 @@
+"""The one LightningCLI of the packages, and the verbs of `python -m <package> <verb>`."""
+
+import difflib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from jsonargparse import auto_cli
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import WandbLogger
+
+from shared.callbacks import PredictionWriter, RunRecord, SeedEachEpoch, Throughput
+from shared.checkpoint import CheckpointError
+from shared.data.report import DataError
+from shared.tracking import RunCSVLogger, WandbMode, wandb_logger
+
+LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+
+
+@dataclass
+class RunOptions:
+    """Where a run is kept: `<root>/<package>/<dataset>/<variant>/seed_<seed>`.
+
+    Attributes:
+        root: Folder of all runs.
+        dataset: Name of the data set (set by configs/data/*.yaml).
+        variant: Name of the method or of your change to it (set by configs/methods/*.yaml).
+        tags: For W&B and the comparison page; data files say `synthetic` or `real`.
+        wandb: `auto` is online with a key or a saved login and offline otherwise.
+        overwrite: Start anew where the folder holds an earlier run. Without it, a run with the same settings is
+            resumed, or left alone if it has finished, and one with other settings is an error.
+    """
+
+    root: str = "runs"
+    dataset: str = "unnamed"
+    variant: str = "unnamed"
+    tags: list[str] = field(default_factory=list)
+    wandb: WandbMode = "auto"
+    overwrite: bool = False
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves `config.yaml`, and logs the configuration once to every logger (Lightning would log parts twice)."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Log seed, run, model and data, and how W&B should summarise the monitored value."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
+        logged = {key: config[key] for key in ("seed_everything", "run", "model", "data")}
+        for logger in trainer.loggers:
+            logger.log_hyperparams(logged)
+            if isinstance(logger, WandbLogger):
+                monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+                logger.experiment.define_metric(monitor, summary=mode)
+
+
+class QuintetCLI(LightningCLI):
+    """LightningCLI with a fixed run folder, its loggers, and safe resuming."""
+
+    package = "unnamed"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add `run`, `checkpoint`, `threads` and `deterministic`; link the seed to the data."""
+        parser.add_class_arguments(RunOptions, "run")
+        parser.add_argument("--threads", type=int | None, default=None, help="torch threads of this process")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": "best"})
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    def before_instantiate_classes(self) -> None:
+        """Fix the run's folder, decide between starting, resuming and leaving alone, and set the loggers."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        torch.set_float32_matmul_precision("high")
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        run, seed = config.run, config.seed_everything
+        self.run_dir = Path(run.root) / self.package / run.dataset / run.variant / f"seed_{seed}"
+        self.finished = False
+        if self.subcommand is None or config.trainer.get("fast_dev_run"):
+            return
+        config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        config.trainer.default_root_dir = str(self.run_dir)
+        resume = self.subcommand == "fit" and self._resume(config)
+        if self.subcommand != "fit" and config.ckpt_path in ("best", "last"):
+            config.ckpt_path = str(self.run_dir / "checkpoints" / f"{config.ckpt_path}.ckpt")
+        self._resumed = resume
+
+    def _resume(self, config: Any) -> bool:
+        """Whether an interrupted run with the same settings lies in the folder; sets the checkpoint to go on from."""
+        saved, last = self.run_dir / "config.yaml", self.run_dir / "checkpoints" / "last.ckpt"
+        if config.run.overwrite or config.ckpt_path or not saved.is_file():
+            return bool(config.ckpt_path)
+        new = self._parser("fit").dump(config, skip_none=False, format="yaml")
+        difference = _difference(saved.read_text(), new)
+        if difference:
+            raise DataError(
+                f"{self.run_dir} holds a run with other settings:\n{difference}\n"
+                "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
+            )
+        self.finished = (self.run_dir / "results.json").is_file()
+        if last.is_file() and not self.finished:
+            print(f"resuming {self.run_dir} from its last finished epoch")
+            config.ckpt_path = str(last)
+        return last.is_file()
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Add the loggers and callbacks that every run has."""
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        if config.trainer.get("fast_dev_run") or self.subcommand is None:
+            return super().instantiate_trainer(**kwargs)
+        callbacks = list(config.trainer.get("callbacks") or [])
+        loggers: list[Any] = []
+        if self.subcommand == "fit" and not self.finished:
+            run = config.run
+            loggers.append(RunCSVLogger(self.run_dir, resume=self._resumed))
+            group = f"{self.package}/{run.dataset}/{run.variant}"
+            name = f"{run.variant}-seed{config.seed_everything}"
+            tags = [self.package, run.dataset, *run.tags]
+            loggers += filter(None, [wandb_logger(self.run_dir, group, name, tags, run.wandb)])
+            seed = SeedEachEpoch(int(config.seed_everything))
+            callbacks += [seed, Throughput(), RunRecord(), LearningRateMonitor("epoch")]
+        elif self.subcommand == "predict":
+            callbacks.append(PredictionWriter(str(self.run_dir)))
+        return super().instantiate_trainer(
+            logger=loggers or False, callbacks=callbacks, enable_autolog_hparams=False, **kwargs
+        )
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, unless this very run has finished before."""
+        if self.finished:
+            print(f"{self.run_dir} has finished before; --run.overwrite true trains it again")
+            return
+        try:
+            self.trainer.fit(**kwargs)
+        finally:
+            for logger in self.trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish()
+
+
+def _difference(saved: str, new: str) -> str:
+    """Lines in which two configurations differ, without what does not change a result."""
+    old_config, new_config = yaml.safe_load(saved), yaml.safe_load(new)
+    for config in (old_config, new_config):
+        config.pop("ckpt_path", None)
+        config["run"].pop("overwrite", None)
+        config["run"].pop("wandb", None)
+        config["trainer"].pop("enable_progress_bar", None)
+    if old_config == new_config:
+        return ""
+    before, after = (yaml.safe_dump(config).splitlines() for config in (old_config, new_config))
+    lines = difflib.unified_diff(before, after, lineterm="", n=0)
+    return "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
+
+
+def run_main(
+    cli_class: type[QuintetCLI], verbs: dict[str, Callable[..., Any]], args: ArgsType = None
+) -> Any:
+    """What `python -m <package>` does: Lightning's subcommands, or one of the package's own verbs.
+
+    Args:
+        cli_class: The package's CLI.
+        verbs: Functions by verb; their signatures are their options and their docstrings the help.
+        args: Arguments without the program's name; `sys.argv[1:]` by default.
+
+    Returns:
+        The CLI object, or what the verb returned.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    verb = given[0] if given else "--help"
+    try:
+        if verb in verbs:
+            return auto_cli(verbs[verb], args=given[1:], prog=f"python -m {cli_class.package} {verb}", as_positional=False)
+        if verb in LIGHTNING_VERBS:
+            return cli_class(
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"overwrite": True},
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                args=given,
+            )
+    except (DataError, CheckpointError) as error:
+        # What a user can mend gets its sentence; everything else keeps its traceback.
+        raise SystemExit(f"error: {error}") from error
+    usage = f"python -m {cli_class.package} {{{','.join([*LIGHTNING_VERBS, *verbs])}}} [--help] ..."
+    if verb in ("-h", "--help"):
+        print(f"usage: {usage}")
+        return None
+    raise SystemExit(f"usage: {usage}\nerror: no verb {verb!r}")

@@ -1,0 +1,31 @@
+"""Learning-rate schedules."""
+
+from math import cos, pi
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
+    """Linear warm-up to the optimizer's rate, then a half cosine to 0; one `step()` a training step.
+
+    Args:
+        optimizer: Its learning rates are the peak.
+        warmup_steps: Steps of warm-up; 0 for none.
+        total_steps: Steps of the whole training.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> schedule = warmup_cosine(optimizer, warmup_steps=2, total_steps=4).lr_lambdas[0]
+        >>> [round(schedule(step), 2) for step in range(5)]
+        [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return (1 + cos(pi * min(1.0, progress))) / 2
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,124 @@
+"""Where runs are logged: a CSV that survives resuming, and Weights & Biases, offline when there is no login."""
+
+import csv
+import netrc
+import os
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+
+WANDB_PROJECT = "quintet"
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+
+def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"]:
+    """Resolve `"auto"`: `WANDB_MODE` if set, online with a key or a saved login, else offline.
+
+    Without a key W&B would ask for one, and crash where there is no terminal; so it must be decided beforehand.
+    """
+    if mode != "auto":
+        return mode
+    environment = os.environ.get("WANDB_MODE", "")
+    if environment == "online":
+        return "online"
+    if environment == "disabled":
+        return "disabled"
+    if environment in ("offline", "dryrun"):
+        return "offline"
+    return "online" if os.environ.get("WANDB_API_KEY") or _saved_login() else "offline"
+
+
+def _saved_login() -> bool:
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        if path and (file := Path(path).expanduser()).is_file():
+            try:
+                return netrc.netrc(str(file)).authenticators(host) is not None
+            except (netrc.NetrcParseError, OSError):
+                return False
+    return False
+
+
+class RunCSVLogger(CSVLogger):
+    """`metrics.csv` in a fixed folder; resuming keeps the rows from before (Lightning's logger deletes them).
+
+    Args:
+        folder: The run's folder.
+        resume: Keep the rows of the earlier part of this run.
+    """
+
+    def __init__(self, folder: Path, resume: bool = False) -> None:
+        super().__init__(save_dir=str(folder.parent), name="", version=folder.name)
+        path = folder / "metrics.csv"
+        earlier: list[dict[str, str]] = []
+        if resume and path.is_file():
+            with path.open(newline="") as file:
+                earlier = list(csv.DictReader(file))
+        path.unlink(missing_ok=True)
+        self._earlier = earlier
+
+    def keep_until(self, step: int) -> None:
+        """Write the earlier rows of steps before `step`; later ones are logged again by the resumed run."""
+        kept = [
+            {key: float(value) for key, value in row.items() if value not in ("", None)}
+            for row in self._earlier
+            if float(row["step"]) < step
+        ]
+        self._earlier = []
+        for row in kept:
+            self.experiment.log_metrics(row, int(row["step"]))
+        self.experiment.save()
+
+
+def wandb_logger(
+    run_dir: Path, group: str, name: str, tags: list[str], mode: WandbMode, job_type: str = "fit"
+) -> WandbLogger | None:
+    """A W&B logger of project `quintet` that writes under `run_dir`, or None when W&B is disabled.
+
+    Args:
+        run_dir: The run's folder; `make sync` uploads offline runs from there.
+        group: Package, data set and variant; the seeds of a variant share it.
+        name: Variant and seed.
+        tags: Paper, data set, and `synthetic` or `real`.
+        mode: See `wandb_mode`.
+        job_type: `fit` or `test`.
+    """
+    resolved = wandb_mode(mode)
+    if resolved == "disabled":
+        return None
+    # W&B prints its banner once a run; the run's folder is all a reader needs.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return WandbLogger(
+        project=WANDB_PROJECT,
+        name=name,
+        group=group,
+        job_type=job_type,
+        tags=tags,
+        save_dir=str(run_dir),
+        offline=resolved == "offline",
+        log_model=False,
+    )
+
+
+def save_figure(figure: Figure, run_dir: Path, name: str, loggers: list[Any] | None = None) -> Path:
+    """Write `figures/<name>.png` in the run's folder, hand it to W&B where it is on, and close it."""
+    import matplotlib.pyplot as plt
+
+    path = run_dir / "figures" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+    plt.close(figure)
+    for logger in loggers or []:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key=f"figures/{name}", images=[str(path)])
+    return path
+
+
+def run_dir_of(trainer: pl.Trainer) -> Path | None:
+    """The run's folder, or None where nothing is logged (`fast_dev_run`)."""
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
+    return Path(loggers[0].log_dir) if loggers else None
