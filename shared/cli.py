@@ -1,7 +1,9 @@
 """The one LightningCLI of the packages, and the verbs of `python -m <package> <verb>`."""
 
 import difflib
+import logging
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,15 +48,15 @@ class RunOptions:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves `config.yaml`, and logs the configuration once to every logger (Lightning would log parts twice)."""
+    """Saves `config.yaml`, and logs the configuration once to W&B (Lightning would log parts of it twice)."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Log seed, run, model and data, and how W&B should summarise the monitored value."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
         logged = {key: config[key] for key in ("seed_everything", "run", "model", "data")}
         for logger in trainer.loggers:
-            logger.log_hyperparams(logged)
             if isinstance(logger, WandbLogger):
+                logger.log_hyperparams(logged)
                 monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
                 logger.experiment.define_metric(monitor, summary=mode)
 
@@ -158,6 +160,14 @@ def _difference(saved: str, new: str) -> str:
     return "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
 
+def _quiet() -> None:
+    """Silence what a user can do nothing about: Lightning's tips, and a warning about the run's own fixed folder."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Experiment logs directory")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers")  # batches come from a memory map
+
+
 def run_main(
     cli_class: type[QuintetCLI], verbs: dict[str, Callable[..., Any]], args: ArgsType = None
 ) -> Any:
@@ -171,6 +181,7 @@ def run_main(
     Returns:
         The CLI object, or what the verb returned.
     """
+    _quiet()
     given = list(sys.argv[1:] if args is None else args)
     verb = given[0] if given else "--help"
     try:
@@ -182,7 +193,7 @@ def run_main(
                 save_config_kwargs={"overwrite": True},
                 auto_configure_optimizers=False,
                 seed_everything_default=0,
-                args=given,
+                args=None if args is None else given,  # Lightning warns about arguments it could take itself
             )
     except (DataError, CheckpointError) as error:
         # What a user can mend gets its sentence; everything else keeps its traceback.

@@ -160,30 +160,26 @@ class HuggingFaceText:
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Feature vectors `(N, D)` of `N` texts, in their order; a progress bar from the fifth batch on."""
+        if not texts:
+            return torch.empty(0, self.dim)
         tokenizer, network = self._tokenizer_and_network
         device = next(network.parameters()).device
-        # Texts of like length share a batch, which saves padding; the longest come first, so that a lack of
-        # memory shows at once.
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        features = torch.empty(len(texts), self.dim)
-        full = 0
-        starts = range(0, len(texts), self.batch_size)
-        for start in tqdm(starts, desc=f"encoding texts ({self.model})", disable=len(starts) < 5):
-            index = order[start : start + self.batch_size]
-            batch = tokenizer(
-                [texts[i] for i in index],
-                padding=True,
-                truncation=True,
-                max_length=self.max_tokens,
-                return_tensors="pt",
-            ).to(device)
-            with torch.autocast(device.type, enabled=False):
-                features[index] = self._pool(network(**batch), batch["attention_mask"]).cpu()
-            full += int((batch["attention_mask"].sum(dim=1) == self.max_tokens).sum())
-        if full:
+        cut = {"truncation": True, "max_length": self.max_tokens}
+        lengths = [len(tokens) for tokens in tokenizer(list(texts), **cut)["input_ids"]]
+        if full := lengths.count(self.max_tokens):
             log.warning(
                 "%d of %d texts fill max_tokens=%d; what is beyond is cut", full, len(texts), self.max_tokens
             )
+        # Texts of like length share a batch, which saves padding; the longest come first, so that a lack of
+        # memory shows at once.
+        order = sorted(range(len(texts)), key=lambda i: -lengths[i])
+        features = torch.empty(len(texts), self.dim)
+        starts = range(0, len(texts), self.batch_size)
+        for start in tqdm(starts, desc=f"encoding texts ({self.model})", disable=len(starts) < 5):
+            index = order[start : start + self.batch_size]
+            batch = tokenizer([texts[i] for i in index], padding=True, return_tensors="pt", **cut).to(device)
+            with torch.autocast(device.type, enabled=False):
+                features[index] = self._pool(network(**batch), batch["attention_mask"]).cpu()
         return features
 
     def _pool(self, output: Any, mask: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ def signals(root: Path, table: pd.DataFrame) -> np.ndarray:
     raw = np.stack(
         [np.fromfile(root / f"{name}.dat", "<i2").reshape(1000, 12).T for name in table["filename_lr"]]
     )
-    return (raw - np.stack([[median_filter(lead, 61) for lead in signal] for signal in raw])) / 1000
+    baseline = np.stack([[median_filter(lead, 61) for lead in signal] for signal in raw])
+    return np.asarray((raw - baseline) / 1000)
 
 
 def with_only(table: pd.DataFrame, *wanted: str, rhythms: tuple[str, ...] = ("SR",)) -> np.ndarray:
@@ -64,13 +65,13 @@ def with_only(table: pd.DataFrame, *wanted: str, rhythms: tuple[str, ...] = ("SR
 def r_peaks(signal: np.ndarray) -> np.ndarray:
     """Samples of the QRS complexes: peaks of the smoothed steepness over all leads."""
     steep = np.convolve(np.abs(np.diff(signal, axis=1)).sum(0), np.ones(9) / 9, "same")
-    return find_peaks(steep, height=0.4 * np.percentile(steep, 98), distance=25)[0]
+    return np.asarray(find_peaks(steep, height=0.4 * np.percentile(steep, 98), distance=25)[0])
 
 
 def beat(signal: np.ndarray) -> np.ndarray:
     """(12, 90) median beat: 0.4 s before to 0.5 s after the middle of the QRS complex."""
     peaks = [peak for peak in r_peaks(signal) if 40 <= peak < 950]
-    return np.median([signal[:, peak - 40 : peak + 50] for peak in peaks], 0)
+    return np.asarray(np.median([signal[:, peak - 40 : peak + 50] for peak in peaks], 0))
 
 
 def beats(signals: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -81,7 +82,7 @@ def qrs_milliseconds(median_beat: np.ndarray) -> float:
     """Time around the QRS complex for which the summed steepness is above 15 % of its largest."""
     steep = np.abs(np.diff(median_beat[:, 25:62], axis=1)).sum(0)
     above = np.flatnonzero(steep > 0.15 * steep.max())
-    return 10.0 * (above[-1] - above[0] + 1)
+    return float(10 * (above[-1] - above[0] + 1))
 
 
 def pr_milliseconds(median_beat: np.ndarray) -> float:
@@ -221,7 +222,7 @@ def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
 
 
 def heart_rate(signal: np.ndarray) -> float:
-    return 6000 / np.diff(r_peaks(signal)).mean()
+    return float(6000 / np.diff(r_peaks(signal)).mean())
 
 
 def irregularity(signal: np.ndarray) -> float:
@@ -256,7 +257,7 @@ def test_bundle_branch_blocks_are_wide_and_have_their_lead(table: pd.DataFrame, 
     width = [np.median([qrs_milliseconds(b) for b in group]) for group in (normal, left, right)]
     assert width[0] <= 110
     assert min(width[1:]) >= width[0] + 30
-    # Left: V1 is negative and V6 positive throughout; right: the late force is positive in V1, negative in V6.
+    # Left: V1 negative and V6 positive throughout; right: the late force is positive in V1, negative in V6.
     assert np.median(left[:, V1, 30:52].min(1)) < -1
     assert np.median(left[:, V6, 30:52].sum(1)) > 2 * abs(np.median(right[:, V6, 30:52].sum(1)))
     assert np.median(right[:, V1, 40:50].max(1)) > 0.3 > np.median(normal[:, V1, 40:50].max(1))

@@ -294,7 +294,8 @@ def distributed_worker(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks():
     """What each of two processes computed; one launch serves all tests below."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
         mp.spawn(distributed_worker, (folder,), nprocs=WORLD_SIZE)
         return [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
 

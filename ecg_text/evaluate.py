@@ -1,0 +1,316 @@
+"""The paper's evaluation: zero-shot classification (section 3.4) and linear evaluation (section 3.3).
+
+Every record is encoded once by each model; zero-shot scores, linear heads and intervals then work on the cached features.
+
+Shapes: M models, N records, C classes, D features.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ecg_text.data import SPLITS, ECGDataModule, Split
+from ecg_text.model import zero_shot_scores
+from ecg_text.module import ETP
+from shared.callbacks import update_results
+from shared.checkpoint import load_module
+from shared.data import DataError, EpochBatchSampler, stratified_split
+from shared.metrics import BestF1, F1AtThreshold, auroc, bootstrap_auroc, interval
+from shared.probe import Features, encode, fine_tune, linear_probe
+
+log = logging.getLogger(__name__)
+
+Protocol = Literal["zero_shot", "linear", "fine_tune"]
+PROTOCOLS: dict[Protocol, str] = {
+    "zero_shot": "Zero-shot classification",
+    "linear": "Linear evaluation",
+    "fine_tune": "Full fine-tuning",
+}
+RANDOM = "Random init"
+
+
+@dataclass
+class Scores:
+    """Scores of several models of one method, under one protocol.
+
+    Attributes:
+        val: `(M, N_val, C)`.
+        test: `(M, N_test, C)`.
+    """
+
+    val: list[NDArray[np.float64]] = field(default_factory=list)
+    test: list[NDArray[np.float64]] = field(default_factory=list)
+
+
+@dataclass
+class Evaluation:
+    """What was computed on one data set.
+
+    Attributes:
+        data: The data module, set up.
+        scores: By protocol and method.
+        table: A row for each protocol, method and class (and `Average`), as the paper's Tables 2 and 3: `auroc` with its
+            standard deviation over the models; best F1 over test thresholds and accuracy there (as the paper most likely
+            has it); F1 and accuracy at thresholds chosen on validation. The `Average` row adds the bootstrap interval of
+            the AUROC, of its difference to random init, and accuracy and macro F1 of the highest score.
+        groups: Macro AUROC by sex and age group.
+    """
+
+    data: ECGDataModule
+    scores: dict[Protocol, dict[str, Scores]]
+    table: pd.DataFrame
+    groups: pd.DataFrame
+
+
+def load_data(config: dict[str, Any], options: dict[str, Any]) -> ECGDataModule:
+    """Build and set up a data module from the `data:` block of a YAML, with some settings changed."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(ECGDataModule, "data")
+    block = {"class_path": config["class_path"], "init_args": {**(config.get("init_args") or {}), **options}}
+    data: ECGDataModule = parser.instantiate_classes(parser.parse_object({"data": block})).data
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def prepared_like(model: ETP) -> dict[str, Any]:
+    """Data settings that prepare signals as the model was trained on."""
+    settings = model.signal_settings
+    if settings is None:
+        return {}
+    return {**vars(settings), "leads": list(settings.leads)}
+
+
+def evaluate_models(
+    checkpoints: dict[int, Path],
+    data_config: dict[str, Any],
+    options: dict[str, Any],
+    method: str = "ETP",
+    random_inits: int = 20,
+    resamples: int = 1000,
+    fine_tune_epochs: int = 0,
+) -> Evaluation:
+    """Score trained models and random-init ones on a data set.
+
+    Args:
+        checkpoints: By seed; all of one method.
+        data_config: `data:` block of the data set.
+        options: Its settings to change.
+        method: What the tables call the models.
+        random_inits: Untrained models (seeds 1000, 1001, ...) to compare with; linear evaluation uses as many of them as
+            there are checkpoints.
+        resamples: Bootstrap resamples of the test records.
+        fine_tune_epochs: Also train the whole encoder for so many epochs; 0 leaves it out.
+    """
+    first = load_module(next(iter(checkpoints.values())), ETP)
+    data = load_data(data_config, {**options, **prepared_like(first)})
+    rows = {split: data.rows(split, "evaluate") for split in SPLITS}
+    if not len(rows["test"]):
+        raise DataError("the test split has no labelled record; change the split or label_mode")
+    rows = _with_validation(data, rows)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scores: dict[Protocol, dict[str, Scores]] = {
+        protocol: {RANDOM: Scores(), method: Scores()} for protocol in PROTOCOLS if protocol != "fine_tune" or fine_tune_epochs
+    }
+    random_seeds = [1000 + index for index in range(random_inits)]
+    jobs = [(RANDOM, seed, next(iter(checkpoints.values()))) for seed in random_seeds]
+    jobs += [(method, seed, path) for seed, path in checkpoints.items()]
+    for name, seed, path in tqdm(jobs, desc=f"evaluate on {data.name}", unit="model"):
+        torch.manual_seed(seed)
+        model = load_module(path, ETP, weights=name != RANDOM)
+        if list(model.class_names) != data.classes:
+            model.set_classes(data.class_names)
+        features = {split: encode(model.model.encoder, _pairs(data, rows[split]), device) for split in SPLITS}
+        with torch.no_grad():
+            classes = model.class_embedding()
+            for split, kept in (("val", scores["zero_shot"][name].val), ("test", scores["zero_shot"][name].test)):
+                embedded = model.model.ecg_projector.cpu()(features[split].x)
+                kept.append(zero_shot_scores(embedded, classes).double().numpy())
+        if name == RANDOM and seed - 1000 >= len(checkpoints):
+            continue
+        probe = linear_probe(features["train"], features["val"], features["test"], data.label_mode, seeds=[seed])
+        scores["linear"][name].val.append(probe.val_scores[0])
+        scores["linear"][name].test.append(probe.test_scores[0])
+        if fine_tune_epochs:
+            tuned = _fine_tune(model, data, rows, seed, fine_tune_epochs, device)
+            scores["fine_tune"][name].val.append(tuned[: len(rows["val"])])
+            scores["fine_tune"][name].test.append(tuned[len(rows["val"]) :])
+    targets = {split: data.target[rows[split]] for split in SPLITS}
+    tables = [_table(protocol, by, targets, data, resamples) for protocol, by in scores.items()]
+    return Evaluation(data, scores, pd.concat(tables, ignore_index=True), _groups(scores, data, rows["test"]))
+
+
+def _pairs(data: ECGDataModule, rows: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+    return ((batch.signal, batch.target) for batch in data.batches(rows))
+
+
+def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) -> dict[Split, NDArray[np.int64]]:
+    """Where no class can be judged on the validation split (tiny sets), a fifth of the training records takes its place."""
+    target = data.target[rows["val"]]
+    if len(target) and ((target.sum(0) > 0) & (target.sum(0) < len(target))).all():
+        return rows
+    train = np.concatenate([rows["train"], rows["val"]])
+    strata = [tuple(labels) for labels in data.target[train]]
+    inner = stratified_split(strata, (0.8, 0.2), seed=0)
+    log.warning("not every class occurs in the validation split: a fifth of the training records is used to choose on")
+    return {**rows, "train": train[inner == 0], "val": train[inner == 1]}
+
+
+def _fine_tune(
+    model: ETP, data: ECGDataModule, rows: dict[Split, NDArray[np.int64]], seed: int, epochs: int, device: torch.device
+) -> NDArray[np.float64]:
+    """Logits of validation and test records, one after the other."""
+    sampler = EpochBatchSampler(len(rows["train"]), batch_size=32, drop_last=True, seed=seed)  # section 3.2: 32
+
+    def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        sampler.set_epoch(epoch)
+        order = np.concatenate(list(sampler))
+        size, data.batch_size = data.batch_size, sampler.batch_size
+        try:
+            yield from _pairs(data, rows["train"][order])
+        finally:
+            data.batch_size = size
+
+    held_out = np.concatenate([rows["val"], rows["test"]])
+    return fine_tune(
+        model.model.encoder,
+        train_batches,
+        lambda: _pairs(data, rows["val"]),
+        lambda: _pairs(data, held_out),
+        feature_dim=int(model.model.encoder.out_dim),  # type: ignore[arg-type]
+        num_classes=len(data.classes),
+        label_mode=data.label_mode,
+        seed=seed,
+        epochs=epochs,
+        device=device,
+    )
+
+
+def _table(
+    protocol: Protocol,
+    by_method: dict[str, Scores],
+    targets: dict[Split, NDArray[np.float32]],
+    data: ECGDataModule,
+    resamples: int,
+) -> pd.DataFrame:
+    test = torch.from_numpy(targets["test"]).long()
+    val = torch.from_numpy(targets["val"]).long()
+    methods = {name: scores for name, scores in by_method.items() if scores.test}
+    everything = np.concatenate([np.stack(scores.test) for scores in methods.values()])
+    samples = bootstrap_auroc(everything, targets["test"], resamples=resamples).samples
+    parts = np.split(samples, np.cumsum([len(scores.test) for scores in methods.values()])[:-1], axis=1)
+    means = {name: part.mean(1) for name, part in zip(methods, parts, strict=True)}
+    frames = []
+    for name, scores in methods.items():
+        per_model = []
+        for model_val, model_test in zip(scores.val, scores.test, strict=True):
+            best, chosen = BestF1(len(data.classes)), BestF1(len(data.classes))
+            best.update(torch.from_numpy(model_test), test)
+            chosen.update(torch.from_numpy(model_val), val)
+            at_threshold = F1AtThreshold(chosen.compute().threshold)
+            at_threshold.update(torch.from_numpy(model_test), test)
+            on_test, from_val = best.compute(), at_threshold.compute()
+            values = {
+                "auroc": auroc(model_test, targets["test"]),
+                "best_f1": on_test.f1.numpy(),
+                "best_f1_accuracy": on_test.accuracy.numpy(),
+                "f1": from_val.f1.numpy(),
+                "accuracy": from_val.accuracy.numpy(),
+            }
+            per_model.append({key: np.append(value, np.nanmean(value)) for key, value in values.items()})
+        frame = pd.DataFrame({"protocol": protocol, "method": name, "class": [*data.classes, "Average"]})
+        frame["models"], frame["records"] = len(per_model), len(test)
+        for key in per_model[0]:
+            stacked = np.stack([values[key] for values in per_model])
+            frame[key] = stacked.mean(0)
+            frame[f"{key}_std"] = stacked.std(0, ddof=1) if len(stacked) > 1 else np.nan
+        average = frame.index[-1]
+        frame.loc[average, ["auroc_low", "auroc_high"]] = interval(means[name])
+        if name != RANDOM and RANDOM in means:
+            difference = means[name] - means[RANDOM]
+            frame.loc[average, ["gain_low", "gain_high"]] = interval(difference)
+            frame.loc[average, "gain"] = frame.loc[average, "auroc"] - frames[0]["auroc"].iloc[-1]
+        top = [_highest_score(model, targets["test"]) for model in scores.test]
+        frame.loc[average, ["top1_accuracy", "top1_f1"]] = np.mean(top, axis=0)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _highest_score(scores: NDArray[np.float64], target: NDArray[np.float32]) -> tuple[float, float]:
+    """Section 3.4's prediction, the class of the highest score: share of records that have it, and macro F1 of it."""
+    predicted = np.eye(scores.shape[1])[scores.argmax(1)]
+    true_positives = (predicted * target).sum(0)
+    f1 = 2 * true_positives / np.maximum(predicted.sum(0) + target.sum(0), 1)
+    return float((predicted * target).sum(1).mean()), float(f1.mean())
+
+
+def _groups(
+    scores: dict[Protocol, dict[str, Scores]], data: ECGDataModule, rows: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Macro AUROC, mean over the models, within each sex and age group; over the classes that occur there."""
+    table = data.table.iloc[rows]
+    ages = pd.cut(pd.to_numeric(table["age"], errors="coerce"), [0, 40, 60, 75, 400], right=False)
+    labels = {"sex": table["sex"].fillna("").astype(str), "age": ages.astype(str)}
+    result = []
+    for kind, column in labels.items():
+        for value in sorted(set(column) - {"", "nan"}):
+            inside = (column == value).to_numpy()
+            target = data.target[rows[inside]]
+            usable = (target.sum(0) > 0) & (target.sum(0) < len(target))
+            for protocol, by_method in scores.items():
+                for name, kept in by_method.items():
+                    if kept.test and usable.any():
+                        values = [auroc(model[inside][:, usable], target[:, usable]).mean() for model in kept.test]
+                        result.append((protocol, name, kind, value, int(inside.sum()), float(np.mean(values))))
+    return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "records", "auroc"])
+
+
+def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
+    """Checkpoints by seed under `runs/<package>/<data set>/<variant>`.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = {int(path.parts[-3].removeprefix("seed_")): path for path in run.glob(f"seed_*/checkpoints/{which}.ckpt")}
+    if not found:
+        raise DataError(f"no {run}/seed_*/checkpoints/{which}.ckpt: train first (make train-etp), or pass another --run")
+    return dict(sorted(found.items()))
+
+
+def read_data_config(path: Path) -> tuple[str, list[str], dict[str, Any]]:
+    """Name, tags and `data:` block of a run's config.yaml or of a file of configs/data."""
+    if not path.is_file():
+        raise DataError(f"no file {path}; the data sets are described in ecg_text/configs/data/")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return content["run"]["dataset"], list(content["run"].get("tags") or []), content["data"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} has no run.dataset and data: blocks; see ecg_text/configs/data/ptbxl.yaml") from error
+
+
+def record_results(evaluation: Evaluation, run: Path, seeds: Sequence[int], method: str, prefix: str) -> None:
+    """Merge each seed's own AUROC into its `results.json`, for the comparison page."""
+    targets = evaluation.data.target[evaluation.data.rows("test", "evaluate")]
+    for protocol, by_method in evaluation.scores.items():
+        for seed, test in zip(seeds, by_method[method].test, strict=True):
+            best = BestF1(targets.shape[1])
+            best.update(torch.from_numpy(test), torch.from_numpy(targets).long())
+            low, high = interval(bootstrap_auroc(test, targets).samples[:, 0])
+            values = {
+                "auroc": float(auroc(test, targets).mean()),
+                "auroc_low": float(low),
+                "auroc_high": float(high),
+                "best_f1": float(best.compute().f1.nanmean()),
+            }
+            update_results(run / f"seed_{seed}", {f"{prefix}{protocol}/{key}": value for key, value in values.items()})
