@@ -4,7 +4,9 @@ from typing import Any
 
 from pytorch_lightning.cli import ArgsType
 
+from ecg_text.predict import classify, embed
 from ecg_text.synthetic import write_synthetic
+from ecg_text.verbs import evaluate
 from shared.cli import QuintetCLI, run_main
 
 
@@ -16,4 +18,5 @@ class ECGTextCLI(QuintetCLI):
 
 def main(args: ArgsType = None) -> Any:
     """Run a verb; tests call `main([...])`."""
-    return run_main(ECGTextCLI, {"synthetic": write_synthetic}, args)
+    verbs = {"synthetic": write_synthetic, "evaluate": evaluate, "classify": classify, "embed": embed}
+    return run_main(ECGTextCLI, verbs, args)

@@ -261,11 +261,11 @@ def _groups(
     """Macro AUROC, mean over the models, within each sex and age group; over the classes that occur there."""
     table = data.table.iloc[rows]
     ages = pd.cut(pd.to_numeric(table["age"], errors="coerce"), [0, 40, 60, 75, 400], right=False)
-    labels = {"sex": table["sex"].fillna("").astype(str), "age": ages.astype(str)}
+    labels = {"sex": table["sex"].astype(object), "age": ages.map(str).astype(object)}
     result = []
     for kind, column in labels.items():
-        for value in sorted(set(column) - {"", "nan"}):
-            inside = (column == value).to_numpy()
+        for value in sorted(set(column.dropna()) - {""}):
+            inside = (column == value).to_numpy(dtype=bool)
             target = data.target[rows[inside]]
             usable = (target.sum(0) > 0) & (target.sum(0) < len(target))
             for protocol, by_method in scores.items():

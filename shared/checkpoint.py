@@ -1,5 +1,6 @@
 """Checkpoints that rebuild their model alone, and are treated as untrusted input."""
 
+import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,10 +70,12 @@ def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True)
     for name in _class_paths(hparams):
         if not name.startswith(TRUSTED_PREFIXES):
             raise CheckpointError(f"{path} names the class {name}, which is not part of Quintet; it is not loaded")
-    module = instantiate_module(pl.LightningModule, hparams)
+    with warnings.catch_warnings():
+        # Lightning warns about modules among the arguments; the plain values below replace them.
+        warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
+        module = instantiate_module(pl.LightningModule, hparams)
     if not isinstance(module, expected):
         raise CheckpointError(f"{path} holds a {type(module).__name__}, expected a {expected.__name__}")
-    # instantiate_module bypasses save_hyperparameters' context; keep them, so that the module can be saved again.
     module.hparams.clear()
     module.hparams.update(content["hyper_parameters"])
     module.on_load_checkpoint(content)

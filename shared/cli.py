@@ -77,7 +77,6 @@ class QuintetCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fix the run's folder, decide between starting, resuming and leaving alone, and set the loggers."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        torch.set_float32_matmul_precision("high")
         if config.threads:
             torch.set_num_threads(config.threads)
         run, seed = config.run, config.seed_everything

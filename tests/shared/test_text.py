@@ -103,6 +103,14 @@ def test_features_do_not_depend_on_the_batch_nor_on_its_order(bert: Path) -> Non
     assert torch.pdist(together).min() > 0.1  # the texts' features differ, so the order was tested
 
 
+def test_texts_of_like_length_share_a_batch_and_the_longest_come_first(bert: Path) -> None:
+    encoder, widths = encoder_of(bert, batch_size=2), list[int]()
+    _, network = encoder._tokenizer_and_network
+    network.register_forward_hook(lambda _, __, output: widths.append(output.last_hidden_state.shape[1]))
+    encoder.encode(["rain", "the the the the", "red", "the the the", "door"])
+    assert widths == [6, 3, 3]  # with [CLS] and [SEP]; in the order of the input it would be 6, 5, 3
+
+
 def test_the_encoder_is_frozen_although_the_model_has_dropout(bert: Path) -> None:
     encoder = encoder_of(bert)
     first, second = encoder.encode(TEXTS), encoder.encode(TEXTS)
@@ -399,6 +407,16 @@ def test_a_complete_cache_needs_no_language_model(bert: Path, tmp_path: Path) ->
     assert "_tokenizer_and_network" not in vars(encoder)
 
 
+class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
 @pytest.mark.parametrize(
     "damage", ["truncated", "flipped byte", "empty", "pickle", "other shape", "other arrays"]
 )
@@ -418,7 +436,7 @@ def test_a_damaged_cache_is_warned_about_and_rebuilt(
         case "empty":
             path.write_bytes(b"")
         case "pickle":
-            np.savez(path, keys=keys, features=np.array([[1, 1], [2, None]], dtype=object))
+            np.savez(path, keys=keys, features=np.array([Bomb(tmp_path / "boom")], dtype=object))
         case "other shape":
             np.savez(path, keys=keys, features=np.ones((2, 3), dtype=np.float32))
         case "other arrays":
@@ -430,6 +448,7 @@ def test_a_damaged_cache_is_warned_about_and_rebuilt(
     assert caplog.messages[0].startswith(f"the feature cache {path} is damaged (")
     assert caplog.messages[0].endswith("; rebuilding it")
     assert path.read_bytes() == whole
+    assert not (tmp_path / "boom").exists()
 
 
 def test_concurrent_writers_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:

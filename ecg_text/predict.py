@@ -1,0 +1,113 @@
+"""For a person with an ECG: rank prompts for one record, or embed a folder of records."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ecg_text.data import normalize
+from ecg_text.figures import draw_ecg
+from ecg_text.module import ETP
+from ecg_text.prompts import load_prompts
+from ecg_text.records import SignalSettings, Source, load_signal
+from shared.checkpoint import CheckpointError, load_module
+from shared.data import DataError, OnError, Report
+from shared.tracking import save_figure
+
+EMBED_BATCH = 64
+
+
+def classify(
+    checkpoint: Path, record: Path, prompts: list[str] | None = None, output: Path = Path("runs/classify")
+) -> dict[str, float]:
+    """Rank classes for one ECG, print them, and draw the 12 leads with them.
+
+    The scores are cosine similarities of the ECG and a sentence about each class: they rank, they are no probabilities.
+    Not a medical device.
+
+    Args:
+        checkpoint: A trained ETP model (`<run>/checkpoints/best.ckpt`).
+        record: A WFDB record, without extension (`records500/00000/00001_hr`).
+        prompts: What to tell apart, in your own words; needs the language model. By default the classes that the model
+            was trained with, whose features the checkpoint holds.
+        output: Folder for `figures/<record>.png`.
+
+    Returns:
+        Score by prompt, the highest first.
+    """
+    model, settings = _load(checkpoint)
+    signal = load_signal(Source(str(record), settings))
+    if prompts:
+        templates = load_prompts(model.hparams["prompts"]).templates
+        model.set_classes(
+            {prompt: prompt for prompt in prompts},
+            [[template.format(prompt) for template in templates] for prompt in prompts],
+        )
+    with torch.no_grad():
+        values = model(_prepare(signal[None], settings))[0].tolist()
+    names = [f"{code}: {name}" if code != name else name for code, name in model.class_names.items()]
+    scores = dict(sorted(zip(names, values, strict=True), key=lambda item: -item[1]))
+    width = max(len(name) for name in scores)
+    for name, value in scores.items():
+        print(f"{name:<{width}}  {value:+.3f}")
+    figure = draw_ecg(signal / 1000, settings.leads, settings.sampling_rate, title=str(record), scores=scores)
+    print(f"wrote {save_figure(figure, output, Path(record).name)}")
+    return scores
+
+
+def embed(
+    checkpoint: Path, records: Path, output: Path = Path("runs/embeddings.parquet"), on_error: OnError = "skip"
+) -> Path:
+    """Write the embedding of every WFDB record under a folder as parquet (`record`, `embedding`).
+
+    The embedding is the ECG projector's output, scaled to unit length: its dot product is the cosine similarity.
+
+    Args:
+        checkpoint: A trained ETP model.
+        records: Folder; every `.hea` below it is a record.
+        output: The parquet file. Skipped records are listed in a CSV beside it.
+        on_error: What happens to a record that cannot be used.
+
+    Returns:
+        The file written.
+    """
+    model, settings = _load(checkpoint)
+    stems = sorted(header.with_suffix("") for header in records.rglob("*.hea"))
+    if not stems:
+        raise DataError(f"no .hea file under {records}")
+    report = Report(on_error, noun="record")
+    names: list[str] = []
+    rows: list[NDArray[np.float32]] = []
+    for start in tqdm(range(0, len(stems), EMBED_BATCH), desc="embed", unit="batch"):
+        signals = []
+        for stem in stems[start : start + EMBED_BATCH]:
+            try:
+                signals.append(load_signal(Source(str(stem), settings)))
+                names.append(str(stem.relative_to(records)))
+            except DataError as error:
+                report.problem(str(stem), str(error))
+        if signals:
+            with torch.no_grad():
+                embedded = model.model.embed_ecg(_prepare(np.stack(signals), settings))
+            rows.append(torch.nn.functional.normalize(embedded, dim=1).numpy())
+    report.write(output.with_suffix(".skipped.csv"))
+    if not rows:
+        raise DataError(f"none of the {len(stems)} records under {records} could be used; {report.summary()}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"record": names, "embedding": list(np.concatenate(rows))}).to_parquet(output)
+    print(f"wrote {len(names)} embeddings to {output}")
+    return output
+
+
+def _load(checkpoint: Path) -> tuple[ETP, SignalSettings]:
+    model = load_module(checkpoint, ETP)
+    if model.signal_settings is None:
+        raise CheckpointError(f"{checkpoint} does not say how its signals were prepared: it was saved before training")
+    return model, model.signal_settings
+
+
+def _prepare(signal: NDArray[np.int16], settings: SignalSettings) -> torch.Tensor:
+    return normalize(torch.from_numpy(signal), settings.normalize)

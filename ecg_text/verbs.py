@@ -1,0 +1,197 @@
+"""`python -m ecg_text evaluate`: runs the evaluation, and says what came out, in tables, CSV files, figures and W&B."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ecg_text.evaluate import (
+    PROTOCOLS,
+    RANDOM,
+    Evaluation,
+    evaluate_models,
+    find_checkpoints,
+    read_data_config,
+    record_results,
+)
+from ecg_text.figures import draw_class_bars, draw_ecg, draw_similarity
+from shared.callbacks import environment
+from shared.tracking import WandbMode, save_figure, wandb_logger
+
+METHOD_NAMES = {"etp": "ETP"}
+
+
+def evaluate(
+    run: Path,
+    data: Path | None = None,
+    root: str | None = None,
+    options: dict[str, Any] | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    random_inits: int = 20,
+    resamples: int = 1000,
+    fine_tune_epochs: int = 0,
+    results: Path | None = None,
+    wandb: WandbMode = "auto",
+    threads: int | None = None,
+) -> pd.DataFrame:
+    """Evaluate a variant's seeds against random-init encoders: zero-shot and linear, per class and average.
+
+    Args:
+        run: `runs/ecg_text/<data set>/<variant>`; all its `seed_*` are evaluated together.
+        data: A file of configs/data for another data set (transfer); by default the one trained on.
+        root: Root of that data set.
+        options: Further data settings to change, e.g. `--options.missing_classes drop`.
+        checkpoint: `best` (by the monitored value) or `last`.
+        random_inits: Untrained models to compare with.
+        resamples: Bootstrap resamples behind the intervals.
+        fine_tune_epochs: Also fine-tune the whole encoder for so many epochs; 0 leaves it out.
+        results: CSV that the rows are appended to, with seed, hardware and versions.
+        wandb: See `run.wandb` of a training run.
+        threads: torch threads.
+
+    Returns:
+        The table, one row for each protocol, method and class.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    checkpoints = find_checkpoints(run, checkpoint)
+    first_run = run / f"seed_{next(iter(checkpoints))}"
+    dataset, tags, data_config = read_data_config(data or first_run / "config.yaml")
+    changed = dict(options or {}) | ({"root": root} if root else {})
+    method = METHOD_NAMES.get(run.name, run.name)
+    evaluation = evaluate_models(
+        checkpoints, data_config, changed, method, random_inits, resamples, fine_tune_epochs
+    )
+    prefix = f"{dataset}/" if data else ""
+    record_results(evaluation, run, list(checkpoints), method, prefix)
+    folder = run / "evaluation" / dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation.table.to_csv(folder / "classes.csv", index=False)
+    evaluation.groups.to_csv(folder / "groups.csv", index=False)
+    loggers = _open_wandb(run, first_run, dataset, tags, wandb)
+    for logger in loggers:
+        logger.log_metrics(_averages(evaluation.table, method))
+    _draw(evaluation, first_run, dataset, method, tags, loggers)
+    for logger in loggers:
+        logger.experiment.finish()
+    kind = "synthetic" if "synthetic" in tags else "real"
+    print_tables(evaluation, dataset, kind)
+    print(f"wrote {folder}/classes.csv and groups.csv, and figures to {first_run}/figures")
+    if results:
+        append_results(evaluation, results, run, dataset, kind, list(checkpoints))
+    return evaluation.table
+
+
+def _open_wandb(run: Path, first_run: Path, dataset: str, tags: list[str], mode: WandbMode) -> list[Any]:
+    group = "/".join(run.parts[-3:])
+    name = f"{run.name}-on-{dataset}"
+    logger = wandb_logger(first_run, group, name, ["ecg_text", dataset, *tags], mode, job_type="test")
+    return [logger] if logger else []
+
+
+def _averages(table: pd.DataFrame, method: str) -> dict[str, float]:
+    average = table[(table["class"] == "Average") & (table["method"] == method)]
+    return {
+        f"{row.protocol}/{key}": float(getattr(row, key))
+        for row in average.itertuples()
+        for key in ("auroc", "auroc_low", "auroc_high", "best_f1", "f1")
+    }
+
+
+def _draw(
+    evaluation: Evaluation, run_dir: Path, dataset: str, method: str, tags: list[str], loggers: list[Any]
+) -> None:
+    data, note = evaluation.data, " (synthetic data)" if "synthetic" in tags else ""
+    rows = data.rows("test", "evaluate")
+    for protocol, title in PROTOCOLS.items():
+        part = evaluation.table[evaluation.table["protocol"] == protocol]
+        if len(part):
+            figure = draw_class_bars(part, f"{title} on {dataset}{note}")
+            save_figure(figure, run_dir, f"{dataset}_{protocol}", loggers)
+    scores = evaluation.scores["zero_shot"][method].test[0]
+    figure = draw_similarity(scores, data.target[rows], data.classes)
+    save_figure(figure, run_dir, f"{dataset}_similarity", loggers)
+    settings = data.signal_settings
+    example = int(scores.max(1).argmax())  # the record the model is surest about
+    labels = ", ".join(data.table["labels"].iloc[rows[example]])
+    figure = draw_ecg(
+        data.array[rows[example]] / 1000,
+        settings.leads,
+        settings.sampling_rate,
+        title=f"{dataset} {data.table['id'].iloc[rows[example]]}, labels: {labels}{note}",
+        scores=dict(zip(data.classes, scores[example].tolist(), strict=True)),
+    )
+    save_figure(figure, run_dir, f"{dataset}_example", loggers)
+
+
+def print_tables(evaluation: Evaluation, dataset: str, kind: str) -> None:
+    """Print each protocol as the paper's Tables 2 and 3, in percent."""
+    console = Console(width=None if Console().is_terminal else 110)
+    label = "SYNTHETIC data" if kind == "synthetic" else "real data"
+    for protocol, title in PROTOCOLS.items():
+        part = evaluation.table[evaluation.table["protocol"] == protocol]
+        if part.empty:
+            continue
+        average = part[part["class"] == "Average"].set_index("method")
+        counts = ", ".join(f"{int(row.models)} x {name}" for name, row in average.iterrows())
+        table = Table(title=f"{title} on {dataset} ({label}; {int(part['records'].iloc[0])} test records; {counts})")
+        for column in ("Category", "Method", "AUC", "ACC", "F1", "F1 (val. threshold)"):
+            table.add_column(column, justify="left" if column in ("Category", "Method") else "right")
+        for code in part["class"].unique():
+            for index, row in enumerate(part[part["class"] == code].itertuples()):
+                cells = [_percent(getattr(row, key), getattr(row, f"{key}_std")) for key in
+                         ("auroc", "best_f1_accuracy", "best_f1", "f1")]
+                name = f"[bold]{row.method}[/]" if row.method != RANDOM else str(row.method)
+                table.add_row(str(code) if index == 0 else "", name, *cells)
+            table.add_section()
+        console.print(table)
+        for name, row in average.iterrows():
+            interval = f"[{100 * row.auroc_low:.1f}, {100 * row.auroc_high:.1f}]"
+            line = f"{name}: macro AUC {100 * row.auroc:.1f}, 95% interval {interval}; highest score: accuracy "
+            line += f"{100 * row.top1_accuracy:.1f}, macro F1 {100 * row.top1_f1:.1f}"
+            if name != RANDOM and not np.isnan(row.get("gain", np.nan)):
+                line += f"; gain over random init {100 * row.gain:+.1f} [{100 * row.gain_low:+.1f}, {100 * row.gain_high:+.1f}]"
+            console.print(line, highlight=False, markup=False)
+    console.print(
+        "ACC and F1 at the threshold of best F1 on the test records, as the paper most likely has them (optimistic); the "
+        "last column at thresholds chosen on validation. +- is the standard deviation over models.",
+        highlight=False,
+    )
+
+
+def _percent(mean: float, deviation: float) -> str:
+    if np.isnan(mean):
+        return "-"
+    return f"{100 * mean:.1f}" if np.isnan(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+
+
+def append_results(
+    evaluation: Evaluation, path: Path, run: Path, dataset: str, kind: str, seeds: list[int]
+) -> None:
+    """Append the table to a CSV of results/, each row with its run, seeds, hardware and versions."""
+    lines = dict(line.split(": ", 1) for line in environment().splitlines() if ": " in line)
+    rows = evaluation.table.round(4)
+    cpu = f"{os.cpu_count()} CPU cores"
+    rows = rows.assign(
+        date=datetime.now(UTC).date().isoformat(),
+        trained_on=run.parts[-2],
+        variant=run.name,
+        dataset=dataset,
+        data_kind=kind,
+        seeds=" ".join(map(str, seeds)),
+        revision=lines["revision"],
+        hardware=cpu if lines["device"].startswith("CPU") else lines["device"],
+        python=lines["python"].split()[0],
+        torch=torch.__version__,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
+    rows.to_csv(path, index=False)
+    print(f"appended {len(evaluation.table)} rows to {path}")
