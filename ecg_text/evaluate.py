@@ -1,6 +1,6 @@
 """The paper's evaluation: zero-shot classification (section 3.4) and linear evaluation (section 3.3).
 
-Every record is encoded once by each model; zero-shot scores, linear heads and intervals then work on the cached features.
+Every record is encoded once by each model; scores, linear heads and intervals then work on the cached features.
 
 Shapes: M models, N records, C classes, D features.
 """
@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,21 +23,28 @@ from tqdm import tqdm
 from ecg_text.data import SPLITS, ECGDataModule, Split
 from ecg_text.model import zero_shot_scores
 from ecg_text.module import ETP
+from ecg_text.prompts import load_prompts
 from shared.callbacks import update_results
 from shared.checkpoint import load_module
 from shared.data import DataError, EpochBatchSampler, stratified_split
 from shared.metrics import BestF1, F1AtThreshold, auroc, bootstrap_auroc, interval
-from shared.probe import Features, encode, fine_tune, linear_probe
+from shared.probe import encode, fine_tune, linear_probe
 
 log = logging.getLogger(__name__)
 
-Protocol = Literal["zero_shot", "linear", "fine_tune"]
-PROTOCOLS: dict[Protocol, str] = {
+# A protocol is "zero_shot", "zero_shot:<prompts>" for further prompts, "linear" or "fine_tune".
+TITLES = {
     "zero_shot": "Zero-shot classification",
     "linear": "Linear evaluation",
     "fine_tune": "Full fine-tuning",
 }
 RANDOM = "Random init"
+
+
+def title_of(protocol: str) -> str:
+    """What tables and figures call a protocol."""
+    name, _, prompts = protocol.partition(":")
+    return f"{TITLES[name]}, {prompts} prompts" if prompts else TITLES[name]
 
 
 @dataclass
@@ -60,15 +67,15 @@ class Evaluation:
     Attributes:
         data: The data module, set up.
         scores: By protocol and method.
-        table: A row for each protocol, method and class (and `Average`), as the paper's Tables 2 and 3: `auroc` with its
-            standard deviation over the models; best F1 over test thresholds and accuracy there (as the paper most likely
-            has it); F1 and accuracy at thresholds chosen on validation. The `Average` row adds the bootstrap interval of
-            the AUROC, of its difference to random init, and accuracy and macro F1 of the highest score.
+        table: A row for each protocol, method and class (and `Average`), as the paper's Tables 2 and 3: `auroc` with
+            its standard deviation over the models; best F1 over test thresholds and accuracy there (as the paper most
+            likely has it); F1 and accuracy at thresholds chosen on validation. The `Average` row adds the bootstrap
+            interval of the AUROC, of its difference to random init, and accuracy and macro F1 of the highest score.
         groups: Macro AUROC by sex and age group.
     """
 
     data: ECGDataModule
-    scores: dict[Protocol, dict[str, Scores]]
+    scores: dict[str, dict[str, Scores]]
     table: pd.DataFrame
     groups: pd.DataFrame
 
@@ -100,6 +107,7 @@ def evaluate_models(
     random_inits: int = 20,
     resamples: int = 1000,
     fine_tune_epochs: int = 0,
+    prompts: Sequence[str] = (),
 ) -> Evaluation:
     """Score trained models and random-init ones on a data set.
 
@@ -108,10 +116,11 @@ def evaluate_models(
         data_config: `data:` block of the data set.
         options: Its settings to change.
         method: What the tables call the models.
-        random_inits: Untrained models (seeds 1000, 1001, ...) to compare with; linear evaluation uses as many of them as
-            there are checkpoints.
+        random_inits: Untrained models (seeds 1000, 1001, ...) to compare with; linear evaluation uses as many of
+            them as there are checkpoints.
         resamples: Bootstrap resamples of the test records.
         fine_tune_epochs: Also train the whole encoder for so many epochs; 0 leaves it out.
+        prompts: Further prompts for zero-shot classification, see `ecg_text.prompts.load_prompts`.
     """
     first = load_module(next(iter(checkpoints.values())), ETP)
     data = load_data(data_config, {**options, **prepared_like(first)})
@@ -120,26 +129,28 @@ def evaluate_models(
         raise DataError("the test split has no labelled record; change the split or label_mode")
     rows = _with_validation(data, rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scores: dict[Protocol, dict[str, Scores]] = {
-        protocol: {RANDOM: Scores(), method: Scores()} for protocol in PROTOCOLS if protocol != "fine_tune" or fine_tune_epochs
-    }
+    zero_shot = {"zero_shot": None} | {f"zero_shot:{name}": load_prompts(name) for name in prompts}
+    protocols = [*zero_shot, "linear", *(["fine_tune"] if fine_tune_epochs else [])]
+    scores = {protocol: {RANDOM: Scores(), method: Scores()} for protocol in protocols}
     random_seeds = [1000 + index for index in range(random_inits)]
     jobs = [(RANDOM, seed, next(iter(checkpoints.values()))) for seed in random_seeds]
     jobs += [(method, seed, path) for seed, path in checkpoints.items()]
     for name, seed, path in tqdm(jobs, desc=f"evaluate on {data.name}", unit="model"):
         torch.manual_seed(seed)
         model = load_module(path, ETP, weights=name != RANDOM)
-        if list(model.class_names) != data.classes:
-            model.set_classes(data.class_names)
         features = {split: encode(model.model.encoder, _pairs(data, rows[split]), device) for split in SPLITS}
-        with torch.no_grad():
-            classes = model.class_embedding()
-            for split, kept in (("val", scores["zero_shot"][name].val), ("test", scores["zero_shot"][name].test)):
-                embedded = model.model.ecg_projector.cpu()(features[split].x)
-                kept.append(zero_shot_scores(embedded, classes).double().numpy())
+        for protocol, worded in zero_shot.items():
+            if worded is not None:
+                model.set_classes(data.class_names, worded.sentences(data.class_names))
+            elif list(model.class_names) != data.classes:
+                model.set_classes(data.class_names)
+            scores[protocol][name].val.append(_zero_shot(model, features["val"].x))
+            scores[protocol][name].test.append(_zero_shot(model, features["test"].x))
         if name == RANDOM and seed - 1000 >= len(checkpoints):
             continue
-        probe = linear_probe(features["train"], features["val"], features["test"], data.label_mode, seeds=[seed])
+        probe = linear_probe(
+            features["train"], features["val"], features["test"], data.label_mode, seeds=[seed]
+        )
         scores["linear"][name].val.append(probe.val_scores[0])
         scores["linear"][name].test.append(probe.test_scores[0])
         if fine_tune_epochs:
@@ -151,27 +162,47 @@ def evaluate_models(
     return Evaluation(data, scores, pd.concat(tables, ignore_index=True), _groups(scores, data, rows["test"]))
 
 
+@torch.no_grad()
+def _zero_shot(model: ETP, features: Tensor) -> NDArray[np.float64]:
+    """Scores `(N, C)` of encoded records `(N, D)`."""
+    model = model.cpu()
+    embedded = model.model.ecg_projector(features)
+    scores: NDArray[np.float64] = zero_shot_scores(embedded, model.class_embedding()).double().numpy()
+    return scores
+
+
 def _pairs(data: ECGDataModule, rows: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
     return ((batch.signal, batch.target) for batch in data.batches(rows))
 
 
-def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) -> dict[Split, NDArray[np.int64]]:
-    """Where no class can be judged on the validation split (tiny sets), a fifth of the training records takes its place."""
+def _with_validation(
+    data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]
+) -> dict[Split, NDArray[np.int64]]:
+    """Where a class cannot be judged on the validation split (tiny sets), a fifth of the training records is."""
     target = data.target[rows["val"]]
     if len(target) and ((target.sum(0) > 0) & (target.sum(0) < len(target))).all():
         return rows
     train = np.concatenate([rows["train"], rows["val"]])
     strata = [tuple(labels) for labels in data.target[train]]
     inner = stratified_split(strata, (0.8, 0.2), seed=0)
-    log.warning("not every class occurs in the validation split: a fifth of the training records is used to choose on")
+    log.warning(
+        "not every class occurs in the validation split: a fifth of the training records is used to choose on"
+    )
     return {**rows, "train": train[inner == 0], "val": train[inner == 1]}
 
 
 def _fine_tune(
-    model: ETP, data: ECGDataModule, rows: dict[Split, NDArray[np.int64]], seed: int, epochs: int, device: torch.device
+    model: ETP,
+    data: ECGDataModule,
+    rows: dict[Split, NDArray[np.int64]],
+    seed: int,
+    epochs: int,
+    device: torch.device,
 ) -> NDArray[np.float64]:
     """Logits of validation and test records, one after the other."""
-    sampler = EpochBatchSampler(len(rows["train"]), batch_size=32, drop_last=True, seed=seed)  # section 3.2: 32
+    sampler = EpochBatchSampler(
+        len(rows["train"]), batch_size=32, drop_last=True, seed=seed
+    )  # section 3.2: 32
 
     def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         sampler.set_epoch(epoch)
@@ -198,7 +229,7 @@ def _fine_tune(
 
 
 def _table(
-    protocol: Protocol,
+    protocol: str,
     by_method: dict[str, Scores],
     targets: dict[Split, NDArray[np.float32]],
     data: ECGDataModule,
@@ -211,7 +242,7 @@ def _table(
     samples = bootstrap_auroc(everything, targets["test"], resamples=resamples).samples
     parts = np.split(samples, np.cumsum([len(scores.test) for scores in methods.values()])[:-1], axis=1)
     means = {name: part.mean(1) for name, part in zip(methods, parts, strict=True)}
-    frames = []
+    frames: list[pd.DataFrame] = []
     for name, scores in methods.items():
         per_model = []
         for model_val, model_test in zip(scores.val, scores.test, strict=True):
@@ -248,7 +279,7 @@ def _table(
 
 
 def _highest_score(scores: NDArray[np.float64], target: NDArray[np.float32]) -> tuple[float, float]:
-    """Section 3.4's prediction, the class of the highest score: share of records that have it, and macro F1 of it."""
+    """Section 3.4's prediction, the class of the highest score: share of records that have it, and its macro F1."""
     predicted = np.eye(scores.shape[1])[scores.argmax(1)]
     true_positives = (predicted * target).sum(0)
     f1 = 2 * true_positives / np.maximum(predicted.sum(0) + target.sum(0), 1)
@@ -256,7 +287,7 @@ def _highest_score(scores: NDArray[np.float64], target: NDArray[np.float32]) -> 
 
 
 def _groups(
-    scores: dict[Protocol, dict[str, Scores]], data: ECGDataModule, rows: NDArray[np.int64]
+    scores: dict[str, dict[str, Scores]], data: ECGDataModule, rows: NDArray[np.int64]
 ) -> pd.DataFrame:
     """Macro AUROC, mean over the models, within each sex and age group; over the classes that occur there."""
     table = data.table.iloc[rows]
@@ -271,8 +302,12 @@ def _groups(
             for protocol, by_method in scores.items():
                 for name, kept in by_method.items():
                     if kept.test and usable.any():
-                        values = [auroc(model[inside][:, usable], target[:, usable]).mean() for model in kept.test]
-                        result.append((protocol, name, kind, value, int(inside.sum()), float(np.mean(values))))
+                        values = [
+                            auroc(model[inside][:, usable], target[:, usable]).mean() for model in kept.test
+                        ]
+                        result.append(
+                            (protocol, name, kind, value, int(inside.sum()), float(np.mean(values)))
+                        )
     return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "records", "auroc"])
 
 
@@ -282,9 +317,14 @@ def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
     Raises:
         DataError: There is none.
     """
-    found = {int(path.parts[-3].removeprefix("seed_")): path for path in run.glob(f"seed_*/checkpoints/{which}.ckpt")}
+    found = {
+        int(path.parts[-3].removeprefix("seed_")): path
+        for path in run.glob(f"seed_*/checkpoints/{which}.ckpt")
+    }
     if not found:
-        raise DataError(f"no {run}/seed_*/checkpoints/{which}.ckpt: train first (make train-etp), or pass another --run")
+        raise DataError(
+            f"no {run}/seed_*/checkpoints/{which}.ckpt: train first (make train-etp), or pass another --run"
+        )
     return dict(sorted(found.items()))
 
 
@@ -296,7 +336,9 @@ def read_data_config(path: Path) -> tuple[str, list[str], dict[str, Any]]:
     try:
         return content["run"]["dataset"], list(content["run"].get("tags") or []), content["data"]
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} has no run.dataset and data: blocks; see ecg_text/configs/data/ptbxl.yaml") from error
+        raise DataError(
+            f"{path} has no run.dataset and data: blocks; see ecg_text/configs/data/ptbxl.yaml"
+        ) from error
 
 
 def record_results(evaluation: Evaluation, run: Path, seeds: Sequence[int], method: str, prefix: str) -> None:
@@ -313,4 +355,6 @@ def record_results(evaluation: Evaluation, run: Path, seeds: Sequence[int], meth
                 "auroc_high": float(high),
                 "best_f1": float(best.compute().f1.nanmean()),
             }
-            update_results(run / f"seed_{seed}", {f"{prefix}{protocol}/{key}": value for key, value in values.items()})
+            update_results(
+                run / f"seed_{seed}", {f"{prefix}{protocol}/{key}": value for key, value in values.items()}
+            )

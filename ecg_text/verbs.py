@@ -12,19 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from ecg_text.evaluate import (
-    PROTOCOLS,
     RANDOM,
     Evaluation,
     evaluate_models,
     find_checkpoints,
     read_data_config,
     record_results,
+    title_of,
 )
 from ecg_text.figures import draw_class_bars, draw_ecg, draw_similarity
 from shared.callbacks import environment
 from shared.tracking import WandbMode, save_figure, wandb_logger
 
-METHOD_NAMES = {"etp": "ETP"}
+METHOD_NAMES = {"etp": "ETP", "etp_minilm": "ETP (MiniLM)", "etp_ngrams": "ETP (n-grams)"}
 
 
 def evaluate(
@@ -36,6 +36,7 @@ def evaluate(
     random_inits: int = 20,
     resamples: int = 1000,
     fine_tune_epochs: int = 0,
+    prompts: list[str] | None = None,
     results: Path | None = None,
     wandb: WandbMode = "auto",
     threads: int | None = None,
@@ -51,6 +52,7 @@ def evaluate(
         random_inits: Untrained models to compare with.
         resamples: Bootstrap resamples behind the intervals.
         fine_tune_epochs: Also fine-tune the whole encoder for so many epochs; 0 leaves it out.
+        prompts: Further prompts to try (`paper`, `clinical`, `german`, `ensemble` or a YAML file of your own).
         results: CSV that the rows are appended to, with seed, hardware and versions.
         wandb: See `run.wandb` of a training run.
         threads: torch threads.
@@ -66,7 +68,7 @@ def evaluate(
     changed = dict(options or {}) | ({"root": root} if root else {})
     method = METHOD_NAMES.get(run.name, run.name)
     evaluation = evaluate_models(
-        checkpoints, data_config, changed, method, random_inits, resamples, fine_tune_epochs
+        checkpoints, data_config, changed, method, random_inits, resamples, fine_tune_epochs, prompts or ()
     )
     prefix = f"{dataset}/" if data else ""
     record_results(evaluation, run, list(checkpoints), method, prefix)
@@ -109,11 +111,9 @@ def _draw(
 ) -> None:
     data, note = evaluation.data, " (synthetic data)" if "synthetic" in tags else ""
     rows = data.rows("test", "evaluate")
-    for protocol, title in PROTOCOLS.items():
-        part = evaluation.table[evaluation.table["protocol"] == protocol]
-        if len(part):
-            figure = draw_class_bars(part, f"{title} on {dataset}{note}")
-            save_figure(figure, run_dir, f"{dataset}_{protocol}", loggers)
+    for protocol, part in evaluation.table.groupby("protocol", sort=False):
+        figure = draw_class_bars(part, f"{title_of(str(protocol))} on {dataset}{note}")
+        save_figure(figure, run_dir, f"{dataset}_{str(protocol).replace(':', '_')}", loggers)
     scores = evaluation.scores["zero_shot"][method].test[0]
     figure = draw_similarity(scores, data.target[rows], data.classes)
     save_figure(figure, run_dir, f"{dataset}_similarity", loggers)
@@ -134,26 +134,30 @@ def print_tables(evaluation: Evaluation, dataset: str, kind: str) -> None:
     """Print each protocol as the paper's Tables 2 and 3, in percent."""
     console = Console(width=None if Console().is_terminal else 110)
     label = "SYNTHETIC data" if kind == "synthetic" else "real data"
-    for protocol, title in PROTOCOLS.items():
-        part = evaluation.table[evaluation.table["protocol"] == protocol]
-        if part.empty:
-            continue
+    for protocol, part in evaluation.table.groupby("protocol", sort=False):
+        title = title_of(str(protocol))
         average = part[part["class"] == "Average"].set_index("method")
         counts = ", ".join(f"{int(row.models)} x {name}" for name, row in average.iterrows())
-        table = Table(title=f"{title} on {dataset} ({label}; {int(part['records'].iloc[0])} test records; {counts})")
+        table = Table(
+            title=f"{title} on {dataset} ({label}; {int(part['records'].iloc[0])} test records; {counts})"
+        )
         for column in ("Category", "Method", "AUC", "ACC", "F1", "F1 (val. threshold)"):
             table.add_column(column, justify="left" if column in ("Category", "Method") else "right")
         for code in part["class"].unique():
             for index, row in enumerate(part[part["class"] == code].itertuples()):
-                cells = [_percent(getattr(row, key), getattr(row, f"{key}_std")) for key in
-                         ("auroc", "best_f1_accuracy", "best_f1", "f1")]
+                cells = [
+                    _percent(getattr(row, key), getattr(row, f"{key}_std"))
+                    for key in ("auroc", "best_f1_accuracy", "best_f1", "f1")
+                ]
                 name = f"[bold]{row.method}[/]" if row.method != RANDOM else str(row.method)
                 table.add_row(str(code) if index == 0 else "", name, *cells)
             table.add_section()
         console.print(table)
         for name, row in average.iterrows():
             interval = f"[{100 * row.auroc_low:.1f}, {100 * row.auroc_high:.1f}]"
-            line = f"{name}: macro AUC {100 * row.auroc:.1f}, 95% interval {interval}; highest score: accuracy "
+            line = (
+                f"{name}: macro AUC {100 * row.auroc:.1f}, 95% interval {interval}; highest score: accuracy "
+            )
             line += f"{100 * row.top1_accuracy:.1f}, macro F1 {100 * row.top1_f1:.1f}"
             if name != RANDOM and not np.isnan(row.get("gain", np.nan)):
                 line += f"; gain over random init {100 * row.gain:+.1f} [{100 * row.gain_low:+.1f}, {100 * row.gain_high:+.1f}]"

@@ -44,14 +44,28 @@ class TimeCrop(nn.Module):
         return torch.lerp(signal.gather(2, index), signal.gather(2, index + 1), weight)
 
 
-class TimeShift(nn.Module):
-    """Roll each sample by a random number of steps (an ECG's window starts anywhere)."""
+class Window(nn.Module):
+    """Keep a random window of fixed length: nothing is stretched, so rates stay what they are.
+
+    A convolutional encoder that averages over time takes any length, so training on windows and evaluating on whole
+    signals works, and costs proportionally less.
+
+    Args:
+        fraction: Length of the window, as a fraction of the signal's.
+    """
+
+    def __init__(self, fraction: float = 0.5) -> None:
+        super().__init__()
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+        self.fraction = fraction
 
     def forward(self, signal: Tensor) -> Tensor:
-        """`(B, C, T) -> (B, C, T)`."""
+        """`(B, C, T) -> (B, C, round(fraction T))`."""
         batch, channels, length = signal.shape
-        shift = torch.randint(length, (batch, 1), device=signal.device)
-        index = (torch.arange(length, device=signal.device) + shift) % length
+        size = max(1, round(self.fraction * length))
+        start = torch.randint(length - size + 1, (batch, 1), device=signal.device)
+        index = start + torch.arange(size, device=signal.device)
         return signal.gather(2, index.unsqueeze(1).expand(-1, channels, -1))
 
 

