@@ -1,0 +1,248 @@
+"""ETP's data path, text features and cache: `make bench-etp`.
+
+Every figure is a ratio of two ways of doing the same, timed in turn in one run (A B A B ...): the median of the pairs,
+with their range. Signals and reports are SYNTHETIC; speed does not depend on whether a heart made them.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+import wfdb
+from jsonargparse import auto_cli
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from ecg_text import ETP, PTBXLDataModule
+from ecg_text.data import normalize
+from ecg_text.synthetic import write_synthetic
+from shared.augment import Augment, ChannelMask, Jitter, Scale
+from shared.backbones import HashedNgrams, HuggingFaceText, ResNet1D
+from shared.losses import clip_loss
+
+BATCH = 128
+PAIRS = 7
+
+Rows = list[dict[str, object]]
+
+
+def ratio(name: str, unit: str, ours: Callable[[], None], other: Callable[[], None], amount: int, pairs: int) -> dict[str, object]:
+    """Time both in turn; the ratio is other / ours, so above 1 ours is faster."""
+    ours(), other()  # warm-up: page cache, allocator, threads
+    times = []
+    for _ in range(pairs):
+        pair = []
+        for function in (ours, other):
+            start = time.perf_counter()
+            function()
+            pair.append(time.perf_counter() - start)
+        times.append(pair)
+    taken = np.array(times)
+    ratios = taken[:, 1] / taken[:, 0]
+    row: dict[str, object] = {
+        "benchmark": name,
+        "unit": unit,
+        "ours": round(amount / float(np.median(taken[:, 0])), 1),
+        "other": round(amount / float(np.median(taken[:, 1])), 1),
+        "ratio": round(float(np.median(ratios)), 2),
+        "ratio_min": round(float(ratios.min()), 2),
+        "ratio_max": round(float(ratios.max()), 2),
+    }
+    print(f"{name:<68} {row['ratio']:>7} x  ({row['ratio_min']} to {row['ratio_max']})", flush=True)
+    return row
+
+
+def synthetic_module(folder: Path, sampling_rate: int, records: int) -> PTBXLDataModule:
+    root = write_synthetic(folder / f"set_{sampling_rate}", records=records, sampling_rate=500 if sampling_rate == 500 else 100)
+    data = PTBXLDataModule(
+        str(root),
+        sampling_rate=sampling_rate,
+        normalize="lead",
+        label_mode="multi",
+        missing_classes="drop",
+        batch_size=BATCH,
+        cache_dir=str(folder / "cache"),
+    )
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def bench_loading(data: PTBXLDataModule, folder: Path, pairs: int) -> Rows:
+    """A normalised, augmented training batch, against reading it record by record in three ways."""
+    rate = data.signal_settings.sampling_rate
+    augment = Augment([Scale(0.1), Jitter(0.1), ChannelMask(0.1)])
+    rows = data.rows("train", "pretrain")[:BATCH]
+    positions = list(range(BATCH))
+    dataset = data.loader(rows).dataset
+    paths = data.table["path"].iloc[rows].tolist()
+    npy = folder / f"npy_{rate}"
+    npy.mkdir()
+    for row in rows:
+        np.save(npy / f"{row}.npy", data.array[row])
+
+    def batched() -> None:
+        augment(normalize(dataset[positions].signal, "lead"))
+
+    def per_item(read: Callable[[int], np.ndarray]) -> Callable[[], None]:
+        def run() -> None:
+            items = [augment(normalize(torch.from_numpy(read(index))[None], "lead"))[0] for index in positions]
+            torch.utils.data.default_collate(items)
+
+        return run
+
+    def from_wfdb(index: int) -> np.ndarray:
+        signal = wfdb.rdrecord(paths[index]).p_signal
+        return np.ascontiguousarray(np.rint(signal.T * 1000).astype(np.int16))
+
+    result = []
+    for way, read in {
+        "wfdb.rdrecord": from_wfdb,
+        "one .npy a record": lambda index: np.load(npy / f"{rows[index]}.npy"),
+        "memory map, item by item": lambda index: np.array(data.array[rows[index]]),
+    }.items():
+        name = f"training batch, {rate} Hz, against {way}"
+        result.append(ratio(name, "records/s", batched, per_item(read), BATCH, pairs))
+    return result
+
+
+def bench_step(data: PTBXLDataModule, pairs: int) -> Rows:
+    """A training step with data loading, against the step alone on a batch already there."""
+    model = ETP(ResNet1D(12, 32), HashedNgrams(), text_dim=512, text_cache_dir=str(data.cache_dir / "text"))
+    features = model.encode_text(data.reports)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    ready = next(iter(data.batches(data.rows("train", "pretrain")[:BATCH])))
+
+    def step(signal: torch.Tensor, report: torch.Tensor) -> None:
+        loss = clip_loss(model.model.embed_ecg(signal), model.model.embed_text(features[report]), 0.07)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def with_loading() -> None:
+        batch = next(iter(data.batches(data.rows("train", "pretrain")[:BATCH])))
+        step(batch.signal, batch.report)
+
+    def alone() -> None:
+        step(ready.signal, ready.report)
+
+    name = "training step without loading, against with loading (width 32, 100 Hz)"
+    return [ratio(name, "records/s", alone, with_loading, BATCH, pairs)]
+
+
+def bench_text(data: PTBXLDataModule, folder: Path, pairs: int) -> Rows:
+    """A pre-training step with cached report features, against the frozen language model in the loop."""
+    words = sorted({word for text in data.reports for word in text.split()})
+    bert = folder / "bert-base-random"
+    bert.mkdir()
+    (bert / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    BertTokenizerFast(str(bert / "vocab.txt")).save_pretrained(bert)
+    BertModel(BertConfig(vocab_size=len(words) + 5)).save_pretrained(bert)
+    result = []
+    for label, encoder, dim in (
+        ("MiniLM", HuggingFaceText("packaged:minilm", pooling="mean"), 384),
+        ("BERT-base (random weights)", HuggingFaceText(str(bert)), 768),
+    ):
+        model = ETP(ResNet1D(12, 32), encoder, text_dim=dim, text_cache_dir=str(folder / "text"))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        batch = next(iter(data.batches(data.rows("train", "pretrain")[:32])))
+        texts = [data.reports[index] for index in batch.report.tolist()]
+        cached = encoder.encode(texts)
+
+        def step(features: torch.Tensor, model: ETP = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            loss = clip_loss(model.model.embed_ecg(batch.signal), model.model.embed_text(features), 0.07)  # noqa: B023
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        name = f"pre-training step with cached text, against {label} in the loop"
+        in_loop = lambda encoder=encoder, texts=texts: step(encoder.encode(texts))  # noqa: E731
+        result.append(ratio(name, "records/s", lambda cached=cached: step(cached), in_loop, 32, pairs))  # type: ignore[misc]
+    return result
+
+
+def anonymous_memory(pid: int) -> int:
+    """Anonymous memory of a process and its children, bytes (Linux)."""
+    total = 0
+    waiting = [pid]
+    while waiting:
+        process = waiting.pop()
+        try:
+            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+            children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Anonymous:")) * 1024
+        waiting += map(int, children)
+    return total
+
+
+def bench_cache(folder: Path, records: int) -> Rows:
+    """Peak anonymous memory, over all processes, of building the cache of a 500 Hz set."""
+    if not sys.platform.startswith("linux"):
+        print("cache memory: left out, /proc is needed to read anonymous memory")
+        return []
+    root = write_synthetic(folder / "cache_set", records=records, sampling_rate=500)
+    code = (
+        "from ecg_text import PTBXLDataModule\n"
+        "if __name__ == '__main__':\n"
+        f"    PTBXLDataModule({str(root)!r}, label_mode='multi', cache_dir={str(folder / 'big')!r}).prepare_data()\n"
+    )
+    script = folder / "build_cache.py"
+    script.write_text(code)
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, str(script)])
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, anonymous_memory(process.pid))
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"building the cache failed with exit status {process.returncode}")
+    seconds = time.perf_counter() - start
+    print(f"{f'cache of {records} records at 500 Hz: peak anonymous memory':<68} {peak / 1e9:>7.2f} GB ({seconds:.0f} s)")
+    name = f"cache of {records} records at 500 Hz, peak anonymous memory"
+    return [{"benchmark": name, "unit": "GB", "ours": round(peak / 1e9, 3)}]
+
+
+def run(
+    output: Path = Path("results/bench_etp.csv"), records: int = 400, cache_records: int = 4500, pairs: int = PAIRS
+) -> pd.DataFrame:
+    """Measure, print ratios and write them.
+
+    Args:
+        output: CSV, replaced.
+        records: Size of the synthetic sets that speed is measured on.
+        cache_records: Size of the set that the cache's memory is measured on; 21837 is PTB-XL 1.0.1.
+        pairs: Measurements of each ratio.
+    """
+    pl.seed_everything(0, verbose=False)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        low = synthetic_module(folder, 100, records)
+        high = synthetic_module(folder, 500, records)
+        rows = bench_loading(low, folder, pairs) + bench_loading(high, folder, pairs)
+        rows += bench_step(low, pairs) + bench_text(low, folder, pairs) + bench_cache(folder, cache_records)
+    table = pd.DataFrame(rows).assign(
+        data_kind="synthetic",
+        batch_size=BATCH,
+        hardware=f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        wfdb=wfdb.__version__,
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(output, index=False)
+    print(f"wrote {output}")
+    return table
+
+
+if __name__ == "__main__":
+    auto_cli(run, as_positional=False)
