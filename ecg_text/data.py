@@ -5,6 +5,7 @@ raw records -> `ecg_text.records.load_signal` -> int16 memory map -> `ECGBatch` 
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ecg_text.records import LEADS, SignalSettings, Source, load_signal
+from ecg_text.records import LEADS, SignalSettings, Source, load_signal, record_stem
 from shared.data import ArrayCache, DataError, EpochBatchSampler, OnError, Report, build_cache
 
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SMALLEST_SCALE = 1e-3  # microvolts; keeps a silent lead at zero
 
 
 class ECGBatch(NamedTuple):
@@ -48,18 +50,20 @@ class ECGBatch(NamedTuple):
 
 def normalize(signal: Tensor, mode: str) -> Tensor:
     """Microvolts `(B, L, T)` to what the encoder sees, float32; the modes are those of `SignalSettings`."""
-    signal = signal.float() / 1000  # millivolts
+    # In place on one fresh copy: every further array of this size costs its page faults, ten times the arithmetic.
+    x = signal.to(torch.float32, copy=True)
     if mode == "none":
-        return signal
+        return x.div_(1000)  # millivolts
     if mode == "minmax":
-        low, high = signal.amin((1, 2), keepdim=True), signal.amax((1, 2), keepdim=True)
-        return (signal - low) / (high - low).clamp_min(1e-6)
-    centred = signal - signal.mean(2, keepdim=True)
-    if mode == "lead":
-        return centred / centred.square().mean(2, keepdim=True).sqrt().clamp_min(1e-6)
-    if mode == "record":
-        return centred / centred.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6)
-    raise ValueError(f"normalize must be lead, record, minmax or none, got {mode!r}")
+        low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+        return x.sub_(low).div_((high - low).clamp_min_(SMALLEST_SCALE))
+    if mode not in ("lead", "record"):
+        raise ValueError(f"normalize must be lead, record, minmax or none, got {mode!r}")
+    over = (2,) if mode == "lead" else (1, 2)
+    x.sub_(x.mean(2, keepdim=True))
+    count = math.prod(x.shape[axis] for axis in over)
+    std = torch.linalg.vector_norm(x, dim=over, keepdim=True).mul_(count**-0.5)
+    return x.div_(std.clamp_min_(SMALLEST_SCALE))
 
 
 class RecordDataset(Dataset[ECGBatch]):
@@ -174,11 +178,13 @@ class ECGDataModule(pl.LightningDataModule):
 
     def _load(self) -> tuple[pd.DataFrame, ArrayCache, Report]:
         if not self.root.is_dir():
-            raise DataError(f"no folder {self.root}: pass the data set's root as --data.init_args.root (make: DATA=...)")
+            raise DataError(
+                f"no folder {self.root}: pass the data set's root as --data.init_args.root (make: DATA=...)"
+            )
         report = Report(self.on_error, noun="record")
         table = self.read_table(report)
         if table.empty:
-            raise DataError(f"no record found for {type(self).__name__} under {self.root}")
+            raise DataError(f"no record found for {type(self).__name__} under {self.root} ({report.summary()})")
         # The normalisation happens after the cache, so it is no part of the cache's identity.
         settings = replace(self.signal_settings, normalize="none")
         sources = [Source(path, settings) for path in table["path"]]
@@ -229,7 +235,7 @@ class ECGDataModule(pl.LightningDataModule):
         return bool((self.split == split).any()) and not self.target[inside, self.classes.index(code)].any()
 
     def _index_reports(self, table: pd.DataFrame, report: Report) -> None:
-        texts = table["report"].fillna("").str.strip()
+        texts = table["report"].astype(object).fillna("").astype(str).str.strip()
         self.report = np.full(len(table), -1, dtype=np.int64)
         if not texts.any():  # a data set without reports can be evaluated on, not pre-trained on
             return
@@ -290,10 +296,12 @@ def _fingerprint(paths: "pd.Series[str]") -> str:
     """Digest of every record's files, sizes and times; a missing file counts as absent (reading reports it)."""
     digest = hashlib.sha256()
     for path in paths:
+        digest.update(f"{path}\n".encode())
+        stem = record_stem(path)
         for suffix in (".hea", ".dat", ".mat"):
             try:
-                status = os.stat(path + suffix)
-            except FileNotFoundError:
+                status = os.stat(f"{stem}{suffix}")
+            except OSError:
                 continue
-            digest.update(f"{path}{suffix}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(f"{suffix}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -1,14 +1,13 @@
-"""Pictures: the 12 leads on ECG paper, the similarity of records and classes, and bars per class."""
+"""Pictures: the 12 leads on ECG paper, the similarity of records and classes, and bars per class.
+
+They are matplotlib figures without pyplot: nothing is shown, no window system is needed, nothing stays open.
+"""
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")  # figures are written, never shown; works without a screen
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
@@ -36,9 +35,8 @@ def draw_ecg(
         scores: Zero-shot scores by class, drawn as bars beside it, the highest first.
     """
     rows = [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11], [min(1, len(leads) - 1)]]
-    figure, axes = plt.subplots(
-        1, 2 if scores else 1, figsize=(14 if scores else 11, 6.2), width_ratios=[4, 1.15] if scores else [1], squeeze=False
-    )
+    figure = Figure(figsize=(14 if scores else 11, 6.2))
+    axes = figure.subplots(1, 2 if scores else 1, width_ratios=[4, 1.15] if scores else [1], squeeze=False)
     axis = axes[0, 0]
     spacing = 3.0  # mV between rows
     for row, channels in enumerate(rows):
@@ -72,7 +70,7 @@ def draw_ecg(
     return figure
 
 
-def _draw_scores(axis: plt.Axes, scores: Mapping[str, float]) -> None:
+def _draw_scores(axis: Axes, scores: Mapping[str, float]) -> None:
     ordered = sorted(scores.items(), key=lambda item: item[1])
     names, values = [name for name, _ in ordered], [value for _, value in ordered]
     colours = [GREY] * (len(values) - 1) + [ACCENT]
@@ -100,7 +98,8 @@ def draw_similarity(scores: NDArray[np.floating], target: NDArray[np.floating], 
     centred = mean - mean.mean(0)
     limit = float(np.abs(centred).max()) or 1.0
     size = 1.8 + 0.75 * len(classes)
-    figure, axis = plt.subplots(figsize=(size + 1.2, size))
+    figure = Figure(figsize=(size + 1.2, size))
+    axis = figure.subplots()
     picture = axis.imshow(centred, cmap="RdBu_r", vmin=-limit, vmax=limit)
     for row, column in np.ndindex(*centred.shape):
         dark = abs(centred[row, column]) > 0.6 * limit
@@ -124,7 +123,8 @@ def draw_class_bars(table: pd.DataFrame, title: str) -> Figure:
     methods = list(table["method"].unique())
     classes = list(table["class"].unique())
     width = 0.8 / len(methods)
-    figure, axis = plt.subplots(figsize=(2.5 + 0.9 * len(classes), 3.6))
+    figure = Figure(figsize=(2.5 + 0.9 * len(classes), 3.6))
+    axis = figure.subplots()
     for index, method in enumerate(methods):
         rows = table[table["method"] == method].set_index("class").loc[classes]
         place = np.arange(len(classes)) - 0.4 + width * (index + 0.5)

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -51,17 +51,29 @@ SNOMED_TO_CPSC2018 = {
 }
 
 
+def read_csv(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame:
+    """Read a CSV that must have certain columns; `kwargs` go to `pandas.read_csv`.
+
+    Raises:
+        DataError: The file is no CSV, or a column is missing.
+    """
+    try:
+        table: pd.DataFrame = pd.read_csv(path, low_memory=False, **kwargs)
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        raise DataError(f"{path} cannot be read as CSV ({error})") from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise DataError(f"{path} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}")
+    return table
+
+
 def read_scp_statements(path: Path) -> pd.DataFrame:
     """PTB-XL's `scp_statements.csv`, indexed by statement.
 
     Raises:
-        DataError: A column is missing.
+        DataError: The file is no CSV, or a column is missing.
     """
-    statements = pd.read_csv(path, index_col=0)
-    for column in ("description", "diagnostic", "diagnostic_class", "diagnostic_subclass"):
-        if column not in statements.columns:
-            raise DataError(f"{path} lacks the column {column!r}; it has {', '.join(statements.columns)}")
-    return statements
+    return read_csv(path, ("description", "diagnostic", "diagnostic_class", "diagnostic_subclass"), index_col=0)
 
 
 def ptbxl_classes(statements: pd.DataFrame, label_set: LabelSet) -> dict[str, str]:
@@ -89,7 +101,7 @@ def ptbxl_labels(scp_codes: str, statements: pd.DataFrame, label_set: LabelSet) 
     """
     try:
         codes = ast.literal_eval(scp_codes)
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise DataError(f"scp_codes is {scp_codes!r}; expected a dictionary of statement to likelihood") from error
     if not isinstance(codes, dict):
         raise DataError(f"scp_codes is {scp_codes!r}; expected a dictionary of statement to likelihood")

@@ -37,11 +37,13 @@ class ECGTextModel(nn.Module):
 
     def embed_ecg(self, signal: Tensor) -> Tensor:
         """Eq. 1: P_ecg(F_ecg(e)), `(B, L, T) -> (B, E)`, not normalised."""
-        return self.ecg_projector(self.encoder(signal))
+        embedded: Tensor = self.ecg_projector(self.encoder(signal))
+        return embedded
 
     def embed_text(self, features: Tensor) -> Tensor:
         """Eq. 2: P_t applied to the language model's features, `(B, text_dim) -> (B, E)`, not normalised."""
-        return self.text_projector(features)
+        embedded: Tensor = self.text_projector(features)
+        return embedded
 
 
 def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]) -> Tensor:

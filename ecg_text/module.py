@@ -1,7 +1,7 @@
 """ETP as a LightningModule: wiring, logging and optimisers. The equations are in model.py and shared/losses."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ from ecg_text.model import ECGTextModel, class_embeddings, zero_shot_scores
 from ecg_text.prompts import load_prompts
 from ecg_text.records import SignalSettings
 from shared.backbones import TextEncoder, text_features
+from shared.data import DataError
 from shared.distributed import convert_batchnorm
 from shared.losses import clip_loss, retrieval_accuracy
 from shared.metrics import EmbeddingPairs
@@ -43,6 +44,9 @@ class ETP(pl.LightningModule):
         text_cache_dir: Where the language model's features are kept.
     """
 
+    # Not taken from a checkpoint, see shared.checkpoint.load_module.
+    machine_arguments: ClassVar[tuple[str, ...]] = ("text_cache_dir",)
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -62,7 +66,10 @@ class ETP(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.model = ECGTextModel(encoder, text_dim, projection_dim, projector)
-        self.text_encoder = text_encoder
+        # Frozen: past nn.Module's registry, so that one that is a module is not trained, saved or moved.
+        self.__dict__["text_encoder"] = text_encoder
+        self.text_encoder: TextEncoder
+        self.text_cache_dir = Path(text_cache_dir)
         self.augment = augment
         self.optimizer = optimizer
         log_temperature = torch.tensor(float(temperature)).log()
@@ -78,11 +85,15 @@ class ETP(pl.LightningModule):
         """Features of the frozen language model `(N, text_dim)`, from the cache on disk where they are known.
 
         Raises:
-            ValueError: The language model's features have another width than `text_dim`.
+            DataError: The language model is not here and cannot be downloaded, or its features have another width
+                than `text_dim`.
         """
-        features = text_features(texts, self.text_encoder, Path(self.hparams["text_cache_dir"]))
+        try:
+            features = text_features(texts, self.text_encoder, self.text_cache_dir)
+        except FileNotFoundError as error:  # says how to get the model
+            raise DataError(str(error)) from error
         if features.shape[1] != self.hparams["text_dim"]:
-            raise ValueError(
+            raise DataError(
                 f"{self.text_encoder.name} gives features of width {features.shape[1]}, but text_dim is "
                 f"{self.hparams['text_dim']}: set --model.init_args.text_dim {features.shape[1]}"
             )
@@ -123,6 +134,10 @@ class ETP(pl.LightningModule):
         if stage == "fit":
             self.signal_settings = data.signal_settings
         if stage in ("fit", "validate"):
+            if not data.reports:
+                raise DataError(f"{type(data).__name__} has no reports, so nothing to pre-train on; use it to evaluate")
+            if len(data.rows("val", "pretrain")) < 2:
+                raise DataError("the validation split needs at least 2 records with a report; change the split")
             self.report_features = self.encode_text(data.reports)
             self.val_pairs = EmbeddingPairs()
         if stage != "predict" and list(data.class_names) != list(self.class_names):
@@ -146,13 +161,15 @@ class ETP(pl.LightningModule):
         ecg = self.model.embed_ecg(signal)
         text = self.model.embed_text(self.report_features[batch.report])
         loss = clip_loss(ecg, text, self.temperature)
-        self.log("train/loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(signal))
+        self.log(
+            "train/loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(signal), sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: ECGBatch, batch_idx: int) -> None:
         """Collect embeddings and zero-shot scores."""
         ecg = self.model.embed_ecg(batch.signal)
-        self.val_pairs.update(ecg, self.model.embed_text(self.report_features[batch.report]))
+        self.val_pairs.update(ecg, self.model.embed_text(self.report_features[batch.report]), batch.row)
         self._score(ecg, batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -163,7 +180,8 @@ class ETP(pl.LightningModule):
         chunks = [(a, b) for a, b in zip(ecg.split(size), text.split(size), strict=True) if len(a) > 1]
         loss = torch.stack([clip_loss(a, b, self.temperature, gather=False) for a, b in chunks]).mean()
         accuracy = torch.stack([retrieval_accuracy(a, b) for a, b in chunks]).mean()
-        self.log_dict({"val/loss": loss, "val/retrieval_accuracy": accuracy})
+        # Every process has the whole split's values; sync_dist only keeps Lightning from warning.
+        self.log_dict({"val/loss": loss, "val/retrieval_accuracy": accuracy}, sync_dist=True)
         self._log_auroc("val")
 
     def test_step(self, batch: ECGBatch, batch_idx: int) -> None:
@@ -189,7 +207,7 @@ class ETP(pl.LightningModule):
         self.auroc.update((scores + 1) / 2, batch.target[batch.labelled].long())
 
     def _log_auroc(self, split: str) -> None:
-        self.log(f"{split}/auroc", self.auroc.compute(), prog_bar=True)
+        self.log(f"{split}/auroc", self.auroc.compute(), prog_bar=True, sync_dist=True)
         self.auroc.reset()
 
     def configure_optimizers(self) -> Any:
@@ -209,7 +227,9 @@ class ETP(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what classifying alone needs; drop the objects of a model built in Python, which are not plain values."""
         hparams = checkpoint.get("hyper_parameters", {})
-        checkpoint["hyper_parameters"] = {key: value for key, value in hparams.items() if _is_plain(value)}
+        checkpoint["hyper_parameters"] = {
+            key: value for key, value in hparams.items() if _is_plain(value) and key not in self.machine_arguments
+        }
         settings = self.signal_settings
         checkpoint["etp"] = {
             "signal": None if settings is None else {**vars(settings), "leads": list(settings.leads)},

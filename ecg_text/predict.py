@@ -1,6 +1,7 @@
 """For a person with an ECG: rank prompts for one record, or embed a folder of records."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,11 @@ EMBED_BATCH = 64
 
 
 def classify(
-    checkpoint: Path, record: Path, prompts: list[str] | None = None, output: Path = Path("runs/classify")
+    checkpoint: Path,
+    record: Path,
+    prompts: list[str] | None = None,
+    output: Path = Path("runs/classify"),
+    text_cache_dir: Path = Path("data/cache/text"),
 ) -> dict[str, float]:
     """Rank classes for one ECG, print them, and draw the 12 leads with them.
 
@@ -34,13 +39,15 @@ def classify(
         prompts: What to tell apart, in your own words; needs the language model. By default the classes that the model
             was trained with, whose features the checkpoint holds.
         output: Folder for `figures/<record>.png`.
+        text_cache_dir: Where the language model's features are kept.
 
     Returns:
         Score by prompt, the highest first.
     """
-    model, settings = _load(checkpoint)
+    model, settings = _load(checkpoint, text_cache_dir=text_cache_dir)
     signal = load_signal(Source(str(record), settings))
     if prompts:
+        prompts = list(dict.fromkeys(prompts))
         templates = load_prompts(model.hparams["prompts"]).templates
         model.set_classes(
             {prompt: prompt for prompt in prompts},
@@ -102,8 +109,8 @@ def embed(
     return output
 
 
-def _load(checkpoint: Path) -> tuple[ETP, SignalSettings]:
-    model = load_module(checkpoint, ETP)
+def _load(checkpoint: Path, **arguments: Any) -> tuple[ETP, SignalSettings]:
+    model = load_module(checkpoint, ETP, **arguments)
     if model.signal_settings is None:
         raise CheckpointError(f"{checkpoint} does not say how its signals were prepared: it was saved before training")
     return model, model.signal_settings

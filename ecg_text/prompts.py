@@ -25,7 +25,8 @@ class Prompts:
         """All prompts of each class, in the order of `class_names` (name by code).
 
         Example:
-            >>> Prompts(("this ECG indicates {}",), {"AF": ("atrial fibrillation",)}).sentences({"AF": "AF", "STE": "ST"})
+            >>> prompts = Prompts(("this ECG indicates {}",), {"AF": ("atrial fibrillation",)})
+            >>> prompts.sentences({"AF": "AF", "STE": "ST"})
             [['this ECG indicates atrial fibrillation'], ['this ECG indicates ST']]
         """
         return [
@@ -49,14 +50,23 @@ def load_prompts(name_or_path: str) -> Prompts:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in PROMPT_FOLDER.glob("*.yaml")))
         raise ValueError(f"no prompts {name_or_path!r}: choose one of {known}, or pass the path of a YAML file")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file ({error})") from error
     templates = content.get("templates") if isinstance(content, dict) else None
-    if not templates or any(str(template).count("{}") != 1 for template in templates):
+    # One {} and no other brace, which str.format would take for a field.
+    if not isinstance(templates, list) or not templates or not all(map(_has_one_field, templates)):
         raise ValueError(f"{path} needs 'templates:', a list of sentences with one {{}} each")
     names = content.get("names") or {}
-    if any(not isinstance(value, list) or not value for value in names.values()):
-        raise ValueError(f"{path}: every entry of 'names:' must be a non-empty list")
+    if not isinstance(names, dict) or any(not isinstance(value, list) or not value for value in names.values()):
+        raise ValueError(f"{path}: 'names:' must hold a non-empty list of names by class code")
     return Prompts(
         tuple(str(template) for template in templates),
         {str(code): tuple(str(name) for name in value) for code, value in names.items()},
     )
+
+
+def _has_one_field(template: object) -> bool:
+    before, field, after = str(template).partition("{}")
+    return bool(field) and not set("{}") & set(before + after)

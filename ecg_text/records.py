@@ -1,5 +1,7 @@
 """One ECG record from disk to a fixed array: 12 leads by name, one sampling rate, one length, microvolts."""
 
+import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -18,6 +20,11 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 MICROVOLTS_PER_UNIT = {"mv": 1e3, "uv": 1.0, "µv": 1.0, "v": 1e6}
 # The original CPSC2018 release has MATLAB files without a header: 500 Hz, leads in the order of LEADS.
 CPSC2018_SAMPLING_RATE = 500
+# What reading a damaged file raises: the readers let their parsers' errors through.
+WFDB_ERRORS = (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError)
+MATLAB_ERRORS = (*WFDB_ERRORS, NotImplementedError, scipy.io.matlab.MatReadError, zlib.error)
+# A WFDB record line: name[/segments], number of signals, rate[/counter frequency]; more may follow.
+RECORD_LINE = re.compile(r"\S+\s+\d+\s+(\d+(?:\.\d*)?|\.\d+)(?:/\S*)?(?:\s|$)")
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,12 @@ class Source:
     settings: SignalSettings
 
 
+def record_stem(path: str | Path) -> Path:
+    """A record's path without the extension of one of its files."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in (".hea", ".dat", ".mat") else path
+
+
 def read_record(path: str | Path) -> tuple[NDArray[np.float64], tuple[str, ...], float]:
     """Read a WFDB record, or a MATLAB file of the original CPSC2018 release.
 
@@ -65,8 +78,7 @@ def read_record(path: str | Path) -> tuple[NDArray[np.float64], tuple[str, ...],
     Raises:
         DataError: The record is missing, unreadable, truncated, or has no usable sampling rate or unit.
     """
-    path = Path(path)
-    stem = path.with_suffix("") if path.suffix in (".hea", ".dat", ".mat") else path
+    stem = record_stem(path)
     header, matlab = stem.with_name(stem.name + ".hea"), stem.with_name(stem.name + ".mat")
     if header.exists():
         return _read_wfdb(stem)
@@ -78,27 +90,40 @@ def read_record(path: str | Path) -> tuple[NDArray[np.float64], tuple[str, ...],
 def _read_wfdb(stem: Path) -> tuple[NDArray[np.float64], tuple[str, ...], float]:
     try:
         record = wfdb.rdrecord(str(stem), return_res=64)
-    except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        # wfdb reports a damaged header or a short signal file through any of these.
+        rate = _stated_rate(stem.with_name(stem.name + ".hea"))
+    except DataError:
+        raise
+    except WFDB_ERRORS as error:
         raise DataError(f"{stem} cannot be read as a WFDB record, it may be truncated ({error})") from error
     signal: NDArray[np.float64] | None = record.p_signal
     if signal is None or signal.size == 0:
         raise DataError(f"{stem} holds no signal")
-    if not record.fs or record.fs <= 0:
-        raise DataError(f"{stem}.hea states no sampling rate")
     units = [str(unit).lower() for unit in record.units]
     unknown = sorted({unit for unit in units if unit not in MICROVOLTS_PER_UNIT})
     if unknown:
         raise DataError(f"{stem}.hea has the unit {unknown[0]!r}; expected mV, uV or V")
     scale = np.array([MICROVOLTS_PER_UNIT[unit] for unit in units])
-    return (signal * scale).T, tuple(record.sig_name), float(record.fs)
+    return (signal * scale).T, tuple(name or "(no name)" for name in record.sig_name), rate
+
+
+def _stated_rate(header: Path) -> float:
+    """The sampling rate that the header states; wfdb takes 250 Hz for one that is absent or no number."""
+    lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
+    line = next(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    match = RECORD_LINE.match(line)
+    if match is None or float(match[1]) == 0:
+        raise DataError(
+            f"{header} states no sampling rate: expected '<name> <leads> <Hz> <samples>' in its first line, "
+            f"found {line!r}"
+        )
+    return float(match[1])
 
 
 def _read_cpsc2018_matlab(path: Path) -> tuple[NDArray[np.float64], tuple[str, ...], float]:
     try:
         content: dict[str, Any] = scipy.io.loadmat(path)
         millivolts = np.asarray(content["ECG"]["data"][0, 0], dtype=np.float64)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+    except MATLAB_ERRORS as error:
         raise DataError(f"{path} has no header beside it and is no CPSC2018 MATLAB file ({error!r})") from error
     if millivolts.ndim != 2 or len(millivolts) != len(LEADS):
         raise DataError(f"{path} holds an array of shape {millivolts.shape}, expected (12, samples)")
@@ -117,7 +142,7 @@ def select_leads(
     for index, name in enumerate(names):
         key = name.strip().lower()
         if key in position and key in {lead.lower() for lead in leads}:
-            raise DataError(f"{origin} has lead {name} twice")
+            raise DataError(f"{origin} has lead {name.strip()} twice")
         position[key] = index
     missing = [lead for lead in leads if lead.lower() not in position]
     if missing:

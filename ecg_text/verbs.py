@@ -1,4 +1,4 @@
-"""`python -m ecg_text evaluate`: runs the evaluation, and says what came out, in tables, CSV files, figures and W&B."""
+"""`python -m ecg_text evaluate`: evaluates runs, and says what came out in tables, CSV files, figures and W&B."""
 
 import os
 from datetime import UTC, datetime
@@ -154,19 +154,22 @@ def print_tables(evaluation: Evaluation, dataset: str, kind: str) -> None:
             table.add_section()
         console.print(table)
         for name, row in average.iterrows():
-            interval = f"[{100 * row.auroc_low:.1f}, {100 * row.auroc_high:.1f}]"
-            line = (
-                f"{name}: macro AUC {100 * row.auroc:.1f}, 95% interval {interval}; highest score: accuracy "
-            )
-            line += f"{100 * row.top1_accuracy:.1f}, macro F1 {100 * row.top1_f1:.1f}"
+            line = f"{name}: macro AUC {100 * row.auroc:.1f} {_interval(row.auroc_low, row.auroc_high)}; "
+            line += f"highest score: accuracy {100 * row.top1_accuracy:.1f}, macro F1 {100 * row.top1_f1:.1f}"
             if name != RANDOM and not np.isnan(row.get("gain", np.nan)):
-                line += f"; gain over random init {100 * row.gain:+.1f} [{100 * row.gain_low:+.1f}, {100 * row.gain_high:+.1f}]"
+                line += f"; gain over random init {100 * row.gain:+.1f} {_interval(row.gain_low, row.gain_high)}"
             console.print(line, highlight=False, markup=False)
     console.print(
-        "ACC and F1 at the threshold of best F1 on the test records, as the paper most likely has them (optimistic); the "
-        "last column at thresholds chosen on validation. +- is the standard deviation over models.",
+        "[...]: 95% bootstrap interval over the records. ±: standard deviation over the models. ACC and F1 are at the "
+        "threshold of best F1 on the test records, as the paper most likely has them (optimistic); the last column is "
+        "at thresholds chosen on validation.",
         highlight=False,
+        markup=False,
     )
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _percent(mean: float, deviation: float) -> str:

@@ -1,8 +1,10 @@
 """Lightning callbacks every run has: seeding per epoch, throughput and memory, and the run's record."""
 
 import json
+import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -19,10 +21,11 @@ from shared.tracking import RunCSVLogger, run_dir_of
 
 
 class SeedEachEpoch(Callback):
-    """Seeds all generators at the start of every epoch from (seed, epoch, rank).
+    """Seeds all generators before the first step of every epoch, from (seed, epoch, rank).
 
     So a run resumed from the last finished epoch draws what the uninterrupted run drew, without saving the state of
-    every generator. (Lightning's plain resume restores none.)
+    every generator. (Lightning's plain resume restores none.) That holds for draws in `training_step`: augment there.
+    Not at the epoch's start, because making a DataLoader's iterator draws too, and a resumed run makes it earlier.
 
     Args:
         seed: The run's seed.
@@ -31,8 +34,12 @@ class SeedEachEpoch(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Seed Python, NumPy and torch."""
+        if batch_idx:
+            return
         mixed = torch.Generator().manual_seed(self.seed * 1_000_003 + trainer.current_epoch * 1_009 + trainer.global_rank)
         pl.seed_everything(int(torch.randint(2**31, (1,), generator=mixed)), workers=False, verbose=False)
 
@@ -41,7 +48,7 @@ class Throughput(Callback):
     """Logs, each epoch, samples per second, the share of time spent waiting for data, and peak memory.
 
     `throughput/samples_per_second` counts the global batch; `throughput/data_wait` is in [0, 1];
-    `throughput/peak_memory_gb` is the device's peak on CUDA, else the process's.
+    `throughput/peak_memory_gb` is the device's peak on CUDA, else the process's. With several processes their mean.
     """
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,7 +83,7 @@ class Throughput(Callback):
                 "throughput/data_wait": self._waited / seconds,
                 "throughput/peak_memory_gb": peak_memory_gb(),
             },
-            rank_zero_only=True,
+            sync_dist=True,
         )
 
 
@@ -124,23 +131,24 @@ def update_results(run_dir: Path, results: dict[str, float]) -> None:
     path = run_dir / "results.json"
     merged = json.loads(path.read_text()) if path.is_file() else {}
     merged.update(results)
-    path.write_text(json.dumps(merged, indent=1, sort_keys=True))
+    # Replaced in one step: a run is finished if the file is there, so half a file must never be.
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(merged, indent=1, sort_keys=True))
+    os.replace(partial, path)
 
 
 def environment() -> str:
     """Git revision, hardware and package versions, as text."""
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    revision = ""
+    if git := shutil.which("git"):
+        command = [git, "describe", "--always", "--dirty"]
+        folder = Path(__file__).parent
+        revision = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only"
     packages = sorted({f"{d.name}=={d.version}" for d in distributions() if d.name}, key=str.lower)
     return "\n".join(
         [
-            f"revision: {revision.stdout.strip() or 'not a git checkout'}",
+            f"revision: {revision or 'not a git checkout'}",
             f"python: {platform.python_version()} on {platform.platform()}",
             f"device: {device}; {torch.get_num_threads()} torch threads",
             *packages,

@@ -1,24 +1,30 @@
 """Checkpoints that rebuild their model alone, and are treated as untrusted input."""
 
+import importlib
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.cli import instantiate_module
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-# Names in a checkpoint's hyper-parameters are imported and called, so only these packages may be named there.
-TRUSTED_PREFIXES = (
-    "shared.",
-    "ecg_text.",
-    "meta_robust.",
-    "galaxy_clusters.",
-    "tabular_imaging.",
-    "commin.",
-    "torch.nn.",
-    "torch.optim.",
+# Names in a checkpoint's hyper-parameters are imported and called, so only these packages may be named there ...
+TRUSTED_PACKAGES = (
+    "shared",
+    "ecg_text",
+    "meta_robust",
+    "galaxy_clusters",
+    "tabular_imaging",
+    "commin",
+    "torch.nn",
+    "torch.optim",
 )
+# ... and only classes whose construction touches nothing outside: these, and what is in shared.backbones.
+TRUSTED_BASES = (nn.Module, Optimizer, LRScheduler)
 
 ModuleT = TypeVar("ModuleT", bound=pl.LightningModule)
 
@@ -44,18 +50,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "not written by Quintet"
         ) from error
     keys = ("state_dict", "hyper_parameters")
-    if not isinstance(content, dict) or any(key not in content for key in keys):
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), dict) for key in keys):
         raise CheckpointError(f"{path} is not a Quintet checkpoint: it lacks {' and '.join(keys)}")
     return content
 
 
-def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True) -> ModuleT:
+def load_module(
+    path: str | Path, expected: type[ModuleT], weights: bool = True, **arguments: Any
+) -> ModuleT:
     """Rebuild the module of a checkpoint from its own hyper-parameters, in eval mode on the CPU.
+
+    Arguments that `expected.machine_arguments` names (folders to write to, say) are this machine's business and never
+    taken from the checkpoint.
 
     Args:
         path: The checkpoint.
         expected: The class it must be (or derive from).
         weights: Load the weights; False leaves the module as initialised (a random-init baseline).
+        **arguments: Of the class, instead of the checkpoint's.
 
     Raises:
         CheckpointError: See `read_checkpoint`; also for another class, or hyper-parameters that cannot rebuild it.
@@ -67,27 +79,68 @@ def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True)
             f"{path} was saved by a model built in Python, so it does not say how to rebuild it; use "
             f"{expected.__name__}.load_from_checkpoint(path, encoder=..., text_encoder=...)"
         )
-    for name in _class_paths(hparams):
-        if not name.startswith(TRUSTED_PREFIXES):
-            raise CheckpointError(f"{path} names the class {name}, which is not part of Quintet; it is not loaded")
-    with warnings.catch_warnings():
-        # Lightning warns about modules among the arguments; the plain values below replace them.
-        warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
-        module = instantiate_module(pl.LightningModule, hparams)
-    if not isinstance(module, expected):
-        raise CheckpointError(f"{path} holds a {type(module).__name__}, expected a {expected.__name__}")
-    module.hparams.clear()
-    module.hparams.update(content["hyper_parameters"])
-    module.on_load_checkpoint(content)
-    if weights:
-        module.load_state_dict(content["state_dict"])
+    cls = _trusted_class(hparams.pop("_class_path"), path)
+    if not issubclass(cls, expected):
+        raise CheckpointError(f"{path} holds a {cls.__name__}, expected a {expected.__name__}")
+    for name in getattr(cls, "machine_arguments", ()):
+        hparams.pop(name, None)
+    try:
+        with warnings.catch_warnings():
+            # Lightning warns about modules among the arguments; the plain values below replace them.
+            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
+            module = cls(**{**_build(hparams, path), **arguments})
+        module.hparams.update({**hparams, **arguments})
+        module.on_load_checkpoint(content)
+        if weights:
+            module.load_state_dict(content["state_dict"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        # Whatever a foreign or outdated file makes the constructors raise.
+        raise CheckpointError(
+            f"{path} does not fit this version of {cls.__name__} ({type(error).__name__}: {error}); train it again, or "
+            "use the version of Quintet that wrote it"
+        ) from error
     return module.eval()
 
 
-def _class_paths(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        own = [str(value[key]) for key in ("class_path", "_class_path") if key in value]
-        return own + [name for item in value.values() for name in _class_paths(item)]
+def _build(value: Any, path: str | Path) -> Any:
+    """Plain values with `class_path` and `init_args`, as objects.
+
+    Not jsonargparse, which would also import what a mere string names, wherever a class is expected.
+    """
     if isinstance(value, list | tuple):
-        return [name for item in value for name in _class_paths(item)]
-    return []
+        return [_build(item, path) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "class_path" not in value:
+        return {key: _build(item, path) for key, item in value.items()}
+    cls = _trusted_class(value["class_path"], path)
+    arguments = _build(value.get("init_args") or {}, path)
+    if issubclass(cls, Optimizer | LRScheduler):  # waits for its parameters
+        return partial(cls, **arguments)
+    return cls(**arguments)
+
+
+def _trusted_class(name: Any, path: str | Path) -> type[Any]:
+    """The class of that name, where it may be made from a checkpoint's values."""
+    refusal = CheckpointError(f"{path} names the class {name}, which is not part of Quintet; it is not loaded")
+    module_name, _, class_name = str(name).rpartition(".")
+    if not _is_within(module_name, TRUSTED_PACKAGES):
+        raise refusal
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} names the class {name}, which this version of Quintet does not have"
+        ) from error
+    # A trusted module also holds what it imports, hence the class's own module.
+    if not isinstance(cls, type) or not _is_within(cls.__module__, TRUSTED_PACKAGES):
+        raise refusal
+    if not issubclass(cls, TRUSTED_BASES) and not _is_within(cls.__module__, ("shared.backbones",)):
+        raise refusal
+    return cls
+
+
+def _is_within(module_name: str, packages: tuple[str, ...]) -> bool:
+    return any(f"{module_name}.".startswith(f"{package}.") for package in packages)

@@ -1,28 +1,43 @@
 """The one LightningCLI of the packages, and the verbs of `python -m <package> <verb>`."""
 
 import difflib
+import json
 import logging
+import os
+import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytorch_lightning as pl
 import torch
 import yaml
-from jsonargparse import auto_cli
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from jsonargparse import Namespace, auto_cli
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from shared.callbacks import PredictionWriter, RunRecord, SeedEachEpoch, Throughput
-from shared.checkpoint import CheckpointError
+from shared.checkpoint import CheckpointError, read_checkpoint
 from shared.data.report import DataError
 from shared.tracking import RunCSVLogger, WandbMode, wandb_logger
 
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+# What a run writes, and `overwrite` removes. W&B's offline runs stay: they may not have been uploaded yet.
+RUN_FILES = (
+    "config.yaml",
+    "metrics.csv",
+    "results.json",
+    "environment.txt",
+    "predictions.parquet",
+    "checkpoints",
+    "figures",
+)
 
 
 @dataclass
@@ -50,6 +65,19 @@ class RunOptions:
 class SaveConfig(SaveConfigCallback):
     """Saves `config.yaml`, and logs the configuration once to W&B (Lightning would log parts of it twice)."""
 
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
+        # How a run was started anew or resumed is no setting of it: the saved file, used again, shall do neither.
+        config = config.clone()
+        if config.get("ckpt_path") == _last_checkpoint(config):
+            config["ckpt_path"] = None
+        config["run"]["overwrite"] = False
+        super().__init__(parser, config, **kwargs)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Save when training; testing and predicting have other options and must not replace the file."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Log seed, run, model and data, and how W&B should summarise the monitored value."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
@@ -61,8 +89,33 @@ class SaveConfig(SaveConfigCallback):
                 logger.experiment.define_metric(monitor, summary=mode)
 
 
+class ClearRun(Callback):
+    """Removes an earlier run's files once the new one's data is there, so that a wrong path costs no old run.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @rank_zero_only
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remove them; `SaveConfig`, which comes after, writes the new `config.yaml`."""
+        for name in RUN_FILES:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
 class QuintetCLI(LightningCLI):
-    """LightningCLI with a fixed run folder, its loggers, and safe resuming."""
+    """LightningCLI with a fixed run folder, its loggers, and safe resuming.
+
+    `validate`, `test` and `predict` use the run's best checkpoint, unless `--ckpt_path` (`last`, or a file) says
+    otherwise.
+    """
 
     package = "unnamed"
 
@@ -71,7 +124,12 @@ class QuintetCLI(LightningCLI):
         parser.add_class_arguments(RunOptions, "run")
         parser.add_argument("--threads", type=int | None, default=None, help="torch threads of this process")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": "best"})
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "best",
+                "checkpoint.enable_version_counter": False,  # best.ckpt is replaced, no best-v1.ckpt written beside it
+            }
+        )
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
@@ -81,21 +139,26 @@ class QuintetCLI(LightningCLI):
             torch.set_num_threads(config.threads)
         run, seed = config.run, config.seed_everything
         self.run_dir = Path(run.root) / self.package / run.dataset / run.variant / f"seed_{seed}"
-        self.finished = False
+        self.finished = self._resumed = False
         if self.subcommand is None or config.trainer.get("fast_dev_run"):
             return
         config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
         config.trainer.default_root_dir = str(self.run_dir)
-        resume = self.subcommand == "fit" and self._resume(config)
-        if self.subcommand != "fit" and config.ckpt_path in ("best", "last"):
-            config.ckpt_path = str(self.run_dir / "checkpoints" / f"{config.ckpt_path}.ckpt")
-        self._resumed = resume
+        if self.subcommand == "fit":
+            self._resumed = self._resume(config)
+        elif config.ckpt_path in (None, "best", "last"):
+            config.ckpt_path = str(self.run_dir / "checkpoints" / f"{config.ckpt_path or 'best'}.ckpt")
+        if config.ckpt_path:
+            read_checkpoint(config.ckpt_path)  # a clear error now rather than Lightning's later
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would put a checkpoint's hyper-parameters over the flags, importing whatever they name."""
 
     def _resume(self, config: Any) -> bool:
         """Whether an interrupted run with the same settings lies in the folder; sets the checkpoint to go on from."""
-        saved, last = self.run_dir / "config.yaml", self.run_dir / "checkpoints" / "last.ckpt"
-        if config.run.overwrite or config.ckpt_path or not saved.is_file():
-            return bool(config.ckpt_path)
+        saved, last = self.run_dir / "config.yaml", Path(_last_checkpoint(config))
+        if config.run.overwrite or not saved.is_file():
+            return False
         new = self._parser("fit").dump(config, skip_none=False, format="yaml")
         difference = _difference(saved.read_text(), new)
         if difference:
@@ -104,10 +167,10 @@ class QuintetCLI(LightningCLI):
                 "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
             )
         self.finished = (self.run_dir / "results.json").is_file()
-        if last.is_file() and not self.finished:
-            print(f"resuming {self.run_dir} from its last finished epoch")
+        if last.is_file() and not self.finished and not config.ckpt_path:
+            rank_zero_only(print)(f"resuming {self.run_dir} from its last finished epoch")
             config.ckpt_path = str(last)
-        return last.is_file()
+        return bool(config.ckpt_path)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add the loggers and callbacks that every run has."""
@@ -124,7 +187,14 @@ class QuintetCLI(LightningCLI):
             tags = [self.package, run.dataset, *run.tags]
             loggers += filter(None, [wandb_logger(self.run_dir, group, name, tags, run.wandb)])
             seed = SeedEachEpoch(int(config.seed_everything))
-            callbacks += [seed, Throughput(), RunRecord(), LearningRateMonitor("epoch")]
+            # Not ModelCheckpoint's save_last, which skips the epochs that are not the best so far. At the end of the
+            # training epoch, after best.ckpt, so that a resumed run knows of that.
+            last = ModelCheckpoint(
+                config.checkpoint.dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False
+            )
+            callbacks += [seed, Throughput(), RunRecord(), LearningRateMonitor("epoch"), last]
+            if run.overwrite:
+                callbacks.append(ClearRun(self.run_dir))
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter(str(self.run_dir)))
         return super().instantiate_trainer(
@@ -144,11 +214,16 @@ class QuintetCLI(LightningCLI):
                     logger.experiment.finish()
 
 
+def _last_checkpoint(config: Namespace) -> str:
+    return str(Path(config["checkpoint"]["dirpath"] or "") / "last.ckpt")
+
+
 def _difference(saved: str, new: str) -> str:
     """Lines in which two configurations differ, without what does not change a result."""
     old_config, new_config = yaml.safe_load(saved), yaml.safe_load(new)
     for config in (old_config, new_config):
         config.pop("ckpt_path", None)
+        config.pop("threads", None)
         config["run"].pop("overwrite", None)
         config["run"].pop("wandb", None)
         config["trainer"].pop("enable_progress_bar", None)
@@ -159,12 +234,51 @@ def _difference(saved: str, new: str) -> str:
     return "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
 
-def _quiet() -> None:
-    """Silence what a user can do nothing about: Lightning's tips, and a warning about the run's own fixed folder."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message="Experiment logs directory")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*does not have many workers")  # batches come from a memory map
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what a user can do nothing about, and leave the process as it was found (tests, notebooks)."""
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level, threads, silent = logger.level, torch.get_num_threads(), os.environ.get("WANDB_SILENT")
+    try:
+        os.environ.setdefault("WANDB_SILENT", "true")  # its banner says where files are: in the run's folder
+        with warnings.catch_warnings():
+            logger.setLevel(logging.WARNING)  # Lightning's tips
+            for message in (
+                "Experiment logs directory",  # a run's folder is fixed
+                ".*does not have many workers",  # batches come from a memory map
+                "The number of training batches .* is smaller than the logging interval",  # logged once an epoch
+                "LightningCLI's args parameter",  # main() of another program, or a test
+                "Couldn't infer the batch indices",  # the predictions have the records' ids
+                ".*LeafSpec.*is deprecated",
+            ):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        if silent is None:
+            del os.environ["WANDB_SILENT"]
+        logger.setLevel(level)
+        torch.set_num_threads(threads)
+
+
+def _join_lists(function: Callable[..., Any], args: list[str]) -> list[str]:
+    """Turn `--prompts "one thing" another` into `--prompts '["one thing", "another"]'`, jsonargparse's form.
+
+    That is done for the parameters which are lists of strings.
+    """
+    hints = get_type_hints(function)
+    lists = {f"--{name}" for name, hint in hints.items() if hint in (list[str], list[str] | None)}
+    joined: list[str] = []
+    values: list[str] | None = None
+    for arg in [*args, "--"]:
+        if values is not None and not arg.startswith("--"):
+            values.append(arg)
+            continue
+        if values:
+            is_json = len(values) == 1 and values[0].startswith("[")
+            joined.append(values[0] if is_json else json.dumps(values))
+        values = [] if arg in lists else None
+        joined.append(arg)
+    return joined[:-1]
 
 
 def run_main(
@@ -180,20 +294,24 @@ def run_main(
     Returns:
         The CLI object, or what the verb returned.
     """
-    _quiet()
     given = list(sys.argv[1:] if args is None else args)
     verb = given[0] if given else "--help"
     try:
         if verb in verbs:
-            return auto_cli(verbs[verb], args=given[1:], prog=f"python -m {cli_class.package} {verb}", as_positional=False)
+            options = _join_lists(verbs[verb], given[1:])
+            with _quiet():
+                return auto_cli(
+                    verbs[verb], args=options, prog=f"python -m {cli_class.package} {verb}", as_positional=False
+                )
         if verb in LIGHTNING_VERBS:
-            return cli_class(
-                save_config_callback=SaveConfig,
-                save_config_kwargs={"overwrite": True},
-                auto_configure_optimizers=False,
-                seed_everything_default=0,
-                args=None if args is None else given,  # Lightning warns about arguments it could take itself
-            )
+            with _quiet():
+                return cli_class(
+                    save_config_callback=SaveConfig,
+                    save_config_kwargs={"overwrite": True},
+                    auto_configure_optimizers=False,
+                    seed_everything_default=0,
+                    args=None if args is None else given,  # Lightning warns about arguments it could take itself
+                )
     except (DataError, CheckpointError) as error:
         # What a user can mend gets its sentence; everything else keeps its traceback.
         raise SystemExit(f"error: {error}") from error

@@ -7,12 +7,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
-    """Linear warm-up to the optimizer's rate, then a half cosine to 0; one `step()` a training step.
+    """Linear warm-up to the optimizer's rate, then a half cosine to 0, or none; one `step()` a training step.
 
     Args:
         optimizer: Its learning rates are the peak.
         warmup_steps: Steps of warm-up; 0 for none.
-        total_steps: Steps of the whole training.
+        total_steps: Steps of the whole training; 0 keeps the rate constant after the warm-up.
 
     Example:
         >>> import torch
@@ -25,6 +25,8 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
+        if not total_steps:
+            return 1.0
         progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
         return (1 + cos(pi * min(1.0, progress))) / 2
 

@@ -3,6 +3,7 @@
 Shapes: N records, D features, C classes, S seeds, L learning rates, H = S L heads.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,7 +49,9 @@ class ProbeResult:
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str = "cpu") -> Features:
+def encode(
+    encoder: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str = "cpu"
+) -> Features:
     """Features of every record by a frozen encoder: eval mode, no gradient.
 
     Args:
@@ -97,11 +100,9 @@ def linear_probe(
     """
     if len(train.x) == 0:
         raise ValueError("linear evaluation needs training records with labels, got none")
-    mean, std = train.x.mean(0), train.x.std(0).clamp_min(1e-6)
+    mean, std = train.x.mean(0), train.x.std(0, correction=0).clamp_min(1e-6)
     x_ND, val_x, test_x = ((part.x - mean) / std for part in (train, val, test))
-    usable = [c for c in range(val.target.shape[1]) if 0 < val.target[:, c].sum() < len(val.target)]
-    if not usable:
-        raise ValueError("no class has both values among the validation records: linear evaluation cannot choose")
+    usable = _classes_with_both_values(val.target)
     n, d, c = len(x_ND), x_ND.shape[1], train.target.shape[1]
     bound = d**-0.5  # nn.Linear's initialisation
     weights, biases, generators = [], [], []
@@ -117,7 +118,7 @@ def linear_probe(
     optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
     best = np.full(len(lrs) * len(seeds), -np.inf)
     best_weight, best_bias = torch.cat(weights).detach(), torch.cat(biases).detach()
-    val_target = val.target[:, usable].numpy()
+    val_target = val.target.numpy()[:, usable]
     for _ in range(epochs):
         order_SN = torch.stack([torch.randperm(n, generator=g) for g in generators])
         for rows_SB in order_SN.split(batch_size, dim=1):
@@ -139,6 +140,14 @@ def linear_probe(
     chosen = torch.from_numpy(best_lr * len(seeds) + np.arange(len(seeds)))
     weight, bias = best_weight[chosen], best_bias[chosen]
     return ProbeResult(_logits(test_x, weight, bias), _logits(val_x, weight, bias), np.asarray(lrs)[best_lr])
+
+
+def _classes_with_both_values(target_NC: Tensor) -> NDArray[np.int64]:
+    positives = target_NC.sum(0)
+    usable = torch.nonzero((positives > 0) & (positives < len(target_NC)))[:, 0].numpy()
+    if not len(usable):
+        raise ValueError("no class has both values among the validation records, so nothing can be chosen on them")
+    return usable
 
 
 def _logits(x_ND: Tensor, weight_HDC: Tensor, bias_H1C: Tensor) -> NDArray[np.float64]:
@@ -182,11 +191,15 @@ def fine_tune(
 
     Returns:
         Test logits `(N_test, C)`.
+
+    Raises:
+        ValueError: No class of the validation split has both values.
     """
+    usable = _classes_with_both_values(torch.cat([target for _, target in val_batches()]))
     torch.manual_seed(seed)
     network = nn.Sequential(encoder, nn.Linear(feature_dim, num_classes)).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    best, best_state = -np.inf, network.state_dict()
+    best, best_state = -np.inf, copy.deepcopy(network.state_dict())
     for epoch in tqdm(range(epochs), desc="fine-tune", unit="epoch", leave=False):
         network.train()
         for signal, target in train_batches(epoch):
@@ -199,10 +212,8 @@ def fine_tune(
             loss.backward()
             optimizer.step()
         scored = encode(network, val_batches(), device)
-        usable = (scored.target.sum(0) > 0) & (scored.target.sum(0) < len(scored.target))
-        value = float(auroc(scored.x[:, usable].double().numpy(), scored.target[:, usable].numpy()).mean())
+        value = auroc(scored.x.double().numpy()[:, usable], scored.target.numpy()[:, usable]).mean()
         if value > best:
-            best = value
-            best_state = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
+            best, best_state = value, copy.deepcopy(network.state_dict())
     network.load_state_dict(best_state)
     return encode(network, test_batches(), device).x.double().numpy()

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 WANDB_PROJECT = "quintet"
 WandbMode = Literal["auto", "online", "offline", "disabled"]
@@ -54,24 +55,35 @@ class RunCSVLogger(CSVLogger):
     def __init__(self, folder: Path, resume: bool = False) -> None:
         super().__init__(save_dir=str(folder.parent), name="", version=folder.name)
         path = folder / "metrics.csv"
-        earlier: list[dict[str, str]] = []
-        if resume and path.is_file():
-            with path.open(newline="") as file:
-                earlier = list(csv.DictReader(file))
-        path.unlink(missing_ok=True)
-        self._earlier = earlier
+        self._earlier = path.with_suffix(".earlier.csv")
+        if not resume:
+            self._remove(self._earlier)
+        elif path.is_file() and not self._earlier.is_file():
+            # Lightning deletes the file long before training starts; a run killed in between must not lose its rows.
+            self._rename(path, self._earlier)
 
     def keep_until(self, step: int) -> None:
         """Write the earlier rows of steps before `step`; later ones are logged again by the resumed run."""
-        kept = [
-            {key: float(value) for key, value in row.items() if value not in ("", None)}
-            for row in self._earlier
-            if float(row["step"]) < step
-        ]
-        self._earlier = []
-        for row in kept:
-            self.experiment.log_metrics(row, int(row["step"]))
+        if not self._earlier.is_file():
+            return
+        with self._earlier.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            if float(row["step"]) < step:
+                values = {key: float(value) for key, value in row.items() if value}
+                self.experiment.log_metrics(values, int(float(row["step"])))
         self.experiment.save()
+        self._remove(self._earlier)
+
+    @staticmethod
+    @rank_zero_only
+    def _remove(path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    @staticmethod
+    @rank_zero_only
+    def _rename(path: Path, target: Path) -> None:
+        os.replace(path, target)
 
 
 def wandb_logger(
@@ -90,8 +102,6 @@ def wandb_logger(
     resolved = wandb_mode(mode)
     if resolved == "disabled":
         return None
-    # W&B prints its banner once a run; the run's folder is all a reader needs.
-    os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(
         project=WANDB_PROJECT,
         name=name,
@@ -105,13 +115,10 @@ def wandb_logger(
 
 
 def save_figure(figure: Figure, run_dir: Path, name: str, loggers: list[Any] | None = None) -> Path:
-    """Write `figures/<name>.png` in the run's folder, hand it to W&B where it is on, and close it."""
-    import matplotlib.pyplot as plt
-
+    """Write `figures/<name>.png` in the run's folder, and hand it to W&B where it is on."""
     path = run_dir / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, bbox_inches="tight")
-    plt.close(figure)
     for logger in loggers or []:
         if isinstance(logger, WandbLogger):
             logger.log_image(key=f"figures/{name}", images=[str(path)])

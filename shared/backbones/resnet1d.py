@@ -73,8 +73,8 @@ class ResNet1D(nn.Module):
 
     def features(self, x_BCT: Tensor) -> Tensor:
         """Features before pooling, `(B, D, T')`."""
-        x_BCT = self.stem(x_BCT)
-        return self.stages(x_BCT)
+        x_BCT = self.stages(self.stem(x_BCT))
+        return x_BCT
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Pooled features, `(B, D)`."""

@@ -1,8 +1,9 @@
 """Memory-mapped caches: many files are read once, in parallel, into one array on disk.
 
 A cache is a folder: `array.npy` (a plain NumPy file, memory-mapped), `meta.json` (what it was made from) and
-`journal.jsonl` (a line a finished chunk with its checksum, and the rows that could not be read). The journal makes an
-interrupted build go on where it stopped; the fingerprint of sources and settings makes a changed source a new cache.
+`journal.jsonl` (a line a finished chunk with its checksum, and the rows that could not be read). The journal
+makes an interrupted build go on where it stopped; the fingerprint of sources and settings makes a changed source
+a new cache.
 """
 
 import errno
@@ -12,8 +13,9 @@ import os
 import shutil
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -33,6 +35,8 @@ CHUNK = 64  # rows a task: large enough to hide the cost of a task, small enough
 ROWS_WORTH_A_POOL = 4096
 
 Reader = Callable[[Any], NDArray[Any]]
+# First row of a chunk, its rows, and the reason by row index for those that could not be read.
+Chunk = tuple[int, NDArray[Any], list[tuple[int, str]]]
 
 
 @dataclass(frozen=True)
@@ -67,18 +71,18 @@ def build_cache(
         folder: Parent of the caches; this one gets a subfolder named by its fingerprint.
         sources: What `read` is called with, one a row; picklable.
         names: How messages name each row.
-        read: Returns one row of `row_shape`; raises `DataError` for one that cannot be used. Module-level, because
-            worker processes import it.
+        read: Returns one row of `row_shape`; raises `DataError` for one that cannot be used. Module-level,
+            because worker processes import it.
         row_shape: Shape of a row.
         dtype: NumPy name of the type on disk, e.g. `"int16"`.
-        settings: JSON values which the content depends on (sources included: paths, sizes, times). A change of any
-            gives another cache.
+        settings: JSON values which the content depends on (sources included: paths, sizes, times). A change of
+            any gives another cache.
         report: Gets every row that cannot be read, in order.
         workers: Processes that read; by default one a core for large builds and none for small ones.
 
     Raises:
-        DataError: A row cannot be read and `report` raises; the cache is from another version or damaged; the disk
-            is full.
+        DataError: A row cannot be read and `report` raises; the cache is from another version or damaged; the
+            disk is full.
     """
     fingerprint = hashlib.sha256(
         json.dumps([settings, list(row_shape), dtype, len(sources)], sort_keys=True).encode()
@@ -88,20 +92,34 @@ def build_cache(
     with FileLock(folder / "lock"):
         _check_version(folder)
         shape = (len(sources), *row_shape)
-        done = _read_journal(folder, shape, dtype)
+        done = _read_journal(folder)
         missing = [start for start in range(0, len(sources), CHUNK) if start not in done]
         if missing:
-            (folder / "meta.json").write_text(json.dumps({"version": FORMAT_VERSION, "settings": settings}, indent=1))
             tasks = ((start, sources[start : start + CHUNK]) for start in missing)
             count = sum(len(sources[start : start + CHUNK]) for start in missing)
-            _fill(folder, shape, dtype, tasks, count, read, names, report, workers)
-            done = _read_journal(folder, shape, dtype)
+            try:
+                _write_meta(folder, settings)
+                _fill(folder, shape, dtype, tasks, count, read, names, report, workers)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise DataError(
+                    f"the disk of {folder} is full: make room and run again (it goes on where it stopped), or set "
+                    "data.init_args.cache_dir to another disk"
+                ) from error
+            done = _read_journal(folder)
         problems = {row: reason for entry in done.values() for row, reason in entry["problems"]}
         for row in sorted(problems):
             report.problem(names[row], problems[row])
-        _verify(folder, shape, dtype, done)
-    array = np.load(folder / "array.npy", mmap_mode="r", allow_pickle=False)
+        array = _open(folder, shape, dtype)
+        _verify(folder, array, done)
     return ArrayCache(folder, array, problems)
+
+
+def _write_meta(folder: Path, settings: dict[str, Any]) -> None:
+    partial = folder / "meta.partial"  # so that a kill leaves no half of it
+    partial.write_text(json.dumps({"version": FORMAT_VERSION, "settings": settings}, indent=1))
+    os.replace(partial, folder / "meta.json")
 
 
 def _check_version(folder: Path) -> None:
@@ -119,24 +137,37 @@ def _check_version(folder: Path) -> None:
         )
 
 
-def _array_path(folder: Path, shape: tuple[int, ...], dtype: str) -> tuple[Path, int]:
-    """The array file, created at its full size on first use, and the offset of its first row in bytes."""
+def _open(folder: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any]:
+    """The array, created at its full size on first use."""
     path = folder / "array.npy"
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if not path.exists():
-        free = shutil.disk_usage(folder).free
-        if free < size:
-            raise DataError(
-                f"the cache needs {size / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free: make room, or set "
-                "data.init_args.cache_dir to another disk"
-            )
-        partial = folder / "array.partial"
-        with partial.open("wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + size)
-        os.replace(partial, path)
-    return path, path.stat().st_size - size
+        _create(path, shape, dtype)
+    try:
+        array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}): delete the folder {folder} and run again") from error
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise DataError(
+            f"{path} is damaged (it holds {array.dtype} {array.shape}, expected {dtype} {shape}): delete the folder "
+            f"{folder} and run again"
+        )
+    return array
+
+
+def _create(path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise DataError(
+            f"the cache needs {size / 1e9:.2f} GB and {path.parent} has {free / 1e9:.2f} GB free: make room, or set "
+            "data.init_args.cache_dir to another disk"
+        )
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + size)
+    os.replace(partial, path)
 
 
 def _fill(
@@ -150,18 +181,16 @@ def _fill(
     report: Report,
     workers: int | None,
 ) -> None:
-    path, offset = _array_path(folder, shape, dtype)
-    row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+    array = _open(folder, shape, dtype)
     if workers is None:
         workers = (os.cpu_count() or 1) if count >= ROWS_WORTH_A_POOL else 0
-    results = _in_processes(tasks, read, shape[1:], dtype, workers) if workers > 1 else (
-        _read_chunk(start, chunk, read, shape[1:], dtype) for start, chunk in tasks
-    )
+    in_turn = _in_processes if workers > 1 else _in_this_process
     # Plain writes rather than a writable map: a full disk is then an OSError, not a killed process.
     with (
-        path.open("r+b") as file,
+        (folder / "array.npy").open("r+b") as file,
         (folder / "journal.jsonl").open("a") as journal,
         tqdm(total=count, desc=f"cache {folder.name}", unit="row", unit_scale=True) as bar,
+        closing(in_turn(tasks, read, shape[1:], dtype, workers)) as results,
     ):
         if journal.tell():
             journal.write("\n")  # ends the line that a kill may have cut short
@@ -169,26 +198,16 @@ def _fill(
             if problems and report.on_error == "raise":
                 row, reason = problems[0]
                 report.problem(names[row], reason)
-            try:
-                file.seek(offset + start * row_bytes)
-                file.write(rows.data)
-                file.flush()
-                entry = {"start": start, "crc": zlib.crc32(rows.data), "problems": problems}
-                journal.write(json.dumps(entry) + "\n")
-                journal.flush()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise DataError(
-                    f"the disk of {folder} is full after {start} of {shape[0]} rows: make room and run again (it goes "
-                    "on from there), or set data.init_args.cache_dir to another disk"
-                ) from error
+            file.seek(array.offset + start * rows[0].nbytes)
+            file.write(rows.data)
+            file.flush()
+            entry = {"start": start, "crc": zlib.crc32(rows.data), "problems": problems}
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
             bar.update(len(rows))
 
 
-def _read_chunk(
-    start: int, chunk: Sequence[Any], read: Reader, row_shape: tuple[int, ...], dtype: str
-) -> tuple[int, NDArray[Any], list[tuple[int, str]]]:
+def _read_chunk(start: int, chunk: Sequence[Any], read: Reader, row_shape: tuple[int, ...], dtype: str) -> Chunk:
     rows = np.zeros((len(chunk), *row_shape), dtype=dtype)
     problems = []
     for index, source in enumerate(chunk):
@@ -199,16 +218,27 @@ def _read_chunk(
     return start, rows, problems
 
 
+def _in_this_process(
+    tasks: Iterator[tuple[int, Sequence[Any]]],
+    read: Reader,
+    row_shape: tuple[int, ...],
+    dtype: str,
+    workers: int,
+) -> Generator[Chunk, None, None]:
+    for start, chunk in tasks:
+        yield _read_chunk(start, chunk, read, row_shape, dtype)
+
+
 def _in_processes(
     tasks: Iterator[tuple[int, Sequence[Any]]],
     read: Reader,
     row_shape: tuple[int, ...],
     dtype: str,
     workers: int,
-) -> Iterator[tuple[int, NDArray[Any], list[tuple[int, str]]]]:
+) -> Generator[Chunk, None, None]:
     # spawn: forking a process in which torch has started threads can hang. The window bounds the memory in flight.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque[Future[Any]] = deque()
+        waiting: deque[Future[Chunk]] = deque()
         for start, chunk in islice(tasks, 2 * workers):
             waiting.append(pool.submit(_read_chunk, start, chunk, read, row_shape, dtype))
         while waiting:
@@ -217,7 +247,7 @@ def _in_processes(
                 waiting.append(pool.submit(_read_chunk, start, chunk, read, row_shape, dtype))
 
 
-def _read_journal(folder: Path, shape: tuple[int, ...], dtype: str) -> dict[int, dict[str, Any]]:
+def _read_journal(folder: Path) -> dict[int, dict[str, Any]]:
     path = folder / "journal.jsonl"
     if not path.exists() or not (folder / "array.npy").exists():
         path.unlink(missing_ok=True)
@@ -232,16 +262,12 @@ def _read_journal(folder: Path, shape: tuple[int, ...], dtype: str) -> dict[int,
     return done
 
 
-def _verify(folder: Path, shape: tuple[int, ...], dtype: str, done: dict[int, dict[str, Any]]) -> None:
+def _verify(folder: Path, array: NDArray[Any], done: dict[int, dict[str, Any]]) -> None:
     """Compare every chunk with its checksum (about a second a gigabyte, and it warms the page cache)."""
-    path, offset = _array_path(folder, shape, dtype)
-    row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
-    with path.open("rb") as file:
-        for start in sorted(done):
-            file.seek(offset + start * row_bytes)
-            content = file.read(min(CHUNK, shape[0] - start) * row_bytes)
-            if zlib.crc32(content) != done[start]["crc"]:
-                raise DataError(
-                    f"{path} is damaged (rows {start} to {start + CHUNK - 1} do not match their checksum): delete the "
-                    f"folder {folder} and run again"
-                )
+    for start in sorted(done):
+        rows = array[start : start + CHUNK]
+        if zlib.crc32(rows.data) != done[start]["crc"]:
+            raise DataError(
+                f"{folder / 'array.npy'} is damaged (rows {start} to {start + len(rows) - 1} do not match their "
+                f"checksum): delete the folder {folder} and run again"
+            )

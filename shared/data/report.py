@@ -58,8 +58,9 @@ class Report:
         return f"{count} {self.noun}{'s' if count > 1 else ''} skipped: {listed}{more}"
 
     def write(self, path: Path) -> None:
-        """Write the list as CSV (`item,reason`) and log the summary; nothing is written without a problem."""
+        """Write the list as CSV (`item,reason`) and log the summary; without a problem there is no such file."""
         if not self.problems:
+            path.unlink(missing_ok=True)  # an earlier run's list
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:

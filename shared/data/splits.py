@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def stratified_split(
-    strata: Sequence[object], fractions: Sequence[float], seed: int
-) -> NDArray[np.int64]:
+def stratified_split(strata: Sequence[object], fractions: Sequence[float], seed: int) -> NDArray[np.int64]:
     """Split items at random into parts of given fractions, each stratum by itself.
 
     Within a stratum the items are shuffled and cut at the cumulative fractions. Every cut is rounded with an

@@ -1,0 +1,51 @@
+"""The raise-or-skip report: exact messages, order, and the list on disk."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from shared.data import DataError, Report
+
+
+def test_raise_names_the_item_and_the_way_out() -> None:
+    with pytest.raises(DataError) as caught:
+        Report("raise").problem("00012_lr", "lead V3 is constant")
+    assert str(caught.value) == "00012_lr: lead V3 is constant (on_error: skip would leave it out and list it)"
+    assert isinstance(caught.value, ValueError)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^on_error must be 'raise' or 'skip', got 'ignore'$"):
+        Report("ignore")  # type: ignore[arg-type]
+
+
+def test_the_summary_counts_all_and_shows_the_first_in_order() -> None:
+    report = Report("skip", noun="record")
+    assert report.summary() == "no record skipped"
+    report.problem("b", "empty report")
+    assert report.summary() == "1 record skipped: b (empty report)"
+    for name in "acde":
+        report.problem(name, "no file")
+    assert report.summary() == "5 records skipped: b (empty report), a (no file), c (no file) and 2 more"
+    assert report.summary(shown=5).endswith("d (no file), e (no file)")
+
+
+def test_the_list_is_csv_in_order_with_quoting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    report = Report("skip", noun="record")
+    report.problem("b,1", 'says "no"')
+    report.problem("ä", "empty report")
+    path = tmp_path / "new" / "skipped.csv"
+    with caplog.at_level(logging.WARNING):
+        report.write(path)
+    assert path.read_text(encoding="utf-8") == 'item,reason\n"b,1","says ""no"""\nä,empty report\n'
+    assert caplog.messages == [f'2 records skipped: b,1 (says "no"), ä (empty report); listed in {path}']
+
+
+def test_without_a_problem_there_is_no_list_and_an_earlier_one_goes(tmp_path: Path) -> None:
+    path = tmp_path / "skipped.csv"
+    Report("skip").write(path)
+    assert not path.exists()
+    path.write_text("item,reason\nold,gone\n")
+    Report("skip").write(path)
+    assert not path.exists()
