@@ -23,6 +23,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ecg_text.synthetic_reports import write_report
+
 Array = NDArray[np.float64]
 
 LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -115,82 +117,6 @@ PREMATURE = np.array([
      [0.15, 0.05, 0.05, 0.15, 0.1, 0.15], [0.34, 0.07, 0.05, 0.45, 0.5, 0.4]],
 ])
 
-# What is told of a code in German, English and Swedish; "|" separates the alternatives.
-PHRASES = {
-    "NORM": ("normales ekg|unauffälliges ekg|ekg im normbereich|kein krankhafter befund|"
-             "altersentsprechendes ekg",
-             "normal ecg|within normal limits|no definite pathology|unremarkable tracing",
-             "normalt ekg|ekg utan anmärkning"),
-    "IMI": ("inferiorer infarkt wahrscheinlich alt|q-zacken in ii iii avf vereinbar mit altem "
-            "hinterwandinfarkt|zustand nach hinterwandinfarkt|inferiorer myokardschaden",
-            "q waves in ii, iii, avf suggesting old inferior infarct|inferior myocardial infarction|"
-            "old inferior infarct",
-            "inferior infarkt sannolikt gammal|gammal diafragmal hjärtinfarkt"),
-    "ASMI": ("anteroseptaler infarkt wahrscheinlich alt|r-verlust v1 bis v3 durch anteroseptalen infarkt|"
-             "anteroseptaler myokardschaden",
-             "poor r progression v1-3 suggesting anteroseptal infarct|old anteroseptal myocardial infarction",
-             "anteroseptal infarkt sannolikt gammal|anteroseptal hjärtmuskelskada"),
-    "AMI": ("vorderwandinfarkt wahrscheinlich alt|ausgedehnter vorderwandinfarkt|"
-            "q-zacken v1 bis v4 bei vorderwandinfarkt",
-            "old anterior myocardial infarction|q waves in v1-4 suggesting anterior infarct",
-            "framväggsinfarkt sannolikt gammal|anterior hjärtinfarkt"),
-    "ISC_": ("t negativ v4 bis v6 verdacht auf ischämie|erregungsrückbildungsstörung im sinne einer ischämie|"
-             "myokardischämie möglich",
-             "t waves are inverted in v4-6. myocardial ischaemia is possible|"
-             "lateral t inversion suggests ischaemia",
-             "negativ t i v4-v6 talande för ischemi|misstänkt myokardischemi"),
-    "NDT": ("unspezifisches abnormales t|flache t-wellen unspezifisch|t flach in i avl v4 bis v6",
-            "non-specific t wave flattening|t waves are low or flat in the lateral leads",
-            "ospecifik t-förändring|flacka t-vågor"),
-    "CLBBB": ("linksschenkelblock|kompletter linksschenkelblock|vollständiger block des linken schenkels",
-              "left bundle branch block|complete left bundle branch block|"
-              "wide qrs of left bundle branch block type",
-              "vänstersidigt skänkelblock|komplett vänstergrenblock"),
-    "CRBBB": ("rechtsschenkelblock|kompletter rechtsschenkelblock|vollständiger block des rechten schenkels",
-              "right bundle branch block|complete right bundle branch block|"
-              "rsr' in v1, right bundle branch block",
-              "högersidigt skänkelblock|komplett högergrenblock"),
-    "1AVB": ("av-block i. grades|a-v block i|pq-zeit verlängert|verzögerte av-überleitung",
-             "first degree av block|prolonged pr interval|delayed av conduction",
-             "av-block i|förlängd pq-tid"),
-    "LVH": ("linkshypertrophie|linksventrikuläre hypertrophie mit schädigung|"
-            "sichere links-ventrikel-hypertrophie|hohe amplituden linkshypertrophie wahrscheinlich",
-            "left ventricular hypertrophy|voltages are high in chest leads suggesting "
-            "left ventricular hypertrophy",
-            "vänsterkammarhypertrofi|hög amplitud talande för vänsterkammarhypertrofi"),
-    "RVH": ("rechtshypertrophie|rechtsventrikuläre hypertrophie|hohes r in v1 bei rechtsherzbelastung",
-            "right ventricular hypertrophy|tall r in v1 suggests right ventricular hypertrophy",
-            "högerkammarhypertrofi|högerbelastning"),
-    "STD_": ("st-senkung v4 bis v6|deszendierende st-strecken|st gesenkt lateral",
-             "st segments are depressed in v4-6|lateral st depression",
-             "st-sänkning v4-v6|sänkta st-sträckor"),
-    "PVC": ("ventrikuläre extrasystole(n)|einzelne ventrikuläre extrasystolen|kammerextrasystolie",
-            "premature ventricular contraction(s)|ventricular ectopic beats",
-            "ventrikulär(a) extrasystole(r)|kammarextraslag"),
-    "PAC": ("supraventrikuläre extrasystole(n)|vorzeitige vorhofaktionen|vorhofextrasystolie",
-            "premature atrial contraction(s)|atrial ectopic beats",
-            "supraventrikulär(a) extrasystole(r)|förmaksextraslag"),
-    "SR": ("sinusrhythmus|regelmäßiger sinusrhythmus|normofrequenter sinusrhythmus",
-           "sinus rhythm|regular sinus rhythm|normal sinus rhythm rate", "sinusrytm|regelbunden sinusrytm"),
-    "SBRAD": ("sinusbradykardie|langsamer sinusrhythmus|bradykarder sinusrhythmus",
-              "sinus bradycardia|slow sinus rhythm",
-              "sinusbradykardi|långsam sinusrytm"),
-    "STACH": ("sinustachykardie|schneller sinusrhythmus|tachykarder sinusrhythmus",
-              "sinus tachycardia|fast sinus rhythm",
-              "sinustakykardi|snabb sinusrytm"),
-    "AFIB": ("vorhofflimmern|absolute arrhythmie bei vorhofflimmern|"
-             "vorhofflimmern mit unregelmäßiger überleitung",
-             "atrial fibrillation|irregular rhythm without p waves, atrial fibrillation",
-             "förmaksflimmer|oregelbunden rytm, förmaksflimmer"),
-    "MID": ("lagetyp normal|indifferenztyp|steiltyp", "normal axis", "normal el-axel"),
-    "LAD": ("linkstyp|überdrehter linkstyp|linkslage der herzachse", "left axis deviation|leftward axis",
-            "vänster el-axel"),
-    "RAD": ("rechtstyp|rechtslage der herzachse", "right axis deviation|rightward axis",
-            "höger el-axel"),
-    "end": ("4.46 unbestätigter bericht|unbestätigter bericht|keine voraufnahme zum vergleich|"
-            "maschinelle befundung",
-            "unconfirmed report|no previous tracing for comparison", "obekräftad rapport"),
-}
 # fmt: on
 
 # Shares of a patient's leading group and of the codes in it; "none": a rhythm finding and no superclass.
@@ -300,9 +226,7 @@ def _intervals(rhythm: str, rng: np.random.Generator) -> Array:
     count = int(1.7 * (SECONDS + 2) / mean) + 4  # room for AFIB's short ones
     if rhythm == "AFIB":
         return np.maximum(mean * rng.lognormal(0, rng.uniform(0.16, 0.28), count), 0.33)
-    breathing = np.sin(
-        np.arange(count) * mean * 2 * np.pi * rng.uniform(0.2, 0.3) + rng.uniform(0, 2 * np.pi)
-    )
+    breathing = np.sin(np.arange(count) * mean * 2 * np.pi * rng.uniform(0.2, 0.3) + rng.uniform(0, 2 * np.pi))
     sinus: Array = mean * (1 + rng.uniform(0.005, 0.04) * breathing + rng.normal(0, 0.008, count))
     return sinus
 
@@ -346,9 +270,7 @@ def _dipole_beats(patient: _Patient, rhythm: str, extra: str, rng: np.random.Gen
     return clean[:, margin:-margin], len(late)
 
 
-def _signal(
-    patient: _Patient, rhythm: str, extra: str, rng: np.random.Generator
-) -> tuple[Array, dict[str, Any]]:
+def _signal(patient: _Patient, rhythm: str, extra: str, rng: np.random.Generator) -> tuple[Array, dict[str, Any]]:
     """One recording, (12, 5000) mV at 500 Hz in the order of LEADS, and the columns about its quality."""
     signal, premature = _dipole_beats(patient, rhythm, extra, rng)
     time = np.arange(SECONDS * HIGH_RATE) / HIGH_RATE
@@ -359,9 +281,7 @@ def _signal(
         signal += np.outer(DOWER @ (-0.02, 0.02, -0.06), rng.uniform(0.3, 0.9) * waves)
     drift, muscle = rng.lognormal(-3.2, 0.6), rng.lognormal(-4.4, 0.5)  # mV: medians 0.041 and 0.012
     slow_and_hum = np.outer([*rng.uniform(0.05, 0.45, 2), 50], 2 * np.pi * time)
-    sizes = rng.normal(
-        0, [drift, drift, 0.003] * 2, (8, 6)
-    )  # of the sines and cosines: a phase for each lead
+    sizes = rng.normal(0, [drift, drift, 0.003] * 2, (8, 6))  # of the sines and cosines: a phase for each lead
     signal += sizes @ np.concatenate([np.sin(slow_and_hum), np.cos(slow_and_hum)])
     signal += np.float32(2 * muscle) * rng.standard_normal(signal.shape, np.float32)
     return TWELVE @ signal, {
@@ -369,18 +289,6 @@ def _signal(
         "static_noise": " , I-V6,  " if muscle > 0.02 else None,
         "extra_beats": f"{premature}ES" if premature else None,
     }
-
-
-def _report(codes: list[str], axis: str, rng: np.random.Generator) -> str:
-    """A report that says every code in words: German, English or Swedish in 70, 28 and 2 % of cases."""
-    language = int(rng.choice(3, p=(0.70, 0.28, 0.02)))
-    told = [codes[-1]]  # the rhythm first, as the real reports do
-    told += [axis] if rng.random() < 0.5 else []
-    told += codes[:-1]
-    told += ["end"] if rng.random() < 0.3 else []
-    said = [str(rng.choice(PHRASES[code][language].split("|"))) for code in told]
-    text = ". ".join(said) + "." if language == 1 else " ".join(said)
-    return text.translate(str.maketrans("äöüå", "ÄÖÜÅ"))  # PTB-XL's lower-casing missed these letters
 
 
 def _write_record(folder: Path, name: str, rate: int, signal: Array) -> None:
@@ -507,9 +415,7 @@ def write_synthetic(
             # A mean of five samples is the decimation filter: a box of 10 ms, whose first zero is at 100 Hz.
             _write_record(path.parent, path.name, rate, signal.reshape(12, -1, HIGH_RATE // rate).mean(2))
         codes = [*patient.codes, *([extra] if extra else []), rhythm]
-        likely = rng.choice(
-            [100.0, 100.0, 80.0, 50.0], len(codes)
-        )  # PTB-XL gives forms and rhythms 0, "unknown"
+        likely = rng.choice([100.0, 100.0, 80.0, 50.0], len(codes))  # PTB-XL gives forms and rhythms 0, "unknown"
         sure = {c: float(p) if "d" in STATEMENTS[c][1] else 0.0 for c, p in zip(codes, likely, strict=True)}
         rows.append(
             {
@@ -523,7 +429,7 @@ def write_synthetic(
                 "site": float(rng.integers(0, 40)),
                 "device": str(rng.choice(["CS-12   E", "AT-6 C 5.5", "AT-6 C", "CS-12"])),
                 "recording_date": date,
-                "report": _report(codes, patient.axis, rng),
+                "report": write_report(codes, patient.axis, rng),
                 "scp_codes": str(sure),
                 "heart_axis": patient.axis,
                 "infarction_stadium1": "Stadium III" if any(code.endswith("MI") for code in codes) else None,

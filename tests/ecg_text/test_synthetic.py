@@ -12,7 +12,8 @@ import wfdb
 from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
-from ecg_text.synthetic import PHRASES, STATEMENTS, write_synthetic
+from ecg_text.synthetic import STATEMENTS, write_synthetic
+from ecg_text.synthetic_reports import PHRASES
 
 LEADS = ["I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 LEAD_I, II, III, AVR, AVL, AVF, V1, V2, V3, V4, V5, V6 = range(12)
@@ -46,18 +47,14 @@ def table(root: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def signals(root: Path, table: pd.DataFrame) -> np.ndarray:
     """(records, 12, 1000) in mV, with the baseline (a median over 0.61 s) taken off."""
-    raw = np.stack(
-        [np.fromfile(root / f"{name}.dat", "<i2").reshape(1000, 12).T for name in table["filename_lr"]]
-    )
+    raw = np.stack([np.fromfile(root / f"{name}.dat", "<i2").reshape(1000, 12).T for name in table["filename_lr"]])
     baseline = np.stack([[median_filter(lead, 61) for lead in signal] for signal in raw])
     return np.asarray((raw - baseline) / 1000)
 
 
 def with_only(table: pd.DataFrame, *wanted: str, rhythms: tuple[str, ...] = ("SR",)) -> np.ndarray:
     """Rows whose codes are one of `wanted` and one of `rhythms`, nothing else."""
-    rows = [
-        any(set(codes) == {code, rhythm} for code in wanted for rhythm in rhythms) for codes in table["codes"]
-    ]
+    rows = [any(set(codes) == {code, rhythm} for code in wanted for rhythm in rhythms) for codes in table["codes"]]
     assert sum(rows) >= 5, f"too few records of {wanted} to measure"
     return np.flatnonzero(rows)
 
@@ -121,9 +118,7 @@ def test_ages_and_sexes_are_plausible_and_some_ages_missing(table: pd.DataFrame)
     assert table["age"][~normal].median() > table["age"][normal].median() + 8
 
 
-def test_statements_used_are_described_and_rhythm_and_form_have_likelihood_0(
-    root: Path, table: pd.DataFrame
-) -> None:
+def test_statements_used_are_described_and_rhythm_and_form_have_likelihood_0(root: Path, table: pd.DataFrame) -> None:
     statements = pd.read_csv(root / "scp_statements.csv", index_col=0)
     assert set().union(*table["codes"]) == set(statements.index) == set(STATEMENTS)
     assert statements["diagnostic_class"].dropna().to_dict() == {
@@ -210,8 +205,7 @@ def test_the_rate_of_500_adds_records500_of_the_same_hearts(tmp_path: Path) -> N
 
 def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
     first, same, other = (
-        write_synthetic(tmp_path / name, records=12, seed=seed)
-        for name, seed in (("a", 5), ("b", 5), ("c", 6))
+        write_synthetic(tmp_path / name, records=12, seed=seed) for name, seed in (("a", 5), ("b", 5), ("c", 6))
     )
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert len(files) == 12 * 2 + 4
@@ -287,8 +281,7 @@ def test_ischaemia_lowers_st_and_t_in_v5(table: pd.DataFrame, signals: np.ndarra
 
 def test_hypertrophies_raise_r_over_their_ventricle(table: pd.DataFrame, signals: np.ndarray) -> None:
     normal, left, right = (
-        beats(signals, with_only(table, code, rhythms=("SR", "SBRAD", "STACH")))
-        for code in ("NORM", "LVH", "RVH")
+        beats(signals, with_only(table, code, rhythms=("SR", "SBRAD", "STACH"))) for code in ("NORM", "LVH", "RVH")
     )
     sokolow = [np.median(b[:, V5, 33:48].max(1) - b[:, V1, 33:48].min(1)) for b in (normal, left)]
     assert sokolow[1] > 1.25 * sokolow[0]
@@ -297,9 +290,7 @@ def test_hypertrophies_raise_r_over_their_ventricle(table: pd.DataFrame, signals
     assert np.median(right[:, LEAD_I, 33:48].sum(1)) < np.median(normal[:, LEAD_I, 33:48].sum(1))
 
 
-def test_premature_beats_are_early_and_ventricular_ones_pause(
-    table: pd.DataFrame, signals: np.ndarray
-) -> None:
+def test_premature_beats_are_early_and_ventricular_ones_pause(table: pd.DataFrame, signals: np.ndarray) -> None:
     def early_beats(code: str) -> tuple[float, float]:
         """Medians of the shortest RR interval and of the next, each over the median interval."""
         plain = {"SR", "ISC_", "NDT", "LVH", "IMI", "ASMI", "AMI", "STD_", code}
@@ -309,9 +300,7 @@ def test_premature_beats_are_early_and_ventricular_ones_pause(
             intervals = np.diff(r_peaks(signals[row]))[:-1]
             at = int(np.argmin(intervals))
             if at + 1 < len(intervals):
-                ratios.append(
-                    (intervals[at] / np.median(intervals), intervals[at + 1] / np.median(intervals))
-                )
+                ratios.append((intervals[at] / np.median(intervals), intervals[at + 1] / np.median(intervals)))
         assert len(ratios) >= 5
         return tuple(np.median(ratios, 0))
 
@@ -321,9 +310,7 @@ def test_premature_beats_are_early_and_ventricular_ones_pause(
     assert ventricular[1] > 1.2 > atrial[1]  # a full compensatory pause against a short one
 
 
-def test_a_finished_set_with_the_same_settings_is_reused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_set_with_the_same_settings_is_reused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_synthetic(tmp_path / "set", records=3)
     marked = tmp_path / "set/records100/00000/00002_lr.dat"
     marked.write_bytes(b"")
@@ -345,9 +332,7 @@ def test_an_interrupted_set_is_finished(tmp_path: Path) -> None:
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     write_synthetic(tmp_path, records=3)
     before = (tmp_path / "ptbxl_database.csv").read_bytes()
-    with pytest.raises(
-        FileExistsError, match=r"holds a synthetic set with other settings: .*give another folder"
-    ):
+    with pytest.raises(FileExistsError, match=r"holds a synthetic set with other settings: .*give another folder"):
         write_synthetic(tmp_path, records=4)
     assert (tmp_path / "ptbxl_database.csv").read_bytes() == before
     assert json.loads((tmp_path / "synthetic.json").read_text())["records"] == 3
