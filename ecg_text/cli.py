@@ -1,5 +1,6 @@
 """`python -m ecg_text <verb>`: Lightning's subcommands and this package's own verbs."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pytorch_lightning.cli import ArgsType
@@ -18,5 +19,10 @@ class ECGTextCLI(QuintetCLI):
 
 def main(args: ArgsType = None) -> Any:
     """Run a verb; tests call `main([...])`."""
-    verbs = {"synthetic": write_synthetic, "evaluate": evaluate, "classify": classify, "embed": embed}
+    verbs: dict[str, Callable[..., Any]] = {
+        "synthetic": write_synthetic,
+        "evaluate": evaluate,
+        "classify": classify,
+        "embed": embed,
+    }
     return run_main(ECGTextCLI, verbs, args)

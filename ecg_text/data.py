@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ecg_text.records import LEADS, SignalSettings, Source, load_signal, record_stem
-from shared.data import ArrayCache, DataError, EpochBatchSampler, OnError, Report, build_cache
+from shared.data.arrays import ArrayCache, build_cache
+from shared.data.report import DataError, OnError, Report
+from shared.data.samplers import EpochBatchSampler
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +146,7 @@ class ECGDataModule(pl.LightningDataModule):
         self.table = pd.DataFrame()
         self.class_names: dict[str, str] = {}
         self.reports: list[str] = []
+        self._loaded: tuple[pd.DataFrame, ArrayCache, Report] | None = None
 
     def read_table(self, report: Report) -> pd.DataFrame:
         """One row a record: `id, path, report, labels (list of codes), split, age, sex, patient`."""
@@ -160,13 +163,15 @@ class ECGDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Build the cache (one process only)."""
-        self._load()
+        self._loaded = self._load()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the table, open the cache and make targets and splits."""
         if len(self.table):
             return
-        table, cache, report = self._load()
+        # The process that prepared the data has verified the cache already; the others have not.
+        table, cache, report = self._loaded or self._load()
+        self._loaded = None
         unusable = set(cache.problems)
         self.split = table["split"].to_numpy()
         self.usable = np.array([row not in unusable for row in range(len(table))])

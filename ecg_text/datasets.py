@@ -17,7 +17,8 @@ from ecg_text.labels import (
     read_csv,
     read_scp_statements,
 )
-from shared.data import DataError, Report, stratified_split
+from shared.data.report import DataError, Report
+from shared.data.splits import stratified_split
 
 SEXES = {"m": "male", "f": "female"}
 

@@ -26,7 +26,9 @@ from ecg_text.module import ETP
 from ecg_text.prompts import load_prompts
 from shared.callbacks import update_results
 from shared.checkpoint import load_module
-from shared.data import DataError, EpochBatchSampler, stratified_split
+from shared.data.report import DataError
+from shared.data.samplers import EpochBatchSampler
+from shared.data.splits import stratified_split
 from shared.metrics import BestF1, F1AtThreshold, auroc, bootstrap_auroc, interval
 from shared.probe import encode, fine_tune, linear_probe
 
@@ -148,9 +150,7 @@ def evaluate_models(
             scores[protocol][name].test.append(_zero_shot(model, features["test"].x))
         if name == RANDOM and seed - 1000 >= len(checkpoints):
             continue
-        probe = linear_probe(
-            features["train"], features["val"], features["test"], data.label_mode, seeds=[seed]
-        )
+        probe = linear_probe(features["train"], features["val"], features["test"], data.label_mode, seeds=[seed])
         scores["linear"][name].val.append(probe.val_scores[0])
         scores["linear"][name].test.append(probe.test_scores[0])
         if fine_tune_epochs:
@@ -175,9 +175,7 @@ def _pairs(data: ECGDataModule, rows: NDArray[np.int64]) -> Iterator[tuple[Tenso
     return ((batch.signal, batch.target) for batch in data.batches(rows))
 
 
-def _with_validation(
-    data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]
-) -> dict[Split, NDArray[np.int64]]:
+def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) -> dict[Split, NDArray[np.int64]]:
     """Where a class cannot be judged on the validation split (tiny sets), a fifth of the training records is."""
     target = data.target[rows["val"]]
     if len(target) and ((target.sum(0) > 0) & (target.sum(0) < len(target))).all():
@@ -185,9 +183,7 @@ def _with_validation(
     train = np.concatenate([rows["train"], rows["val"]])
     strata = [tuple(labels) for labels in data.target[train]]
     inner = stratified_split(strata, (0.8, 0.2), seed=0)
-    log.warning(
-        "not every class occurs in the validation split: a fifth of the training records is used to choose on"
-    )
+    log.warning("not every class occurs in the validation split: a fifth of the training records is used to choose on")
     return {**rows, "train": train[inner == 0], "val": train[inner == 1]}
 
 
@@ -200,9 +196,7 @@ def _fine_tune(
     device: torch.device,
 ) -> NDArray[np.float64]:
     """Logits of validation and test records, one after the other."""
-    sampler = EpochBatchSampler(
-        len(rows["train"]), batch_size=32, drop_last=True, seed=seed
-    )  # section 3.2: 32
+    sampler = EpochBatchSampler(len(rows["train"]), batch_size=32, drop_last=True, seed=seed)  # section 3.2: 32
 
     def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         sampler.set_epoch(epoch)
@@ -286,9 +280,7 @@ def _highest_score(scores: NDArray[np.float64], target: NDArray[np.float32]) -> 
     return float((predicted * target).sum(1).mean()), float(f1.mean())
 
 
-def _groups(
-    scores: dict[str, dict[str, Scores]], data: ECGDataModule, rows: NDArray[np.int64]
-) -> pd.DataFrame:
+def _groups(scores: dict[str, dict[str, Scores]], data: ECGDataModule, rows: NDArray[np.int64]) -> pd.DataFrame:
     """Macro AUROC, mean over the models, within each sex and age group; over the classes that occur there."""
     table = data.table.iloc[rows]
     ages = pd.cut(pd.to_numeric(table["age"], errors="coerce"), [0, 40, 60, 75, 400], right=False)
@@ -302,12 +294,8 @@ def _groups(
             for protocol, by_method in scores.items():
                 for name, kept in by_method.items():
                     if kept.test and usable.any():
-                        values = [
-                            auroc(model[inside][:, usable], target[:, usable]).mean() for model in kept.test
-                        ]
-                        result.append(
-                            (protocol, name, kind, value, int(inside.sum()), float(np.mean(values)))
-                        )
+                        values = [auroc(model[inside][:, usable], target[:, usable]).mean() for model in kept.test]
+                        result.append((protocol, name, kind, value, int(inside.sum()), float(np.mean(values))))
     return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "records", "auroc"])
 
 
@@ -317,10 +305,7 @@ def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
     Raises:
         DataError: There is none.
     """
-    found = {
-        int(path.parts[-3].removeprefix("seed_")): path
-        for path in run.glob(f"seed_*/checkpoints/{which}.ckpt")
-    }
+    found = {int(path.parts[-3].removeprefix("seed_")): path for path in run.glob(f"seed_*/checkpoints/{which}.ckpt")}
     if not found:
         raise DataError(
             f"no {run}/seed_*/checkpoints/{which}.ckpt: train first (make train-etp), or pass another --run"
@@ -336,9 +321,7 @@ def read_data_config(path: Path) -> tuple[str, list[str], dict[str, Any]]:
     try:
         return content["run"]["dataset"], list(content["run"].get("tags") or []), content["data"]
     except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} has no run.dataset and data: blocks; see ecg_text/configs/data/ptbxl.yaml"
-        ) from error
+        raise DataError(f"{path} has no run.dataset and data: blocks; see ecg_text/configs/data/ptbxl.yaml") from error
 
 
 def record_results(evaluation: Evaluation, run: Path, seeds: Sequence[int], method: str, prefix: str) -> None:
@@ -355,6 +338,4 @@ def record_results(evaluation: Evaluation, run: Path, seeds: Sequence[int], meth
                 "auroc_high": float(high),
                 "best_f1": float(best.compute().f1.nanmean()),
             }
-            update_results(
-                run / f"seed_{seed}", {f"{prefix}{protocol}/{key}": value for key, value in values.items()}
-            )
+            update_results(run / f"seed_{seed}", {f"{prefix}{protocol}/{key}": value for key, value in values.items()})

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from shared.data import DataError
+from shared.data.report import DataError
 
 LabelSet = Literal["superclass", "subclass", "all"]
 

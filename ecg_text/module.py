@@ -14,8 +14,8 @@ from ecg_text.model import ECGTextModel, class_embeddings, zero_shot_scores
 from ecg_text.prompts import load_prompts
 from ecg_text.records import SignalSettings
 from shared.backbones import TextEncoder, text_features
-from shared.data import DataError
-from shared.distributed import convert_batchnorm
+from shared.data.report import DataError
+from shared.distributed import convert_batchnorm, rank_and_world_size
 from shared.losses import clip_loss, retrieval_accuracy
 from shared.metrics import EmbeddingPairs
 from shared.optim import warmup_cosine
@@ -123,7 +123,7 @@ class ETP(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Batch statistics over the global batch, so that several processes train as one would."""
-        if self.trainer.world_size > 1:
+        if rank_and_world_size()[1] > 1:
             convert_batchnorm(self)
 
     def setup(self, stage: str) -> None:

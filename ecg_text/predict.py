@@ -15,7 +15,7 @@ from ecg_text.module import ETP
 from ecg_text.prompts import load_prompts
 from ecg_text.records import SignalSettings, Source, load_signal
 from shared.checkpoint import CheckpointError, load_module
-from shared.data import DataError, OnError, Report
+from shared.data.report import DataError, OnError, Report
 from shared.tracking import save_figure
 
 EMBED_BATCH = 64

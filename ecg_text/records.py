@@ -14,7 +14,7 @@ import scipy.signal
 import wfdb
 from numpy.typing import NDArray
 
-from shared.data import DataError
+from shared.data.report import DataError
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 MICROVOLTS_PER_UNIT = {"mv": 1e3, "uv": 1.0, "µv": 1.0, "v": 1e6}

@@ -138,9 +138,7 @@ def print_tables(evaluation: Evaluation, dataset: str, kind: str) -> None:
         title = title_of(str(protocol))
         average = part[part["class"] == "Average"].set_index("method")
         counts = ", ".join(f"{int(row.models)} x {name}" for name, row in average.iterrows())
-        table = Table(
-            title=f"{title} on {dataset} ({label}; {int(part['records'].iloc[0])} test records; {counts})"
-        )
+        table = Table(title=f"{title} on {dataset} ({label}; {int(part['records'].iloc[0])} test records; {counts})")
         for column in ("Category", "Method", "AUC", "ACC", "F1", "F1 (val. threshold)"):
             table.add_column(column, justify="left" if column in ("Category", "Method") else "right")
         for code in part["class"].unique():
@@ -149,11 +147,12 @@ def print_tables(evaluation: Evaluation, dataset: str, kind: str) -> None:
                     _percent(getattr(row, key), getattr(row, f"{key}_std"))
                     for key in ("auroc", "best_f1_accuracy", "best_f1", "f1")
                 ]
-                name = f"[bold]{row.method}[/]" if row.method != RANDOM else str(row.method)
-                table.add_row(str(code) if index == 0 else "", name, *cells)
+                styled = f"[bold]{row.method}[/]" if row.method != RANDOM else str(row.method)
+                table.add_row(str(code) if index == 0 else "", styled, *cells)
             table.add_section()
         console.print(table)
-        for name, row in average.iterrows():
+        for method, row in average.iterrows():
+            name = str(method)
             line = f"{name}: macro AUC {100 * row.auroc:.1f} {_interval(row.auroc_low, row.auroc_high)}; "
             line += f"highest score: accuracy {100 * row.top1_accuracy:.1f}, macro F1 {100 * row.top1_f1:.1f}"
             if name != RANDOM and not np.isnan(row.get("gain", np.nan)):
@@ -178,9 +177,7 @@ def _percent(mean: float, deviation: float) -> str:
     return f"{100 * mean:.1f}" if np.isnan(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
-def append_results(
-    evaluation: Evaluation, path: Path, run: Path, dataset: str, kind: str, seeds: list[int]
-) -> None:
+def append_results(evaluation: Evaluation, path: Path, run: Path, dataset: str, kind: str, seeds: list[int]) -> None:
     """Append the table to a CSV of results/, each row with its run, seeds, hardware and versions."""
     lines = dict(line.split(": ", 1) for line in environment().splitlines() if ": " in line)
     rows = evaluation.table.round(4)

@@ -40,7 +40,9 @@ class SeedEachEpoch(Callback):
         """Seed Python, NumPy and torch."""
         if batch_idx:
             return
-        mixed = torch.Generator().manual_seed(self.seed * 1_000_003 + trainer.current_epoch * 1_009 + trainer.global_rank)
+        mixed = torch.Generator().manual_seed(
+            self.seed * 1_000_003 + trainer.current_epoch * 1_009 + trainer.global_rank
+        )
         pl.seed_everything(int(torch.randint(2**31, (1,), generator=mixed)), workers=False, verbose=False)
 
 

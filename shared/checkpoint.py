@@ -55,9 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_module(
-    path: str | Path, expected: type[ModuleT], weights: bool = True, **arguments: Any
-) -> ModuleT:
+def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True, **arguments: Any) -> ModuleT:
     """Rebuild the module of a checkpoint from its own hyper-parameters, in eval mode on the CPU.
 
     Arguments that `expected.machine_arguments` names (folders to write to, say) are this machine's business and never
@@ -131,9 +129,7 @@ def _trusted_class(name: Any, path: str | Path) -> type[Any]:
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} names the class {name}, which this version of Quintet does not have"
-        ) from error
+        raise CheckpointError(f"{path} names the class {name}, which this version of Quintet does not have") from error
     # A trusted module also holds what it imports, hence the class's own module.
     if not isinstance(cls, type) or not _is_within(cls.__module__, TRUSTED_PACKAGES):
         raise refusal

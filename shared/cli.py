@@ -281,9 +281,7 @@ def _join_lists(function: Callable[..., Any], args: list[str]) -> list[str]:
     return joined[:-1]
 
 
-def run_main(
-    cli_class: type[QuintetCLI], verbs: dict[str, Callable[..., Any]], args: ArgsType = None
-) -> Any:
+def run_main(cli_class: type[QuintetCLI], verbs: dict[str, Callable[..., Any]], args: ArgsType = None) -> Any:
     """What `python -m <package>` does: Lightning's subcommands, or one of the package's own verbs.
 
     Args:

@@ -94,9 +94,7 @@ class HuggingFaceText:
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling={pooling!r}: expected one of {', '.join(get_args(Pooling))}")
         if max_tokens < 1 or batch_size < 1:
-            raise ValueError(
-                f"expected max_tokens >= 1 and batch_size >= 1, got {max_tokens} and {batch_size}"
-            )
+            raise ValueError(f"expected max_tokens >= 1 and batch_size >= 1, got {max_tokens} and {batch_size}")
         self.model = model
         self.pooling = pooling
         self.max_tokens = max_tokens
@@ -132,9 +130,7 @@ class HuggingFaceText:
         from transformers import AutoModel, AutoTokenizer
 
         if not _has_weights(_names(self.folder)):
-            raise FileNotFoundError(
-                f"{self.folder} holds no weights: expected model.safetensors or pytorch_model.bin"
-            )
+            raise FileNotFoundError(f"{self.folder} holds no weights: expected model.safetensors or pytorch_model.bin")
         # Padding on the right, whatever the model's habit: "cls" reads position 0.
         tokenizer = AutoTokenizer.from_pretrained(self.folder, padding_side="right")
         network, loaded = AutoModel.from_pretrained(self.folder, output_loading_info=True)
@@ -145,13 +141,9 @@ class HuggingFaceText:
             raise ValueError(f"max_tokens={self.max_tokens}, but {self.model} takes at most {limit} tokens")
         if self.pooling == "pooler" and getattr(network, "pooler", None) is None:
             raise ValueError(f"{self.model} has no pooler: use pooling='mean' or 'cls'")
-        missing = sorted(
-            key for key in loaded["missing_keys"] if self.pooling == "pooler" or "pooler" not in key
-        )
+        missing = sorted(key for key in loaded["missing_keys"] if self.pooling == "pooler" or "pooler" not in key)
         if missing:
-            advice = (
-                "use pooling='mean' or 'cls'" if "pooler" in missing[0] else "the files are not this model's"
-            )
+            advice = "use pooling='mean' or 'cls'" if "pooler" in missing[0] else "the files are not this model's"
             raise ValueError(f"the weights of {self.model} lack {', '.join(missing[:3])}: {advice}")
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -167,9 +159,7 @@ class HuggingFaceText:
         cut = {"truncation": True, "max_length": self.max_tokens}
         lengths = [len(tokens) for tokens in tokenizer(list(texts), **cut)["input_ids"]]
         if full := lengths.count(self.max_tokens):
-            log.warning(
-                "%d of %d texts fill max_tokens=%d; what is beyond is cut", full, len(texts), self.max_tokens
-            )
+            log.warning("%d of %d texts fill max_tokens=%d; what is beyond is cut", full, len(texts), self.max_tokens)
         # Texts of like length share a batch, which saves padding; the longest come first, so that a lack of
         # memory shows at once.
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
@@ -357,9 +347,7 @@ def _cached(texts: Sequence[str], encoder: TextEncoder, cache_dir: Path) -> NDAr
         missing = [i for i, key in enumerate(keys) if key not in known]
         for start in range(0, len(missing), _SAVE_EVERY):
             part = missing[start : start + _SAVE_EVERY]
-            known.update(
-                zip([keys[i] for i in part], _encode([texts[i] for i in part], encoder), strict=True)
-            )
+            known.update(zip([keys[i] for i in part], _encode([texts[i] for i in part], encoder), strict=True))
             _write(path, known)
     return np.array([known[key] for key in keys], dtype=np.float32).reshape(-1, encoder.dim)
 
@@ -375,13 +363,9 @@ def _read(path: Path, dim: int) -> dict[bytes, NDArray[np.float32]]:
             if (keys.dtype, keys.shape) != (np.uint8, (len(features), 16)):
                 raise ValueError(f"keys are {keys.dtype} {keys.shape}, expected uint8 ({len(features)}, 16)")
             if (features.dtype, features.shape) != (np.float32, (len(keys), dim)):
-                raise ValueError(
-                    f"features are {features.dtype} {features.shape}, expected float32 (M, {dim})"
-                )
+                raise ValueError(f"features are {features.dtype} {features.shape}, expected float32 (M, {dim})")
         except Exception as error:  # a damaged archive raises whatever its damaged bytes lead to
-            log.warning(
-                "the feature cache %s is damaged (%s: %s); rebuilding it", path, type(error).__name__, error
-            )
+            log.warning("the feature cache %s is damaged (%s: %s); rebuilding it", path, type(error).__name__, error)
             return {}
     return dict(zip(map(bytes, keys), features, strict=True))
 

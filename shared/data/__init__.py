@@ -1,16 +1,4 @@
-"""Data plumbing: memory-mapped caches, the raise-or-skip report, seeded splits and resumable samplers."""
+"""Data plumbing: memory-mapped caches, the raise-or-skip report, seeded splits and resumable samplers.
 
-from shared.data.arrays import ArrayCache, build_cache
-from shared.data.report import DataError, OnError, Report
-from shared.data.samplers import EpochBatchSampler
-from shared.data.splits import stratified_split
-
-__all__ = [
-    "ArrayCache",
-    "DataError",
-    "EpochBatchSampler",
-    "OnError",
-    "Report",
-    "build_cache",
-    "stratified_split",
-]
+Import from the files: `arrays` and `report` are read by worker processes, which must not pay for torch.
+"""

@@ -16,9 +16,7 @@ from torch import Tensor
 from shared.distributed import gather_with_grad, rank_and_world_size
 
 
-def clip_loss(
-    a: Tensor, b: Tensor, temperature: float | Tensor, weight: float = 0.5, gather: bool = True
-) -> Tensor:
+def clip_loss(a: Tensor, b: Tensor, temperature: float | Tensor, weight: float = 0.5, gather: bool = True) -> Tensor:
     r"""Symmetric InfoNCE between two modalities: ETP Eqs. 3-5, MMCL Eqs. 1-3.
 
     With r_ij = cos(a_i, b_j), over a global batch of K pairs:
@@ -146,9 +144,7 @@ def _global_batch(a: Tensor, b: Tensor, gather: bool) -> tuple[Tensor, Tensor, T
 def _check(a: Tensor, b: Tensor, temperature: float | Tensor) -> None:
     _check_shapes(a, b)
     if isinstance(temperature, Tensor) and temperature.ndim:
-        raise ValueError(
-            f"temperature must be a number or a 0-dim tensor, got shape {tuple(temperature.shape)}."
-        )
+        raise ValueError(f"temperature must be a number or a 0-dim tensor, got shape {tuple(temperature.shape)}.")
     value = temperature.item() if isinstance(temperature, Tensor) else temperature
     if not 0 < value < math.inf:  # also catches NaN
         raise ValueError(f"temperature must be a finite number above 0, got {value}.")

@@ -41,14 +41,10 @@ def auroc(scores: ArrayLike, targets: ArrayLike) -> Floats:
     """
     models, positive = _check(np.asarray(scores)[None], targets)
     once = np.ones((len(positive), 1))
-    return np.array(
-        [_weighted_auroc(models[..., c], positive[:, c], once)[0, 0] for c in range(models.shape[2])]
-    )
+    return np.array([_weighted_auroc(models[..., c], positive[:, c], once)[0, 0] for c in range(models.shape[2])])
 
 
-def bootstrap_auroc(
-    scores: ArrayLike, targets: ArrayLike, resamples: int = 1000, seed: int = 0
-) -> BootstrapAUROC:
+def bootstrap_auroc(scores: ArrayLike, targets: ArrayLike, resamples: int = 1000, seed: int = 0) -> BootstrapAUROC:
     """Macro AUROC of every model on the same bootstrap resamples of the records.
 
     A resample is N records drawn with replacement: those of resample r are
@@ -161,7 +157,5 @@ def _check(scores: NDArray[Any], targets: ArrayLike) -> tuple[Floats, NDArray[np
         raise ValueError("Targets must be 0 or 1, one column a class.")
     if np.isnan(scores).any():
         model, row, column = np.argwhere(np.isnan(scores))[0]
-        raise ValueError(
-            f"Scores hold NaN, first at model {model}, row {row}, column {column}: check the model."
-        )
+        raise ValueError(f"Scores hold NaN, first at model {model}, row {row}, column {column}: check the model.")
     return scores.astype(np.float64), targets.astype(bool)

@@ -1,5 +1,9 @@
 """A trained model for the tests of the command line: ETP, 2 epochs on the small SYNTHETIC set."""
 
+import json
+import shutil
+import subprocess
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,7 @@ from ecg_text.cli import main
 
 CONFIGS = Path(ecg_text.__file__).parent / "configs"
 CommandLine = Callable[..., list[str]]
+WANDB = shutil.which("wandb", path=sysconfig.get_path("scripts"))
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,17 @@ def trained(command_line: CommandLine, tmp_path_factory: pytest.TempPathFactory)
     cli = main(arguments)
     folder = runs / "ecg_text" / "ptbxl_synthetic" / "etp" / "seed_0"
     return TrainedRun(arguments, folder, files_under(folder), cli)
+
+
+@pytest.fixture(scope="session")
+def read_offline_run() -> Callable[[Path], tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Reads the one offline W&B run below a folder with W&B's own tool: its summary, and its records."""
+
+    def read(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        (folder,) = (run_dir / "wandb").glob("offline-run-*")
+        command = [str(WANDB), "leet", "inspect", "--json"]
+        summary = subprocess.run([*command, "--summary", str(folder)], capture_output=True, text=True, check=True)
+        records = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
+        return json.loads(summary.stdout), [json.loads(line) for line in records.stdout.splitlines()]
+
+    return read

@@ -21,7 +21,7 @@ from ecg_text import CPSC2018DataModule, ECGDataModule, PTBXLDataModule, WFDBFol
 from ecg_text import data as data_module
 from ecg_text.data import normalize
 from ecg_text.records import LEADS, load_signal
-from shared.data import DataError
+from shared.data.report import DataError
 
 Write = Callable[..., None]
 Edit = Callable[[pd.DataFrame], Any]

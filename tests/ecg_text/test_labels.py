@@ -14,7 +14,7 @@ from ecg_text.labels import (
     read_csv,
     read_scp_statements,
 )
-from shared.data import DataError
+from shared.data.report import DataError
 
 STATEMENTS = """,description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass
 NORM,normal ECG,1.0,,,NORM,NORM

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ecg_text import ETP, ECGBatch
 from shared.backbones import HashedNgrams, ResNet1D
-from shared.data import DataError
+from shared.data.report import DataError
 
 REPORTS = ["sinus rhythm", "atrial fibrillation", "left bundle branch block", "old infarct"]
 
@@ -45,7 +45,12 @@ def test_two_steps_follow_equations_1_to_5(tmp_path: Path, monkeypatch: pytest.M
     model = make(tmp_path)
     monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)  # there is no trainer
     model.report_features = model.encode_text(REPORTS)
-    parts = {"We": "ecg_projector.weight", "be": "ecg_projector.bias", "Wt": "text_projector.weight", "bt": "text_projector.bias"}
+    parts = {
+        "We": "ecg_projector.weight",
+        "be": "ecg_projector.bias",
+        "Wt": "text_projector.weight",
+        "bt": "text_projector.bias",
+    }
     optimizer = torch.optim.SGD(model.model.parameters(), lr=0.05)
     one = batch()
     losses = []
@@ -101,7 +106,9 @@ def test_the_optimizer_gets_the_encoder_and_the_projectors_only(tmp_path: Path) 
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (2e-3, 1e-5)
 
 
-def test_a_learnable_temperature_is_trained_and_starts_at_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learnable_temperature_is_trained_and_starts_at_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make(tmp_path, temperature=0.2, learn_temperature=True)
     monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)
     assert id(model.log_temperature) in trained_parameters(model)
@@ -144,8 +151,7 @@ def test_a_wrong_text_dim_says_which_is_right(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         make(tmp_path, text_dim=20).encode_text(REPORTS)
     assert str(error.value) == (
-        "HashedNgrams(16, version 1) gives features of width 16, but text_dim is 20: "
-        "set --model.init_args.text_dim 16"
+        "HashedNgrams(16, version 1) gives features of width 16, but text_dim is 20: set --model.init_args.text_dim 16"
     )
 
 
@@ -182,7 +188,9 @@ def test_scores_are_cosines_with_the_mean_prompt(tmp_path: Path) -> None:
     with torch.no_grad():
         scores = model(signal)
         ecg = model.model.embed_ecg(signal).double().numpy()
-        text = model.model.embed_text(model.encode_text(["atrial fibrillation", "no p waves", "normal"])).double().numpy()
+        text = (
+            model.model.embed_text(model.encode_text(["atrial fibrillation", "no p waves", "normal"])).double().numpy()
+        )
     unit = text / np.linalg.norm(text, axis=1, keepdims=True)
     for column, prompt in enumerate([(unit[0] + unit[1]) / 2, unit[2]]):
         expected = ecg @ prompt / np.linalg.norm(ecg, axis=1) / np.linalg.norm(prompt)

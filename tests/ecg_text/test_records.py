@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from ecg_text.records import LEADS, SignalSettings, Source, fit_length, load_signal, read_record, select_leads
-from shared.data import DataError
+from shared.data.report import DataError
 
 Write = Callable[..., None]
 

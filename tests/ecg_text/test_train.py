@@ -135,7 +135,7 @@ def test_overwrite_replaces_every_file_but_only_once_the_data_is_there(own_run, 
     first = weights(folder / "checkpoints" / "best.ckpt")
     replaced = [*arguments, "--run.overwrite", "true", "--model.init_args.temperature", "0.5"]
 
-    with pytest.raises(SystemExit, match="error: no folder .*nowhere"):
+    with pytest.raises(SystemExit, match=r"error: no folder .*nowhere"):
         main([*replaced, "--data.init_args.root", str(tmp_path / "nowhere")])
     assert files_under(folder) == RUN_FILES | {"notes.txt", "figures/old.png"}
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.data import ArrayCache, DataError, Report, arrays, build_cache
+from shared.data import arrays
+from shared.data.arrays import ArrayCache, build_cache
+from shared.data.report import DataError, Report
 
 CHUNK = arrays.CHUNK
 ROWS = 5 * CHUNK + 7  # six chunks, the last of them short
@@ -101,7 +103,8 @@ SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from shared.data import Report, build_cache
+from shared.data.arrays import build_cache
+from shared.data.report import Report
 
 folder, log, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 def read(source):

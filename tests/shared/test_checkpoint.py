@@ -133,9 +133,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path, content: dict[str, Any]) 
     ],
     ids=["missing", "folder", "damaged", "other weights", "no dictionary"],
 )
-def test_what_is_no_checkpoint_of_ours_is_refused(
-    tmp_path: Path, write: Callable[[Path], Any], message: str
-) -> None:
+def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path: Path, write: Callable[[Path], Any], message: str) -> None:
     path = tmp_path / "other.ckpt"
     write(path)
     with pytest.raises(CheckpointError) as error:
@@ -183,7 +181,9 @@ def test_only_our_own_modules_are_made(save: Callable[..., Path], name: str) -> 
         assert str(error.value) == f"{path} names the class {name}, which is not part of Quintet; it is not loaded"
 
 
-@pytest.mark.parametrize("name", ["shared.callbacks.subprocess.Popen", "ecg_text.NoSuchModel", "torch.nn.nothing.Linear"])
+@pytest.mark.parametrize(
+    "name", ["shared.callbacks.subprocess.Popen", "ecg_text.NoSuchModel", "torch.nn.nothing.Linear"]
+)
 def test_a_class_that_we_do_not_have_is_named(save: Callable[..., Path], name: str) -> None:
     path = save(encoder={"class_path": name})
     with pytest.raises(CheckpointError) as error:
@@ -220,7 +220,10 @@ def test_a_checkpoint_does_not_say_where_this_machine_writes(save: Callable[...,
     [
         (lambda content: content.pop("etp"), r"\(KeyError: 'etp'\)"),
         (lambda content: content["state_dict"].popitem(), r"\(RuntimeError: .*Missing key"),
-        (lambda content: content["hyper_parameters"].update(width=3), r"\(TypeError: .*unexpected keyword argument 'width'\)"),
+        (
+            lambda content: content["hyper_parameters"].update(width=3),
+            r"\(TypeError: .*unexpected keyword argument 'width'\)",
+        ),
         (lambda content: content["hyper_parameters"].update(projector="cubic"), r"\(ValueError: projector must be"),
     ],
     ids=["own block", "weights", "unknown setting", "bad setting"],
@@ -230,7 +233,9 @@ def test_an_outdated_checkpoint_is_no_traceback(
 ) -> None:
     change(content)
     torch.save(content, tmp_path / "old.ckpt")
-    with pytest.raises(CheckpointError, match=rf"(?s)old\.ckpt does not fit this version of ETP {message}.*train it again"):
+    with pytest.raises(
+        CheckpointError, match=rf"(?s)old\.ckpt does not fit this version of ETP {message}.*train it again"
+    ):
         load_module(tmp_path / "old.ckpt", ETP)
 
 

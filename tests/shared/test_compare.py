@@ -59,13 +59,9 @@ def runs(tmp_path: Path) -> Path:
         settings = {"lr": 0.001, "temperature": 0.07}
         name = f"ecg_text/ptbxl/etp/seed_{seed}"
         write_run(root, name, tags=["etp", "synthetic"], settings=settings, results=results)
-    write_run(
-        root, "ecg_text/ptbxl/simclr/seed_0", tags=["baseline"], settings={"lr": 0.01, "temperature": 0.07}
-    )
+    write_run(root, "ecg_text/ptbxl/simclr/seed_0", tags=["baseline"], settings={"lr": 0.01, "temperature": 0.07})
     plain: dict[str, object] = {"lr": 0.1, "widths": [8, 16]}
-    write_run(
-        root, "galaxies/decals/simclr/seed_10", tags=["galaxies"], settings=plain, results={"purity": 1}
-    )
+    write_run(root, "galaxies/decals/simclr/seed_10", tags=["galaxies"], settings=plain, results={"purity": 1})
     # A folder's name cannot hold a slash, so the closing tag is planted where it can stand.
     hostile = plain | {"note": ATTACK}
     name = "galaxies/decals/<script>alert(1)<img src=x onerror=alert(1)>/seed_2"
@@ -85,9 +81,7 @@ def runs(tmp_path: Path) -> Path:
 
 def page_data(page: Path) -> dict[str, Any]:
     """The data embedded in the page."""
-    (data,) = re.findall(
-        r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL
-    )
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
     parsed: dict[str, Any] = json.loads(data)
     return parsed
 
@@ -107,9 +101,7 @@ def test_no_runs_ends_with_what_to_do_next(tmp_path: Path) -> None:
         main(["--runs", str(tmp_path / "runs")])
 
 
-def test_main_writes_the_page_and_the_table_and_says_where(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_main_writes_the_page_and_the_table_and_says_where(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--runs", str(runs)])
     written = f"wrote {runs / 'compare.html'} (open it in a browser) and {runs / 'compare.csv'}\n"
     assert capsys.readouterr().out == written
@@ -338,9 +330,7 @@ window.alert = () => errors.push("alert");
 </script>"""
 
 
-@pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="needs `chromium` on the PATH to try the page in"
-)
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs `chromium` on the PATH to try the page in")
 def test_page_sorts_filters_and_draws_in_a_browser(runs: Path, tmp_path: Path) -> None:
     figures = runs / "ecg_text/ptbxl/etp/seed_1/figures"
     figures.mkdir()

@@ -374,7 +374,5 @@ def test_a_batch_norm_that_does_more_is_not_converted():
     class BatchNormAct(nn.BatchNorm1d):
         pass
 
-    with pytest.raises(
-        TypeError, match=r"^Layer '1' is a BatchNormAct, which has no synchronised form here\."
-    ):
+    with pytest.raises(TypeError, match=r"^Layer '1' is a BatchNormAct, which has no synchronised form here\."):
         convert_batchnorm(nn.Sequential(nn.Linear(2, 3), BatchNormAct(3)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.data import DataError, Report
+from shared.data.report import DataError, Report
 
 
 def test_raise_names_the_item_and_the_way_out() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.data import EpochBatchSampler
+from shared.data.samplers import EpochBatchSampler
 
 
 def epoch_of(sampler: EpochBatchSampler, epoch: int) -> list[list[int]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.data import stratified_split
+from shared.data.splits import stratified_split
 
 EXPECTED = [2, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0]
 

