@@ -101,21 +101,28 @@ class RunRecord(Callback):
     """Writes `environment.txt` when a run starts and `results.json` when it has finished."""
 
     @rank_zero_only
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the environment, and put the rows from before an interruption back into `metrics.csv`."""
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, and write the environment."""
         self._started = time.perf_counter()
-        for logger in trainer.loggers:
-            if isinstance(logger, RunCSVLogger):
-                logger.keep_until(trainer.global_step)
         if (run_dir := run_dir_of(trainer)) is not None:
+            run_dir.mkdir(parents=True, exist_ok=True)
             (run_dir / "environment.txt").write_text(environment())
 
     @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the rows from before an interruption back into `metrics.csv`."""
+        for logger in trainer.loggers:
+            if isinstance(logger, RunCSVLogger):
+                logger.keep_until(trainer.global_step)
+
+    @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record what the training cost, and its best validation value; its presence marks the run as finished."""
+        """Record what the training cost, and its best validation value; this marks the run as finished."""
         run_dir = run_dir_of(trainer)
         if run_dir is None or trainer.interrupted:
             return
+        # A run that was killed after its last epoch is resumed without a further one.
+        self.on_train_start(trainer, pl_module)
         results = {
             "fit/epochs": trainer.current_epoch,
             "fit/steps": trainer.global_step,
@@ -128,12 +135,18 @@ class RunRecord(Callback):
         update_results(run_dir, results)
 
 
+def read_results(run_dir: Path) -> dict[str, float]:
+    """The run's `results.json`, empty where there is none; `fit/...` is there once the training has finished."""
+    path = run_dir / "results.json"
+    results: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    return results
+
+
 def update_results(run_dir: Path, results: dict[str, float]) -> None:
     """Merge values into the run's `results.json` (a flat dictionary of numbers)."""
     path = run_dir / "results.json"
-    merged = json.loads(path.read_text()) if path.is_file() else {}
-    merged.update(results)
-    # Replaced in one step: a run is finished if the file is there, so half a file must never be.
+    merged = read_results(run_dir) | results
+    # Replaced in one step: half a file must never be.
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(merged, indent=1, sort_keys=True))
     os.replace(partial, path)

@@ -22,7 +22,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from shared.callbacks import PredictionWriter, RunRecord, SeedEachEpoch, Throughput
+from shared.callbacks import PredictionWriter, RunRecord, SeedEachEpoch, Throughput, read_results
 from shared.checkpoint import CheckpointError, read_checkpoint
 from shared.data.report import DataError
 from shared.tracking import RunCSVLogger, WandbMode, wandb_logger
@@ -166,7 +166,7 @@ class QuintetCLI(LightningCLI):
                 f"{self.run_dir} holds a run with other settings:\n{difference}\n"
                 "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
             )
-        self.finished = (self.run_dir / "results.json").is_file()
+        self.finished = "fit/epochs" in read_results(self.run_dir)  # evaluating an interrupted run writes others
         if last.is_file() and not self.finished and not config.ckpt_path:
             rank_zero_only(print)(f"resuming {self.run_dir} from its last finished epoch")
             config.ckpt_path = str(last)

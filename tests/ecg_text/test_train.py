@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,23 @@ def test_the_saved_configuration_trains_the_same_again(trained, tmp_path: Path) 
     expected = weights(trained.folder / "checkpoints" / "last.ckpt")
     for name, value in weights(again / "checkpoints" / "last.ckpt").items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_results_of_an_evaluation_alone_do_not_make_a_run_finished(
+    trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ecg_text" / "ptbxl_synthetic" / "etp" / "seed_0"
+    shutil.copytree(trained.folder, folder)
+    (folder / "results.json").write_text('{"zero_shot/auroc": 0.5}')
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["run"]["root"], config["trainer"]["default_root_dir"] = str(tmp_path), str(folder)
+    config["checkpoint"]["dirpath"] = str(folder / "checkpoints")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", str(folder / "config.yaml"), "--run.wandb", "disabled"])
+    assert f"resuming {folder} from its last finished epoch" in capsys.readouterr().out
+    assert "fit/epochs" in json.loads((folder / "results.json").read_text())
+    rows = [pd.read_csv(run / "metrics.csv")["val/loss"].dropna().tolist() for run in (folder, trained.folder)]
+    assert rows[0] == rows[1]
 
 
 def test_other_settings_in_the_same_folder_are_an_error(trained) -> None:
