@@ -196,8 +196,8 @@ def bench_cache(folder: Path, records: int) -> Rows:
         return []
     root = write_synthetic(folder / "cache_set", records=records, sampling_rate=500)
     code = (
-        "from ecg_text import PTBXLDataModule\n"
-        "if __name__ == '__main__':\n"
+        "if __name__ == '__main__':\n"  # as ecg_text/__main__.py: worker processes import this file
+        "    from ecg_text import PTBXLDataModule\n"
         f"    PTBXLDataModule({str(root)!r}, label_mode='multi', cache_dir={str(folder / 'big')!r}).prepare_data()\n"
     )
     script = folder / "build_cache.py"
