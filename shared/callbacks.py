@@ -49,36 +49,48 @@ class SeedEachEpoch(Callback):
 class Throughput(Callback):
     """Logs, each epoch, samples per second, the share of time spent waiting for data, and peak memory.
 
-    `throughput/samples_per_second` counts the global batch; `throughput/data_wait` is in [0, 1];
-    `throughput/peak_memory_gb` is the device's peak on CUDA, else the process's. With several processes their mean.
+    `throughput/samples_per_second` counts the global batch; `throughput/data_wait` is in [0, 1]; validation is in
+    neither. `throughput/peak_memory_gb` is the device's peak on CUDA, else the process's. With several processes their
+    mean.
     """
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def _lap(self) -> float:
+        last, self._last = self._last, time.perf_counter()
+        return self._last - last
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks."""
         self._samples = 0
-        self._waited = 0.0
-        self._started = self._idle_since = time.perf_counter()
+        self._waited = self._stepped = 0.0
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        self._lap()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the time since the last step as waiting."""
-        self._waited += time.perf_counter() - self._idle_since
+        self._waited += self._lap()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch."""
+        if trainer.is_last_batch and torch.cuda.is_available():
+            torch.cuda.synchronize()  # the steps still under way
         self._samples += len(batch[0]) * trainer.world_size
-        self._idle_since = time.perf_counter()
+        self._stepped += self._lap()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave out a validation in mid-epoch."""
+        self._lap()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds = max(time.perf_counter() - self._started, 1e-9)
+        seconds = max(self._waited + self._stepped, 1e-9)
         pl_module.log_dict(
             {
                 "throughput/samples_per_second": self._samples / seconds,

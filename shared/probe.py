@@ -38,14 +38,25 @@ class ProbeResult:
     """The best head of every seed, by validation AUROC.
 
     Attributes:
-        test_scores: `(S, N_test, C)` logits.
-        val_scores: `(S, N_val, C)` logits.
+        test_scores: `(S, N_test, C)`, see `class_scores`.
+        val_scores: `(S, N_val, C)`.
         lr: `(S,)` learning rate chosen.
     """
 
     test_scores: NDArray[np.float64]
     val_scores: NDArray[np.float64]
     lr: NDArray[np.float64]
+
+
+def class_scores(logits: Tensor, label_mode: LabelMode) -> NDArray[np.float64]:
+    """What ranks records for a class, `(..., C)`: logits for multi-label, log-probabilities for single-label targets.
+
+    Cross-entropy leaves a record's logits free up to a constant. Only the probability compares one record with another,
+    so AUROC and thresholds of a class need it; its logarithm has the same order and does not saturate.
+    """
+    logits = logits.detach().cpu().double()
+    scores: NDArray[np.float64] = (logits.log_softmax(-1) if label_mode == "single" else logits).numpy()
+    return scores
 
 
 @torch.no_grad()
@@ -130,7 +141,7 @@ def linear_probe(
             optimizer.step()
         with torch.no_grad():
             weight, bias = torch.cat(weights), torch.cat(biases)
-            scores = _logits(val_x, weight, bias)
+            scores = class_scores(_logits(val_x, weight, bias), label_mode)
         value = np.array([auroc(head[:, usable], val_target).mean() for head in scores])
         keep = torch.from_numpy(value > best).view(-1, 1, 1)
         best = np.maximum(best, value)
@@ -139,7 +150,8 @@ def linear_probe(
     best_lr = best.reshape(len(lrs), len(seeds)).argmax(0)
     chosen = torch.from_numpy(best_lr * len(seeds) + np.arange(len(seeds)))
     weight, bias = best_weight[chosen], best_bias[chosen]
-    return ProbeResult(_logits(test_x, weight, bias), _logits(val_x, weight, bias), np.asarray(lrs)[best_lr])
+    test_scores, val_scores = (class_scores(_logits(part, weight, bias), label_mode) for part in (test_x, val_x))
+    return ProbeResult(test_scores, val_scores, np.asarray(lrs)[best_lr])
 
 
 def _classes_with_both_values(target_NC: Tensor) -> NDArray[np.int64]:
@@ -150,8 +162,8 @@ def _classes_with_both_values(target_NC: Tensor) -> NDArray[np.int64]:
     return usable
 
 
-def _logits(x_ND: Tensor, weight_HDC: Tensor, bias_H1C: Tensor) -> NDArray[np.float64]:
-    return torch.baddbmm(bias_H1C, x_ND.expand(len(weight_HDC), -1, -1), weight_HDC).double().numpy()
+def _logits(x_ND: Tensor, weight_HDC: Tensor, bias_H1C: Tensor) -> Tensor:
+    return torch.baddbmm(bias_H1C, x_ND.expand(len(weight_HDC), -1, -1), weight_HDC)
 
 
 def _sum_of_head_losses(logits_HBC: Tensor, target_HBC: Tensor, label_mode: LabelMode) -> Tensor:
@@ -190,7 +202,7 @@ def fine_tune(
         device: Where to train.
 
     Returns:
-        Test logits `(N_test, C)`.
+        Scores of the test records `(N_test, C)`, see `class_scores`.
 
     Raises:
         ValueError: No class of the validation split has both values.
@@ -212,8 +224,9 @@ def fine_tune(
             loss.backward()
             optimizer.step()
         scored = encode(network, val_batches(), device)
-        value = auroc(scored.x.double().numpy()[:, usable], scored.target.numpy()[:, usable]).mean()
+        scores = class_scores(scored.x, label_mode)
+        value = auroc(scores[:, usable], scored.target.numpy()[:, usable]).mean()
         if value > best:
             best, best_state = value, copy.deepcopy(network.state_dict())
     network.load_state_dict(best_state)
-    return encode(network, test_batches(), device).x.double().numpy()
+    return class_scores(encode(network, test_batches(), device).x, label_mode)

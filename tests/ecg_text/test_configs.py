@@ -13,13 +13,16 @@ import yaml
 
 import ecg_text
 from ecg_text.cli import ECGTextCLI, main
+from ecg_text.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
 from ecg_text.prompts import load_prompts
+from ecg_text.table import read_table
 from shared.cli import SaveConfig
 
 CONFIGS = Path(ecg_text.__file__).parent / "configs"
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
 DATA = sorted((CONFIGS / "data").glob("*.yaml"))
 PROMPTS = sorted((CONFIGS / "prompts").glob("*.yaml"))
+TABLES = sorted((CONFIGS / "tables").glob("*.yaml"))
 
 # Where a YAML departs from the signature's default, and the value it has instead. `None` as a default stands for a
 # list that a signature cannot hold.
@@ -127,9 +130,9 @@ def optimizer_departures(default: Callable[..., Any], block: dict[str, Any]) -> 
 
 
 def test_the_files_are_those_this_file_knows() -> None:
-    known = {"base.yaml", "demo.yaml", *map(name_of, [*METHODS, *DATA, *PROMPTS])}
+    known = {"base.yaml", "demo.yaml", *map(name_of, [*METHODS, *DATA, *PROMPTS, *TABLES])}
     assert known == {name_of(path) for path in CONFIGS.rglob("*.yaml")}
-    assert len(known) == 15
+    assert len(known) == 17
     assert DEPARTURES.keys() == set(map(name_of, [*METHODS, *DATA]))
 
 
@@ -153,6 +156,29 @@ def test_every_prompt_file_loads_by_its_name(path: Path) -> None:
     sentences = prompts.sentences({"NORM": "normal ECG", "XYZ": "something else"})
     assert all(sentence and "{" not in sentence for sentence in sentences[0])
     assert sentences[1] == [template.format("something else") for template in prompts.templates]
+
+
+# The paper's averages that are not the means of its classes, and these means.
+NOT_THE_MEAN = {("table3.yaml", "Random init", "ACC"): 22.0, ("table3.yaml", "Random init", "F1"): 20.4}
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_every_table_of_the_paper_is_whole_and_its_averages_are_the_means_of_its_classes(path: Path) -> None:
+    table = read_table(path)
+    values = dict(table.values)
+    average = values.pop("Average")
+    assert list(values) == list({"table2": PTBXL_SUPERCLASSES, "table3": CPSC2018_CLASSES}[path.stem])
+    assert all((CONFIGS / name).is_file() for name in [*table.train, *table.evaluate])
+    unlike = {}
+    for group in [average, *values.values()]:
+        assert list(group) == ["Random init", "ETP"]
+        assert all(list(cells) == ["AUC", "ACC", "F1"] for cells in group.values())
+    for method, cells in average.items():
+        for column, printed in cells.items():
+            mean = sum(rows[method][column] for rows in values.values()) / len(values)
+            if abs(mean - printed) > 0.1:  # each of the numbers is rounded by up to 0.05
+                unlike[path.name, method, column] = round(mean, 1)
+    assert unlike == {key: mean for key, mean in NOT_THE_MEAN.items() if key[0] == path.name}
 
 
 def test_print_config_prints_one_that_works(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from ecg_text import ETP
 from ecg_text.cli import main
+from ecg_text.evaluate import _check_test
 from shared.checkpoint import load_module
+from shared.data.report import DataError
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +103,44 @@ def test_a_wrong_data_file_says_what_to_do(evaluated, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(yaml.safe_dump({"model": {}}))
     with pytest.raises(SystemExit, match=r"error: .*other\.yaml has no run\.dataset and data: blocks"):
         main([*arguments, str(tmp_path / "other.yaml")])
+
+
+def test_prompts_from_a_file_go_by_its_name_and_unknown_ages_are_no_group(evaluated, trained, tmp_path: Path) -> None:
+    run = tmp_path / "etp"
+    shutil.copytree(evaluated[0] / "seed_0", run / "seed_0", ignore=shutil.ignore_patterns("wandb", "figures"))
+    config = yaml.safe_load((run / "seed_0" / "config.yaml").read_text())
+    root = tmp_path / "root"
+    shutil.copytree(config["data"]["init_args"]["root"], root)
+    database = pd.read_csv(root / "ptbxl_database.csv")
+    test = database["strat_fold"] >= 9
+    assert test.sum() > 12
+    database.loc[database.index[test][:6], "age"] = None
+    database.to_csv(root / "ptbxl_database.csv", index=False)
+    own = tmp_path / "own.words.yaml"
+    own.write_text(yaml.safe_dump({"templates": ["it shows {}"]}))
+    small = ["--random_inits", "0", "--resamples", "10", "--wandb", "disabled", "--threads", "1"]
+    table = main(["evaluate", "--run", str(run), "--root", str(root), *small, "--prompts", str(own)])
+    assert table["protocol"].unique().tolist() == ["zero_shot", "zero_shot:own.words", "linear"]
+    assert (run / "seed_0" / "figures" / "ptbxl_synthetic_zero_shot_own.words.png").is_file()
+    assert "zero_shot:own.words/auroc" in json.loads((run / "seed_0" / "results.json").read_text())
+    groups = pd.read_csv(run / "evaluation" / "ptbxl_synthetic" / "groups.csv", keep_default_na=False)
+    ages = groups[(groups["group"] == "age") & (groups["protocol"] == "linear")]
+    assert set(ages["value"]) <= {"[0, 40)", "[40, 60)", "[60, 75)", "[75, 400)"}
+    assert 0 < ages["records"].sum() <= table["records"].iloc[0] - 1
+
+
+@pytest.mark.parametrize(("count", "message"), [(8, "every test record has the class B, so"), (2, None)])
+def test_a_class_of_all_test_records_is_an_error_and_one_of_two_a_warning(
+    count: int, message: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    data: Any = SimpleNamespace(classes=["A", "B"])
+    target = np.zeros((8, 2), dtype=np.float32)
+    target[:4, 0], target[:count, 1] = 1, 1
+    if message:
+        with pytest.raises(DataError, match=message):
+            _check_test(data, target)
+    else:
+        _check_test(data, target)
+        assert caplog.messages == [
+            "classes with fewer than 3 test records, which many bootstrap resamples leave out: B"
+        ]

@@ -36,20 +36,22 @@ def test_later_batches_are_not_seeded_again() -> None:
     assert float(torch.rand(())) != first[2]
 
 
-def test_throughput_counts_the_global_batch_and_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([10.0, 11.0, 13.0, 14.0, 18.0, 20.0])  # epoch; start, end of step 1; start, end of step 2; epoch
+def test_throughput_counts_the_global_batch_and_the_waiting_but_no_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    # epoch; start, end of step 1; end of a validation in mid-epoch; start, end of step 2; one after the last step
+    clock = iter([10.0, 11.0, 13.0, 113.0, 114.0, 118.0, 900.0])
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
     logged: dict[str, float] = {}
-    trainer: Any = SimpleNamespace(world_size=4)
+    trainer: Any = SimpleNamespace(world_size=4, is_last_batch=False)
     module: Any = SimpleNamespace(log_dict=lambda values, **_: logged.update(values))
     callback = Throughput()
     callback.on_train_epoch_start(trainer, module)
     for _ in range(2):
         callback.on_train_batch_start(trainer, module, None, 0)
         callback.on_train_batch_end(trainer, module, None, (torch.zeros(5, 2),), 0)
+        callback.on_validation_end(trainer, module)
     callback.on_train_epoch_end(trainer, module)
-    assert logged["throughput/samples_per_second"] == pytest.approx(2 * 5 * 4 / 10)
-    assert logged["throughput/data_wait"] == pytest.approx((1 + 1) / 10)
+    assert logged["throughput/samples_per_second"] == pytest.approx(2 * 5 * 4 / 8)
+    assert logged["throughput/data_wait"] == pytest.approx((1 + 1) / 8)
     assert 0.01 < logged["throughput/peak_memory_gb"] < 1000
 
 

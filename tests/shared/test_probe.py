@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from shared.probe import Features, LabelMode, encode, fine_tune, linear_probe
+from shared.probe import Features, LabelMode, class_scores, encode, fine_tune, linear_probe
 
 
 def planted(n: int, mode: LabelMode, seed: int, d: int = 6, c: int = 3) -> Features:
@@ -24,7 +24,7 @@ def planted(n: int, mode: LabelMode, seed: int, d: int = 6, c: int = 3) -> Featu
 def plain_probe(
     train: Features, val: Features, test: Features, mode: LabelMode, seed: int, lr: float, epochs: int, batch: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """One nn.Linear and torch.optim.Adam on the same initialisation and order: logits, and the best macro AUROC."""
+    """One nn.Linear and torch.optim.Adam on the same initialisation and order: scores, and the best macro AUROC."""
     mean, std = train.x.double().mean(0), train.x.double().std(0, correction=0)
     parts = [((part.x.double() - mean) / std).float() for part in (train, val, test)]
     d, c = parts[0].shape[1], train.target.shape[1]
@@ -35,13 +35,14 @@ def plain_probe(
         head.bias.copy_(torch.empty(1, c).uniform_(-(d**-0.5), d**-0.5, generator=generator)[0])
     optimizer = torch.optim.Adam(head.parameters(), lr=lr)
     loss_of = nn.BCEWithLogitsLoss() if mode == "multi" else nn.CrossEntropyLoss()
+    score = nn.Identity() if mode == "multi" else nn.LogSoftmax(dim=1)
     best, scores = -1.0, (np.empty(0), np.empty(0))
     for _ in range(epochs):
         for rows in torch.randperm(len(parts[0]), generator=generator).split(batch):
             optimizer.zero_grad()
             loss_of(head(parts[0][rows]), train.target[rows]).backward()
             optimizer.step()
-        val_scores, test_scores = (head(x).detach().double().numpy() for x in parts[1:])
+        val_scores, test_scores = (score(head(x).detach().double()).numpy() for x in parts[1:])
         value = float(roc_auc_score(val.target.numpy(), val_scores, average="macro"))
         if value > best:
             best, scores = value, (val_scores, test_scores)
@@ -57,6 +58,18 @@ def test_every_head_is_a_plain_linear_layer_trained_by_adam(mode: LabelMode) -> 
         plain_val, plain_test, _ = plain_probe(train, val, test, mode, seed, lr, 6, 16)
         np.testing.assert_allclose(alone.val_scores[0], plain_val, atol=1e-5)
         np.testing.assert_allclose(alone.test_scores[0], plain_test, atol=1e-5)
+
+
+def test_single_label_scores_do_not_depend_on_what_cross_entropy_leaves_free() -> None:
+    torch.manual_seed(0)
+    logits, target = 2 * torch.randn(200, 3), torch.eye(3)[torch.randint(3, (200,))]
+    logits += 2 * target
+    shifted = logits + 10 * torch.randn(200, 1)  # the same predictions and the same loss
+    np.testing.assert_allclose(class_scores(shifted, "single"), class_scores(logits, "single"), atol=1e-4)
+    expected = roc_auc_score(target.numpy(), logits.softmax(1).numpy(), average="macro")
+    assert roc_auc_score(target.numpy(), class_scores(shifted, "single"), average="macro") == pytest.approx(expected)
+    assert roc_auc_score(target.numpy(), shifted.numpy(), average="macro") < expected - 0.1
+    np.testing.assert_array_equal(class_scores(logits, "multi"), logits.double().numpy())
 
 
 def test_heads_do_not_depend_on_each_other_and_each_seed_takes_its_best_rate() -> None:
@@ -147,6 +160,8 @@ def test_fine_tuning_learns_planted_structure(mode: LabelMode) -> None:
     task = FineTuning(mode)
     scores = task.run(epochs=15)
     assert scores.shape == (80, 3)
+    if mode == "single":
+        np.testing.assert_allclose(np.exp(scores).sum(1), 1)
     assert roc_auc_score(task.test.target.numpy(), scores, average="macro") > 0.9
 
 

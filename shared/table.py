@@ -1,0 +1,166 @@
+"""A paper's table as a grid of runs: run the cells that are missing, print the paper's numbers beside ours.
+
+    python -m shared.table --seeds 0 1 2 --jobs 2 -- ecg_text fit --config ... --config ...
+
+trains what is missing of three seeds, two at a time.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.table import Table
+from tqdm import tqdm
+
+from shared.callbacks import read_results
+from shared.cli import RunOptions
+from shared.data.report import DataError
+
+# By group (e.g. a class or a data set), row (a method) and column (a metric).
+PaperValues = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        name: What progress and errors call it.
+        folder: The run's folder. The cell is done when `results.json` there has `fit/epochs`.
+        command: What comes after `python -m`: module and arguments.
+    """
+
+    name: str
+    folder: Path
+    command: list[str]
+
+
+def missing(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that have not finished, in their order."""
+    return [cell for cell in cells if "fit/epochs" not in read_results(cell.folder)]
+
+
+def run_cells(cells: Sequence[Cell], jobs: int = 1) -> None:
+    """Run the missing cells, each in a process of its own; a cell that fails does not stop the others.
+
+    Args:
+        cells: The grid. Finished cells are left as they are, whatever their settings.
+        jobs: How many run at a time. One alone writes to the terminal, several to `<folder>/log.txt` each, and share
+            the CPU cores by `OMP_NUM_THREADS` where that is not set already.
+
+    Raises:
+        DataError: Some cells did not finish; it names each of them and its log.
+    """
+    if jobs < 1:
+        raise DataError(f"jobs is {jobs}; at least 1 run at a time is needed")
+    todo = missing(cells)
+    if len(todo) < len(cells):
+        print(f"{len(cells) - len(todo)} of {len(cells)} runs have finished before and are left as they are")
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    with tqdm(total=len(todo), desc="runs", unit="run", disable=not todo) as bar:
+
+        def run(cell: Cell) -> int:
+            command = [sys.executable, "-m", *cell.command]
+            if jobs == 1:
+                print(f"\n{cell.name}", file=sys.stderr, flush=True)  # below the bar, above the run's own output
+                status = subprocess.run(command, check=False).returncode
+            else:
+                cell.folder.mkdir(parents=True, exist_ok=True)
+                with (cell.folder / "log.txt").open("w") as log:
+                    env = {"OMP_NUM_THREADS": threads, **os.environ}
+                    status = subprocess.run(command, stdout=log, stderr=log, env=env, check=False).returncode
+            bar.update()
+            return status
+
+        with ThreadPoolExecutor(jobs) as pool:
+            # Stopped by Ctrl-C, `map` cancels the runs that have not begun.
+            statuses = dict(zip([cell.name for cell in todo], pool.map(run, todo), strict=True))
+    failed = missing(todo)
+    if failed:
+        where = {cell.name: cell.folder / "log.txt" if jobs > 1 else "its output is above" for cell in failed}
+        lines = [f"  {name} (exit status {statuses[name]}): {log}" for name, log in where.items()]
+        raise DataError(
+            f"{len(failed)} of {len(cells)} runs did not finish:\n" + "\n".join(lines) + "\n"
+            "Mend the cause and give the same command again: it runs only what is missing"
+        )
+
+
+def seed_cells(command: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
+    """Cells of `<package> fit --config ...`, one for each seed, in the folders that `shared.cli.QuintetCLI` fixes."""
+    words = [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    run: dict[str, Any] = vars(RunOptions())
+    for flag, value in pairwise(words):
+        if flag == "--config":
+            if not Path(value).is_file():
+                raise DataError(f"no file {value} (--config)")
+            run |= yaml.safe_load(Path(value).read_text(encoding="utf-8")).get("run") or {}
+        elif flag.startswith("--run."):
+            run[flag.removeprefix("--run.")] = value
+    folder = Path(run["root"]) / command[0] / run["dataset"] / run["variant"]
+    return [
+        Cell(f"{run['variant']}, seed {seed}", folder / f"seed_{seed}", [*command, "--seed_everything", str(seed)])
+        for seed in seeds
+    ]
+
+
+def beside_paper(ours: pd.DataFrame, paper: PaperValues, folders: Iterable[Path], title: str = "") -> Table:
+    """The paper's values, and beside each ours with its standard deviation.
+
+    Args:
+        ours: A row for each (group, row) and, for each of the paper's columns, `<column>` and `<column>_std`, in the
+            paper's unit. What is not there, or NaN, is printed as `-`; so the paper's table may be wider than ours.
+        paper: As printed.
+        folders: Of the runs behind `ours`, for the hours they took.
+        title: Of the table.
+    """
+    columns = list(dict.fromkeys(column for rows in paper.values() for values in rows.values() for column in values))
+    table = Table(title=title)
+    table.add_column("")
+    table.add_column("")
+    for column in columns:
+        table.add_column(f"{column}\npaper", justify="right")
+        table.add_column("\nours", justify="right", style="bold")
+    for group, rows in paper.items():
+        for index, (row, values) in enumerate(rows.items()):
+            cells = []
+            for column in columns:
+                cells.append(f"{values[column]:.1f}" if column in values else "-")
+                known = (group, row) in ours.index and column in ours
+                cells.append(_value(*ours.loc[(group, row), [column, f"{column}_std"]]) if known else "-")
+            table.add_row(group if index == 0 else "", row, *cells)
+        table.add_section()
+    hours = sum(read_results(folder).get("fit/seconds", 0.0) for folder in folders) / 3600
+    table.caption = f"ours: mean ± standard deviation over the models; trained for {hours:.2f} hours in all"
+    return table
+
+
+def _value(mean: float, deviation: float) -> str:
+    if pd.isna(mean):
+        return "-"
+    return f"{mean:.1f}" if pd.isna(deviation) else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def main(args: list[str] | None = None) -> None:
+    """`python -m shared.table --seeds 0 1 --jobs 1 -- <package> fit ...`."""
+    parser = argparse.ArgumentParser(prog="python -m shared.table", description="Train the seeds that are missing.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="default: 0")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("command", nargs="+", help="after --: <package> fit --config ..., without a seed")
+    given = parser.parse_args(args)
+    try:
+        run_cells(seed_cells(given.command, given.seeds), given.jobs)
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
