@@ -330,6 +330,23 @@ def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def check_same_settings(run: Path, seeds: Sequence[int]) -> None:
+    """Only runs that differ in their seed may be averaged.
+
+    Raises:
+        DataError: Two seeds were trained with other settings.
+    """
+    blocks = []
+    for seed in seeds:
+        config = yaml.safe_load((run / f"seed_{seed}" / "config.yaml").read_text(encoding="utf-8"))
+        blocks.append({key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]})
+        if blocks[-1] != blocks[0]:
+            raise DataError(
+                f"seed_{seeds[0]} and seed_{seed} of {run} were trained with other settings, so their mean says "
+                "nothing: train them alike (--run.overwrite true), or under variants of their own (--run.variant NAME)"
+            )
+
+
 def read_data_config(path: Path) -> tuple[str, list[str], dict[str, Any]]:
     """Name, tags and `data:` block of a run's config.yaml or of a file of configs/data."""
     if not path.is_file():

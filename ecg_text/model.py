@@ -56,14 +56,17 @@ def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]
     Returns:
         `(C, E)`, of unit length.
     """
-    unit = F.normalize(prompt_embeddings.float(), dim=1)
-    means = [chunk.mean(0) for chunk in unit.split(list(prompts_per_class))]
-    return F.normalize(torch.stack(means), dim=1)
+    with torch.autocast(prompt_embeddings.device.type, enabled=False):
+        unit = F.normalize(prompt_embeddings.float(), dim=1)
+        means = [chunk.mean(0) for chunk in unit.split(list(prompts_per_class))]
+        return F.normalize(torch.stack(means), dim=1)
 
 
 def zero_shot_scores(ecg_embeddings: Tensor, class_embedding: Tensor) -> Tensor:
     """Cosine similarity of records `(B, E)` and classes `(C, E)`: `(B, C)` in [-1, 1] (section 3.4).
 
-    The class of the highest score is the prediction; a class's column ranks the records for it.
+    The class of the highest score is the prediction; a class's column ranks the records for it. In float32 inside
+    bf16 autocast too, where a few distinct values would be left to rank by.
     """
-    return F.normalize(ecg_embeddings.float(), dim=1) @ class_embedding.float().T
+    with torch.autocast(ecg_embeddings.device.type, enabled=False):
+        return F.normalize(ecg_embeddings.float(), dim=1) @ class_embedding.float().T

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics.classification import MultilabelAUROC
 
 from ecg_text.data import ECGBatch, ECGDataModule
 from ecg_text.model import ECGTextModel, class_embeddings, zero_shot_scores
@@ -17,7 +17,7 @@ from shared.backbones import TextEncoder, text_features
 from shared.data.report import DataError
 from shared.distributed import convert_batchnorm, rank_and_world_size
 from shared.losses import clip_loss, retrieval_accuracy
-from shared.metrics import EmbeddingPairs
+from shared.metrics import EmbeddingPairs, auroc
 from shared.optim import warmup_cosine
 
 
@@ -140,15 +140,26 @@ class ETP(pl.LightningModule):
                 raise DataError("the validation split needs at least 2 records with a report; change the split")
             self.report_features = self.encode_text(data.reports)
             self.val_pairs = EmbeddingPairs()
-        if stage != "predict" and list(data.class_names) != list(self.class_names):
+        self.scored = EmbeddingPairs()
+        if stage != "predict":
+            self._use_classes_of(data)
+
+    def _use_classes_of(self, data: ECGDataModule) -> None:
+        if list(data.class_names) != list(self.class_names):
             self.set_classes(data.class_names)
-        self.auroc = MultilabelAUROC(num_labels=len(data.class_names), average="macro")
 
     def on_fit_start(self) -> None:
         """Keep the reports' features on the model's device; a plain attribute, so that no checkpoint holds them."""
         self.report_features = self.report_features.to(self.device)
 
-    on_validation_start = on_fit_start
+    def on_validation_start(self) -> None:
+        """As `on_fit_start`; and a checkpoint, which is loaded after `setup`, may have brought other classes."""
+        self.on_fit_start()
+        self._use_classes_of(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_test_start(self) -> None:
+        """See `on_validation_start`."""
+        self._use_classes_of(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     @property
     def temperature(self) -> Tensor:
@@ -202,13 +213,20 @@ class ETP(pl.LightningModule):
         return columns | {"embedding": list(ecg.float().cpu().numpy())}
 
     def _score(self, ecg: Tensor, batch: ECGBatch) -> None:
-        scores = zero_shot_scores(ecg, self.class_embedding())[batch.labelled]
-        # torchmetrics takes scores outside [0, 1] for logits; this keeps the order and does not saturate.
-        self.auroc.update((scores + 1) / 2, batch.target[batch.labelled].long())
+        if not self.class_names:  # records without labels can be pre-trained on
+            return
+        scores = zero_shot_scores(ecg, self.class_embedding())
+        self.scored.update(scores[batch.labelled], batch.target[batch.labelled], batch.row[batch.labelled])
 
     def _log_auroc(self, split: str) -> None:
-        self.log(f"{split}/auroc", self.auroc.compute(), prog_bar=True, sync_dist=True)
-        self.auroc.reset()
+        if not self.class_names:
+            return
+        scores, target = self.scored.compute()
+        self.scored.reset()
+        shape = (-1, len(self.class_names))  # torchmetrics squeezes what holds a single value
+        by_class = auroc(scores.reshape(shape).cpu().numpy(), target.reshape(shape).cpu().numpy())
+        if np.isfinite(by_class).any():  # a class that is one-sided in this split has no AUROC
+            self.log(f"{split}/auroc", float(np.nanmean(by_class)), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The given optimiser over what is trained; a schedule per step where one is asked for."""

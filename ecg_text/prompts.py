@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from shared.data.report import DataError
+
 PROMPT_FOLDER = Path(__file__).parent / "configs" / "prompts"
 
 
@@ -42,25 +44,25 @@ def load_prompts(name_or_path: str) -> Prompts:
     empty).
 
     Raises:
-        ValueError: There is no such file, or it has another form.
+        DataError: There is no such file, or it has another form.
     """
     path = PROMPT_FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
         path = Path(name_or_path)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in PROMPT_FOLDER.glob("*.yaml")))
-        raise ValueError(f"no prompts {name_or_path!r}: choose one of {known}, or pass the path of a YAML file")
+        raise DataError(f"no prompts {name_or_path!r}: choose one of {known}, or pass the path of a YAML file")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file ({error})") from error
+        raise DataError(f"{path} is no YAML file ({error})") from error
     templates = content.get("templates") if isinstance(content, dict) else None
     # One {} and no other brace, which str.format would take for a field.
     if not isinstance(templates, list) or not templates or not all(map(_has_one_field, templates)):
-        raise ValueError(f"{path} needs 'templates:', a list of sentences with one {{}} each")
+        raise DataError(f"{path} needs 'templates:', a list of sentences with one {{}} each")
     names = content.get("names") or {}
     if not isinstance(names, dict) or any(not isinstance(value, list) or not value for value in names.values()):
-        raise ValueError(f"{path}: 'names:' must hold a non-empty list of names by class code")
+        raise DataError(f"{path}: 'names:' must hold a non-empty list of names by class code")
     return Prompts(
         tuple(str(template) for template in templates),
         {str(code): tuple(str(name) for name in value) for code, value in names.items()},

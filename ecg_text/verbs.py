@@ -14,6 +14,7 @@ from rich.table import Table
 from ecg_text.evaluate import (
     RANDOM,
     Evaluation,
+    check_same_settings,
     evaluate_models,
     find_checkpoints,
     read_data_config,
@@ -63,12 +64,20 @@ def evaluate(
     if threads:
         torch.set_num_threads(threads)
     checkpoints = find_checkpoints(run, checkpoint)
+    check_same_settings(run, list(checkpoints))
     first_run = run / f"seed_{next(iter(checkpoints))}"
     dataset, tags, data_config = read_data_config(data or first_run / "config.yaml")
     changed = dict(options or {}) | ({"root": root} if root else {})
     method = METHOD_NAMES.get(run.name, run.name)
     evaluation = evaluate_models(
         checkpoints, data_config, changed, method, random_inits, resamples, fine_tune_epochs, prompts or ()
+    )
+    kind = "synthetic" if "synthetic" in tags else "real"
+    evaluation.table = evaluation.table.assign(
+        label_mode=evaluation.data.label_mode,
+        data_kind=kind,
+        checkpoint=checkpoint,
+        options="; ".join(f"{key}={value}" for key, value in (options or {}).items()) or "none",
     )
     prefix = f"{dataset}/" if data else ""
     record_results(evaluation, run, list(checkpoints), method, prefix)
@@ -82,11 +91,10 @@ def evaluate(
     _draw(evaluation, first_run, dataset, method, tags, loggers)
     for logger in loggers:
         logger.experiment.finish()
-    kind = "synthetic" if "synthetic" in tags else "real"
     print_tables(evaluation, dataset, kind)
     print(f"wrote {folder}/classes.csv and groups.csv, and figures to {first_run}/figures")
     if results:
-        append_results(evaluation, results, run, dataset, kind, list(checkpoints))
+        append_results(evaluation, results, run, dataset, list(checkpoints))
     return evaluation.table
 
 
@@ -177,7 +185,7 @@ def _percent(mean: float, deviation: float) -> str:
     return f"{100 * mean:.1f}" if np.isnan(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
-def append_results(evaluation: Evaluation, path: Path, run: Path, dataset: str, kind: str, seeds: list[int]) -> None:
+def append_results(evaluation: Evaluation, path: Path, run: Path, dataset: str, seeds: list[int]) -> None:
     """Append the table to a CSV of results/, each row with its run, seeds, hardware and versions."""
     lines = dict(line.split(": ", 1) for line in environment().splitlines() if ": " in line)
     rows = evaluation.table.round(4)
@@ -187,7 +195,6 @@ def append_results(evaluation: Evaluation, path: Path, run: Path, dataset: str, 
         trained_on=run.parts[-2],
         variant=run.name,
         dataset=dataset,
-        data_kind=kind,
         seeds=" ".join(map(str, seeds)),
         revision=lines["revision"],
         hardware=cpu if lines["device"].startswith("CPU") else lines["device"],

@@ -144,3 +144,14 @@ def test_a_class_of_all_test_records_is_an_error_and_one_of_two_a_warning(
         assert caplog.messages == [
             "classes with fewer than 3 test records, which many bootstrap resamples leave out: B"
         ]
+
+
+def test_seeds_trained_with_other_settings_are_not_averaged(trained, tmp_path: Path) -> None:
+    run = tmp_path / "etp"
+    for seed in (0, 1):
+        shutil.copytree(trained.folder, run / f"seed_{seed}", ignore=shutil.ignore_patterns("wandb"))
+    config = yaml.safe_load((run / "seed_1" / "config.yaml").read_text())
+    config["model"]["init_args"]["temperature"] = 0.2
+    (run / "seed_1" / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit, match=f"error: seed_0 and seed_1 of {run} were trained with other settings"):
+        main(["evaluate", "--run", str(run), "--wandb", "disabled"])

@@ -32,6 +32,16 @@ def test_zero_shot_scores_are_cosines() -> None:
     assert in_half.dtype == torch.float32  # the scores are float32 whatever the encoder ran in
 
 
+def test_bf16_autocast_leaves_scores_and_class_embeddings_in_float32() -> None:
+    torch.manual_seed(0)
+    records, prompts = torch.randn(300, 16), torch.randn(4, 16)
+    expected = zero_shot_scores(records, class_embeddings(prompts, [2, 2]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = zero_shot_scores(records, class_embeddings(prompts, [2, 2]))
+    torch.testing.assert_close(got, expected)
+    assert len(got[:, 0].unique()) == 300  # a bf16 product would leave about ten values to rank by
+
+
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_the_embeddings_are_projected_features(kind: str) -> None:
     torch.manual_seed(0)

@@ -270,6 +270,30 @@ def test_a_data_set_without_reports_cannot_be_pretrained_on(
         )
 
 
+@pytest.mark.parametrize("labels", ["", "AF"])
+def test_records_without_labels_or_with_one_class_can_be_pretrained_on(
+    command_line, write_record: Callable[..., None], tmp_path: Path, labels: str
+) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        write_record(tmp_path / "own" / f"r{index}", rng.integers(-500, 500, (12, 1000)))
+    splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    rows = [f"r{i},r{i},finding {i},{labels if i % 2 else ''},{split}" for i, split in enumerate(splits)]
+    (tmp_path / "own" / "records.csv").write_text("\n".join(["id,path,report,labels,split", *rows]) + "\n")
+    settings = {"root": tmp_path / "own", "sampling_rate": 100, "batch_size": 2}
+    more = [part for key, value in settings.items() for part in (f"--data.init_args.{key}", str(value))]
+    cli = main(command_line("fit", tmp_path, *more, data="wfdb_folder"))
+    assert "val/auroc" not in cli.trainer.callback_metrics  # nothing to tell apart
+    assert cli.trainer.callback_metrics["val/loss"].isfinite()
+
+
+def test_testing_on_other_classes_uses_the_data_sets_classes_not_the_checkpoints(trained, tmp_path: Path) -> None:
+    arguments = ["test", *trained.arguments[1:], "--ckpt_path", str(trained.checkpoint)]
+    cli = main([*arguments, "--data.init_args.label_set", "subclass"])
+    assert list(cli.model.class_names) == cli.datamodule.classes
+    assert len(cli.model.prompts) == len(cli.datamodule.classes) > 5
+
+
 def test_main_leaves_the_process_as_it_found_it(trained) -> None:
     def state() -> tuple[object, ...]:
         logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
