@@ -3,6 +3,11 @@
 .PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp compare sync workspace test check format
 SHELL := /bin/bash
 
+# glibc hands freed blocks of a batch's size back to the kernel, and the next batch pays their page faults again: keeping
+# them makes batches at 500 Hz 1.7 times and training steps 1.1 times as fast on a CPU. Other systems ignore it.
+export MALLOC_TRIM_THRESHOLD_ ?= 1000000000
+export MALLOC_MMAP_THRESHOLD_ ?= 33554432
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
