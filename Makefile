@@ -1,6 +1,6 @@
 # `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= JOBS= METHOD= VARIANT= PROFILE= ARGS=
 .DEFAULT_GOAL := help
-.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp compare sync workspace test check format
+.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp compare sync test check format
 SHELL := /bin/bash
 
 # glibc hands freed blocks of a batch's size back to the kernel, and the next batch pays their page faults again: keeping
@@ -67,7 +67,7 @@ ifdef TARGET
 	$(RUN) -m ecg_text table --table $(ETP)/tables/table3.yaml --runs $(ETP_RUN)
 endif
 
-data-ptbxl: ## download PTB-XL 1.0.3 (1.7 GB zipped) to data/ptbxl, resumable, with its checksums (CC BY 4.0)
+data-ptbxl: ## download PTB-XL 1.0.3 (about 3 GB) to data/ptbxl, resumable, with its checksums (CC BY 4.0)
 	mkdir -p data/ptbxl
 	wget --recursive --timestamping --continue --no-parent --no-host-directories --cut-dirs=3 --directory-prefix data/ptbxl \
 	  https://physionet.org/files/ptb-xl/1.0.3/
