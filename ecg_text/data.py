@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +97,7 @@ class RecordDataset(Dataset[ECGBatch]):
         )
 
 
-class ECGDataModule(pl.LightningDataModule):
+class ECGDataModule(pl.LightningDataModule, ABC):
     """What the ECG data modules share. A subclass says what its records are, in `read_table` and `read_classes`.
 
     Args:
@@ -148,13 +149,13 @@ class ECGDataModule(pl.LightningDataModule):
         self.reports: list[str] = []
         self._loaded: tuple[pd.DataFrame, ArrayCache, Report] | None = None
 
+    @abstractmethod
     def read_table(self, report: Report) -> pd.DataFrame:
         """One row a record: `id, path, report, labels (list of codes), split, age, sex, patient`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_classes(self) -> dict[str, str]:
         """Names by class code, in the order of the target's columns."""
-        raise NotImplementedError
 
     @property
     def classes(self) -> list[str]:

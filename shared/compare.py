@@ -13,6 +13,7 @@ import json
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,7 +182,8 @@ def compare(runs: Path = Path("runs")) -> Path:
         )
     table = sorted((read_run(folder, runs) for folder in folders), key=lambda run: (run.group, run.seed))
     settings = differing_settings(table)
-    results = sorted({name for run in table for name in run.results})
+    coverage = Counter(name for run in table for name in run.results)
+    results = sorted(coverage, key=lambda name: (-coverage[name], name))  # what most runs have comes first
     _write_csv(table, settings, results, runs / "compare.csv")
 
     # No `<` reaches the page inside the data, so no text of a configuration can close the script element.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,6 +37,7 @@ ROWS_WORTH_A_POOL = 4096
 
 Reader = Callable[[Any], NDArray[Any]]
 # First row of a chunk, its rows, and the reason by row index for those that could not be read.
+Task = tuple[int, Sequence[Any]]  # first row, sources
 Chunk = tuple[int, NDArray[Any], list[tuple[int, str]]]
 
 
@@ -174,7 +176,7 @@ def _fill(
     folder: Path,
     shape: tuple[int, ...],
     dtype: str,
-    tasks: Iterator[tuple[int, Sequence[Any]]],
+    tasks: Iterator[Task],
     count: int,
     read: Reader,
     names: Sequence[str],
@@ -184,13 +186,14 @@ def _fill(
     array = _open(folder, shape, dtype)
     if workers is None:
         workers = (os.cpu_count() or 1) if count >= ROWS_WORTH_A_POOL else 0
-    in_turn = _in_processes if workers > 1 else _in_this_process
+    read_chunk = partial(_read_chunk, read=read, row_shape=shape[1:], dtype=dtype)
+    in_turn = _in_processes(tasks, read_chunk, workers) if workers > 1 else (read_chunk(*task) for task in tasks)
     # Plain writes rather than a writable map: a full disk is then an OSError, not a killed process.
     with (
         (folder / "array.npy").open("r+b") as file,
         (folder / "journal.jsonl").open("a") as journal,
         tqdm(total=count, desc=f"cache {folder.name}", unit="row", unit_scale=True) as bar,
-        closing(in_turn(tasks, read, shape[1:], dtype, workers)) as results,
+        closing(in_turn) as results,
     ):
         if journal.tell():
             journal.write("\n")  # ends the line that a kill may have cut short
@@ -218,33 +221,18 @@ def _read_chunk(start: int, chunk: Sequence[Any], read: Reader, row_shape: tuple
     return start, rows, problems
 
 
-def _in_this_process(
-    tasks: Iterator[tuple[int, Sequence[Any]]],
-    read: Reader,
-    row_shape: tuple[int, ...],
-    dtype: str,
-    workers: int,
-) -> Generator[Chunk, None, None]:
-    for start, chunk in tasks:
-        yield _read_chunk(start, chunk, read, row_shape, dtype)
-
-
 def _in_processes(
-    tasks: Iterator[tuple[int, Sequence[Any]]],
-    read: Reader,
-    row_shape: tuple[int, ...],
-    dtype: str,
-    workers: int,
+    tasks: Iterator[Task], read_chunk: Callable[..., Chunk], workers: int
 ) -> Generator[Chunk, None, None]:
     # spawn: forking a process in which torch has started threads can hang. The window bounds the memory in flight.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting: deque[Future[Chunk]] = deque()
-        for start, chunk in islice(tasks, 2 * workers):
-            waiting.append(pool.submit(_read_chunk, start, chunk, read, row_shape, dtype))
+        for task in islice(tasks, 2 * workers):
+            waiting.append(pool.submit(read_chunk, *task))
         while waiting:
             yield waiting.popleft().result()
-            for start, chunk in islice(tasks, 1):
-                waiting.append(pool.submit(_read_chunk, start, chunk, read, row_shape, dtype))
+            for task in islice(tasks, 1):
+                waiting.append(pool.submit(read_chunk, *task))
 
 
 def _read_journal(folder: Path) -> dict[int, dict[str, Any]]:
