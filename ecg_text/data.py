@@ -257,10 +257,13 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         wanted = self.labelled if purpose == "evaluate" else (self.report >= 0) & self.usable
         return np.flatnonzero((self.split == split) & wanted)
 
-    def loader(self, rows: NDArray[np.int64], train: bool = False) -> DataLoader[ECGBatch]:
+    def loader(
+        self, rows: NDArray[np.int64], train: bool = False, batch_size: int | None = None
+    ) -> DataLoader[ECGBatch]:
         """Batches of the given rows, in their order, or shuffled by (seed, epoch) for training."""
         dataset = RecordDataset(self.array, rows, self.report, self.target, self.labelled)
-        sampler = EpochBatchSampler(len(rows), self.batch_size, shuffle=train, drop_last=train, seed=self.seed)
+        size = batch_size or self.batch_size
+        sampler = EpochBatchSampler(len(rows), size, shuffle=train, drop_last=train, seed=self.seed)
         return DataLoader(
             dataset=dataset,
             sampler=sampler,
@@ -292,9 +295,9 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         """Normalise on the model's device: int16 crosses the bus, float32 is made where it is used."""
         return batch._replace(signal=normalize(batch.signal, self.signal_settings.normalize))
 
-    def batches(self, rows: NDArray[np.int64]) -> Iterator[ECGBatch]:
-        """Normalised batches of the given rows, for use without a Trainer."""
-        for batch in self.loader(rows):
+    def batches(self, rows: NDArray[np.int64], batch_size: int | None = None) -> Iterator[ECGBatch]:
+        """Normalised batches of the given rows, in their order, for use without a Trainer."""
+        for batch in self.loader(rows, batch_size=batch_size):
             yield self.on_after_batch_transfer(batch)
 
 

@@ -41,6 +41,7 @@ TITLES = {
     "fine_tune": "Full fine-tuning",
 }
 RANDOM = "Random init"
+FIRST_RANDOM_SEED = 1000  # away from the seeds that models are trained with
 
 
 def title_of(protocol: str) -> str:
@@ -124,8 +125,8 @@ def evaluate_models(
         fine_tune_epochs: Also train the whole encoder for so many epochs; 0 leaves it out.
         prompts: Further prompts for zero-shot classification, see `ecg_text.prompts.load_prompts`.
     """
-    first = load_module(next(iter(checkpoints.values())), ETP)
-    data = load_data(data_config, {**options, **prepared_like(first)})
+    any_checkpoint = next(iter(checkpoints.values()))
+    data = load_data(data_config, {**options, **prepared_like(load_module(any_checkpoint, ETP))})
     rows = {split: data.rows(split, "evaluate") for split in SPLITS}
     if not len(rows["test"]):
         raise DataError("the test split has no labelled record; change the split or label_mode")
@@ -135,8 +136,8 @@ def evaluate_models(
     zero_shot = {"zero_shot": None} | {f"zero_shot:{Path(name).stem}": load_prompts(name) for name in prompts}
     protocols = [*zero_shot, "linear", *(["fine_tune"] if fine_tune_epochs else [])]
     scores = {protocol: {RANDOM: Scores(), method: Scores()} for protocol in protocols}
-    random_seeds = [1000 + index for index in range(random_inits)]
-    jobs = [(RANDOM, seed, next(iter(checkpoints.values()))) for seed in random_seeds]
+    random_seeds = range(FIRST_RANDOM_SEED, FIRST_RANDOM_SEED + random_inits)
+    jobs = [(RANDOM, seed, any_checkpoint) for seed in random_seeds]
     jobs += [(method, seed, path) for seed, path in checkpoints.items()]
     for name, seed, path in tqdm(jobs, desc=f"evaluate on {data.name}", unit="model"):
         torch.manual_seed(seed)
@@ -149,7 +150,7 @@ def evaluate_models(
                 model.set_classes(data.class_names)
             scores[protocol][name].val.append(_zero_shot(model, features["val"].x))
             scores[protocol][name].test.append(_zero_shot(model, features["test"].x))
-        if name == RANDOM and seed - 1000 >= len(checkpoints):
+        if name == RANDOM and seed not in random_seeds[: len(checkpoints)]:
             continue
         probe = linear_probe(features["train"], features["val"], features["test"], data.label_mode, seeds=[seed])
         scores["linear"][name].val.append(probe.val_scores[0])
@@ -172,8 +173,10 @@ def _zero_shot(model: ETP, features: Tensor) -> NDArray[np.float64]:
     return scores
 
 
-def _pairs(data: ECGDataModule, rows: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
-    return ((batch.signal, batch.target) for batch in data.batches(rows))
+def _pairs(
+    data: ECGDataModule, rows: NDArray[np.int64], batch_size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    return ((batch.signal, batch.target) for batch in data.batches(rows, batch_size))
 
 
 def _check_test(data: ECGDataModule, target: NDArray[np.float32]) -> None:
@@ -192,7 +195,7 @@ def _check_test(data: ECGDataModule, target: NDArray[np.float32]) -> None:
 
 
 def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) -> dict[Split, NDArray[np.int64]]:
-    """Where a class cannot be judged on the validation split (tiny sets), a fifth of the training records is."""
+    """In tiny sets, where validation lacks a class, validate on a fifth of the training and validation records."""
     target = data.target[rows["val"]]
     if len(target) and ((target.sum(0) > 0) & (target.sum(0) < len(target))).all():
         return rows
@@ -217,11 +220,7 @@ def _fine_tune(
     def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         sampler.set_epoch(epoch)
         order = np.concatenate(list(sampler))
-        size, data.batch_size = data.batch_size, sampler.batch_size
-        try:
-            yield from _pairs(data, rows["train"][order])
-        finally:
-            data.batch_size = size
+        return _pairs(data, rows["train"][order], sampler.batch_size)
 
     held_out = np.concatenate([rows["val"], rows["test"]])
     return fine_tune(
