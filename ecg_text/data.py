@@ -42,6 +42,7 @@ class ECGBatch(NamedTuple):
         target: `(B, C)` float32 in {0, 1}.
         labelled: `(B,)` bool, whether the record belongs to the evaluation (see `label_mode`).
         row: `(B,)` int64, row of `ECGDataModule.table`.
+        patient: `(B,)` int64, the same for the records of one patient.
     """
 
     signal: Tensor
@@ -49,6 +50,7 @@ class ECGBatch(NamedTuple):
     target: Tensor
     labelled: Tensor
     row: Tensor
+    patient: Tensor
 
 
 def normalize(signal: Tensor, mode: str) -> Tensor:
@@ -79,9 +81,10 @@ class RecordDataset(Dataset[ECGBatch]):
         report: NDArray[np.int64],
         target: NDArray[np.float32],
         labelled: NDArray[np.bool_],
+        patient: NDArray[np.int64],
     ) -> None:
         self.array, self.rows = array, rows
-        self.report, self.target, self.labelled = report, target, labelled
+        self.report, self.target, self.labelled, self.patient = report, target, labelled, patient
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -94,6 +97,7 @@ class RecordDataset(Dataset[ECGBatch]):
             target=torch.from_numpy(self.target[rows]),
             labelled=torch.from_numpy(self.labelled[rows]),
             row=torch.from_numpy(rows),
+            patient=torch.from_numpy(self.patient[rows]),
         )
 
 
@@ -179,6 +183,7 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         self.class_names = self.read_classes()
         self._make_targets(table)
         self._index_reports(table, report)
+        self.patient = _patient_codes(table["patient"])
         report.write(cache.folder / "skipped.csv")
         self.array, self.table = cache.array, table
 
@@ -253,15 +258,19 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         self.reports = [str(text) for text in distinct]
 
     def rows(self, split: Split, purpose: Literal["pretrain", "evaluate"]) -> NDArray[np.int64]:
-        """Rows of a split: those with a report (pre-training), or those with labels (evaluation)."""
-        wanted = self.labelled if purpose == "evaluate" else (self.report >= 0) & self.usable
+        """Rows of a split: those with labels (evaluation), or those to pre-train on.
+
+        Every method pre-trains on the records with a report, so that methods can be compared; on all of them where the
+        data set has no reports.
+        """
+        wanted = self.labelled if purpose == "evaluate" else self.usable & ((self.report >= 0) | (not self.reports))
         return np.flatnonzero((self.split == split) & wanted)
 
     def loader(
         self, rows: NDArray[np.int64], train: bool = False, batch_size: int | None = None
     ) -> DataLoader[ECGBatch]:
         """Batches of the given rows, in their order, or shuffled by (seed, epoch) for training."""
-        dataset = RecordDataset(self.array, rows, self.report, self.target, self.labelled)
+        dataset = RecordDataset(self.array, rows, self.report, self.target, self.labelled, self.patient)
         size = batch_size or self.batch_size
         sampler = EpochBatchSampler(len(rows), size, shuffle=train, drop_last=train, seed=self.seed)
         return DataLoader(
@@ -274,14 +283,15 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> DataLoader[ECGBatch]:
-        """Shuffled training records with their reports."""
-        if not self.reports:
-            raise DataError(f"{type(self).__name__} has no reports, so nothing to pre-train on; use it to evaluate")
+        """Shuffled training records."""
         return self.loader(self.rows("train", "pretrain"), train=True)
 
     def val_dataloader(self) -> DataLoader[ECGBatch]:
-        """Validation records with their reports."""
-        return self.loader(self.rows("val", "pretrain"))
+        """Validation records."""
+        rows = self.rows("val", "pretrain")
+        if len(rows) < 2:
+            raise DataError("the validation split needs at least 2 records to pre-train on; change the split")
+        return self.loader(rows)
 
     def test_dataloader(self) -> DataLoader[ECGBatch]:
         """Labelled test records."""
@@ -299,6 +309,13 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         """Normalised batches of the given rows, in their order, for use without a Trainer."""
         for batch in self.loader(rows, batch_size=batch_size):
             yield self.on_after_batch_transfer(batch)
+
+
+def _patient_codes(patients: "pd.Series[Any]") -> NDArray[np.int64]:
+    """A number for every patient; a record of unknown patient is one of its own."""
+    known = patients.astype(object).where(patients.notna() & (patients.astype(str) != ""), None)
+    codes = pd.factorize(known)[0].astype(np.int64)
+    return np.where(codes >= 0, codes, codes.max(initial=-1) + 1 + np.arange(len(codes)))
 
 
 def _fingerprint(paths: "pd.Series[str]") -> str:

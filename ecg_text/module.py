@@ -14,11 +14,12 @@ from ecg_text.model import ECGTextModel, class_embeddings, zero_shot_scores
 from ecg_text.prompts import load_prompts
 from ecg_text.records import SignalSettings
 from shared.backbones import TextEncoder, text_features
+from shared.checkpoint import plain_hyperparameters
 from shared.data.report import DataError
 from shared.distributed import convert_batchnorm, rank_and_world_size
 from shared.losses import clip_loss, retrieval_accuracy
 from shared.metrics import EmbeddingPairs, auroc
-from shared.optim import warmup_cosine
+from shared.optim import with_schedule
 
 
 class ETP(pl.LightningModule):
@@ -136,8 +137,6 @@ class ETP(pl.LightningModule):
         if stage in ("fit", "validate"):
             if not data.reports:
                 raise DataError(f"{type(data).__name__} has no reports, so nothing to pre-train on; use it to evaluate")
-            if len(data.rows("val", "pretrain")) < 2:
-                raise DataError("the validation split needs at least 2 records with a report; change the split")
             self.report_features = self.encode_text(data.reports)
             self.val_pairs = EmbeddingPairs()
         self.scored = EmbeddingPairs()
@@ -231,23 +230,14 @@ class ETP(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The given optimiser over what is trained; a schedule per step where one is asked for."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        warmup_epochs = self.hparams["warmup_epochs"]
-        if self.hparams["lr_schedule"] == "constant" and not warmup_epochs:
-            return optimizer
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(total * warmup_epochs / max(1, self.trainer.max_epochs or 1))
-        horizon = total if self.hparams["lr_schedule"] == "cosine" else 0
-        scheduler = warmup_cosine(optimizer, warmup, horizon)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return with_schedule(optimizer, self.trainer, self.hparams["warmup_epochs"], self.hparams["lr_schedule"])
 
     # ----------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what classifying alone needs; drop the objects of a model built in Python, which are not plain values."""
         hparams = checkpoint.get("hyper_parameters", {})
-        checkpoint["hyper_parameters"] = {
-            key: value for key, value in hparams.items() if _is_plain(value) and key not in self.machine_arguments
-        }
+        checkpoint["hyper_parameters"] = plain_hyperparameters(hparams, leave_out=self.machine_arguments)
         settings = self.signal_settings
         checkpoint["etp"] = {
             "signal": None if settings is None else {**vars(settings), "leads": list(settings.leads)},
@@ -264,11 +254,3 @@ class ETP(pl.LightningModule):
             self.signal_settings = SignalSettings(**{**own["signal"], "leads": tuple(own["signal"]["leads"])})
         self.class_names, self.prompts = own["class_names"], own["prompts"]
         self.prompt_features = own["prompt_features"]
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_is_plain(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, str | int | float | bool)

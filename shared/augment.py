@@ -18,6 +18,24 @@ class Augment(nn.Sequential):
         super().__init__(*transforms)
 
 
+class TwoViews(nn.Module):
+    """Two views of every sample, as contrastive methods compare.
+
+    Args:
+        first: Augmentation `(B, C, T) -> (B, C, T')` of the first view.
+        second: Of the second; by default the first one, drawn anew.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module | None = None) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, ...)` to two views."""
+        return self.first(x), (self.second or self.first)(x)
+
+
 class TimeCrop(nn.Module):
     """Keep a random window and stretch it back to full length, linearly interpolated.
 

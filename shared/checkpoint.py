@@ -55,6 +55,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def plain_hyperparameters(hyperparameters: dict[str, Any], leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Those that are plain values; the objects of a module built in Python would make its checkpoint unloadable.
+
+    Args:
+        hyperparameters: As Lightning saved them.
+        leave_out: Names to drop.
+    """
+    return {key: value for key, value in hyperparameters.items() if _is_plain(value) and key not in leave_out}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, str | int | float | bool)
+
+
 def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True, **arguments: Any) -> ModuleT:
     """Rebuild the module of a checkpoint from its own hyper-parameters, in eval mode on the CPU.
 

@@ -1,7 +1,9 @@
 """Learning-rate schedules."""
 
 from math import cos, pi
+from typing import Any, Literal
 
+import pytorch_lightning as pl
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -31,3 +33,22 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> 
         return (1 + cos(pi * min(1.0, progress))) / 2
 
     return LambdaLR(optimizer, factor)
+
+
+def with_schedule(
+    optimizer: Optimizer, trainer: pl.Trainer, warmup_epochs: int, lr_schedule: Literal["constant", "cosine"]
+) -> Any:
+    """What `configure_optimizers` returns: the optimiser, with `warmup_cosine` each step where that is asked for.
+
+    Args:
+        optimizer: Its learning rates are the peak.
+        trainer: Says how many steps and epochs there will be.
+        warmup_epochs: Epochs of linear warm-up.
+        lr_schedule: `constant`, or a half cosine to 0 at the last step.
+    """
+    if lr_schedule == "constant" and not warmup_epochs:
+        return optimizer
+    total = int(trainer.estimated_stepping_batches)
+    warmup = round(total * warmup_epochs / max(1, trainer.max_epochs or 1))
+    scheduler = warmup_cosine(optimizer, warmup, total if lr_schedule == "cosine" else 0)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -59,7 +59,7 @@ def clip_loss(a: Tensor, b: Tensor, temperature: float | Tensor, weight: float =
         return weight * a2b + (1 - weight) * b2a
 
 
-def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> Tensor:
+def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float | Tensor, gather: bool = True) -> Tensor:
     r"""SimCLR's normalised temperature-scaled cross entropy (Chen et al. 2020, Eq. 1 and Algorithm 1).
 
     The K pairs of views give 2K embeddings z. With s_ij = cos(z_i, z_j) and p(i) the other view of i:
@@ -72,6 +72,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> Tensor:
         z1: `(B, D)` embeddings of the first views, of any length (normalised here).
         z2: `(B, D)` embeddings of the second views; row i shows the same sample as `z1[i]`.
         temperature: tau > 0, a number or a learnable 0-dim tensor.
+        gather: Join the ranks' batches; see `clip_loss`.
 
     Returns:
         0-dim loss, at least 0; log(2K - 1) when all embeddings coincide.
@@ -86,7 +87,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> Tensor:
     _check(z1, z2, temperature)
     with torch.autocast(z1.device.type, enabled=False):
         z1, z2 = _unit(z1), _unit(z2)
-        all_z1, all_z2, own = _global_batch(z1, z2, gather=True)
+        all_z1, all_z2, own = _global_batch(z1, z2, gather)
         # Columns: all first, then all second views. Rows: this rank's first, then its second views.
         itself = torch.cat([own, own + len(all_z1)])
         other_view = torch.cat([own + len(all_z1), own])

@@ -27,7 +27,7 @@ def make(tmp_path: Path, **changed: Any) -> ETP:
 
 def batch(size: int = 4) -> ECGBatch:
     none = torch.zeros(size, 2)
-    return ECGBatch(torch.randn(size, 12, 200), torch.arange(size), none, none[:, 0].bool(), torch.arange(size))
+    return ECGBatch(torch.randn(size, 12, 200), torch.arange(size), none, none[:, 0].bool(), *[torch.arange(size)] * 2)
 
 
 def oracle(ecg: np.ndarray, text: np.ndarray, weights: dict[str, np.ndarray], sigma: float) -> float:
