@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ecg_text.records import LEADS, SignalSettings, Source, load_signal, record_stem
+from shared.checkpoint import CheckpointError, read_checkpoint
 from shared.data.arrays import ArrayCache, build_cache
 from shared.data.report import DataError, OnError, Report
 from shared.data.samplers import EpochBatchSampler
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SMALLEST_SCALE = 1e-3  # microvolts; keeps a silent lead at zero
+SIGNAL_ARGUMENTS = ("sampling_rate", "duration", "leads", "normalize")  # of a data module, saved in every checkpoint
 
 
 class ECGBatch(NamedTuple):
@@ -139,6 +141,7 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters(*SIGNAL_ARGUMENTS, logger=False)  # Lightning puts them into the checkpoint
         self.root = Path(root)
         self.signal_settings = SignalSettings(sampling_rate, duration, tuple(leads or LEADS), normalize)
         self.batch_size = batch_size
@@ -309,6 +312,20 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         """Normalised batches of the given rows, in their order, for use without a Trainer."""
         for batch in self.loader(rows, batch_size=batch_size):
             yield self.on_after_batch_transfer(batch)
+
+
+def saved_signal_settings(checkpoint: str | Path) -> SignalSettings:
+    """How the signals were prepared that a model was trained on, from its checkpoint.
+
+    Raises:
+        CheckpointError: The file is no checkpoint of ours, or the training had none of these data modules.
+    """
+    saved = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
+    if not isinstance(saved, dict) or not saved.keys() >= set(SIGNAL_ARGUMENTS):
+        raise CheckpointError(
+            f"{checkpoint} does not say how its signals were prepared: it was not trained on ecg_text's data"
+        )
+    return SignalSettings(saved["sampling_rate"], saved["duration"], tuple(saved["leads"] or LEADS), saved["normalize"])
 
 
 def _patient_codes(patients: "pd.Series[Any]") -> NDArray[np.int64]:

@@ -7,23 +7,25 @@ Shapes: M models, N records, C classes, D features.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 import yaml
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from ecg_text.data import SPLITS, ECGDataModule, Split
+from ecg_text.data import SPLITS, ECGDataModule, Split, saved_signal_settings
 from ecg_text.model import zero_shot_scores
 from ecg_text.module import ETP
-from ecg_text.prompts import load_prompts
+from ecg_text.prompts import Prompts, load_prompts
+from ecg_text.scores import Scores
 from shared.callbacks import update_results
 from shared.checkpoint import load_module
 from shared.data.report import DataError
@@ -51,24 +53,12 @@ def title_of(protocol: str) -> str:
 
 
 @dataclass
-class Scores:
-    """Scores of several models of one method, under one protocol.
-
-    Attributes:
-        val: `(M, N_val, C)`.
-        test: `(M, N_test, C)`.
-    """
-
-    val: list[NDArray[np.float64]] = field(default_factory=list)
-    test: list[NDArray[np.float64]] = field(default_factory=list)
-
-
-@dataclass
 class Evaluation:
     """What was computed on one data set.
 
     Attributes:
         data: The data module, set up.
+        rows: Rows of the test records.
         scores: By protocol and method.
         table: A row for each protocol, method and class (and `Average`), as the paper's Tables 2 and 3: `auroc` with
             its standard deviation over the models; best F1 over test thresholds and accuracy there (as the paper most
@@ -78,6 +68,7 @@ class Evaluation:
     """
 
     data: ECGDataModule
+    rows: NDArray[np.int64]
     scores: dict[str, dict[str, Scores]]
     table: pd.DataFrame
     groups: pd.DataFrame
@@ -94,11 +85,9 @@ def load_data(config: dict[str, Any], options: dict[str, Any]) -> ECGDataModule:
     return data
 
 
-def prepared_like(model: ETP) -> dict[str, Any]:
+def prepared_like(checkpoint: Path) -> dict[str, Any]:
     """Data settings that prepare signals as the model was trained on."""
-    settings = model.signal_settings
-    if settings is None:
-        return {}
+    settings = saved_signal_settings(checkpoint)
     return {**vars(settings), "leads": list(settings.leads)}
 
 
@@ -111,11 +100,12 @@ def evaluate_models(
     resamples: int = 1000,
     fine_tune_epochs: int = 0,
     prompts: Sequence[str] = (),
+    known: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None,
 ) -> Evaluation:
     """Score trained models and random-init ones on a data set.
 
     Args:
-        checkpoints: By seed; all of one method.
+        checkpoints: By seed; all of one method. Zero-shot classification is ETP's alone.
         data_config: `data:` block of the data set.
         options: Its settings to change.
         method: What the tables call the models.
@@ -124,44 +114,66 @@ def evaluate_models(
         resamples: Bootstrap resamples of the test records.
         fine_tune_epochs: Also train the whole encoder for so many epochs; 0 leaves it out.
         prompts: Further prompts for zero-shot classification, see `ecg_text.prompts.load_prompts`.
+        known: Linear scores (validation, test) of random-init encoders, to share between methods of one encoder; what
+            is found is added.
     """
     any_checkpoint = next(iter(checkpoints.values()))
-    data = load_data(data_config, {**options, **prepared_like(load_module(any_checkpoint, ETP))})
+    data = load_data(data_config, {**options, **prepared_like(any_checkpoint)})
     rows = {split: data.rows(split, "evaluate") for split in SPLITS}
     if not len(rows["test"]):
         raise DataError("the test split has no labelled record; change the split or label_mode")
     _check_test(data, data.target[rows["test"]])
     rows = _with_validation(data, rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    zero_shot = {"zero_shot": None} | {f"zero_shot:{Path(name).stem}": load_prompts(name) for name in prompts}
+    with_text = isinstance(load_module(any_checkpoint, pl.LightningModule), ETP)
+    zero_shot: dict[str, Prompts | None] = {}
+    if with_text:
+        zero_shot = {"zero_shot": None} | {f"zero_shot:{Path(name).stem}": load_prompts(name) for name in prompts}
     protocols = [*zero_shot, "linear", *(["fine_tune"] if fine_tune_epochs else [])]
     scores = {protocol: {RANDOM: Scores(), method: Scores()} for protocol in protocols}
     random_seeds = range(FIRST_RANDOM_SEED, FIRST_RANDOM_SEED + random_inits)
-    jobs = [(RANDOM, seed, any_checkpoint) for seed in random_seeds]
+    linear_seeds = random_seeds[: len(checkpoints)]
+    jobs = [(RANDOM, seed, any_checkpoint) for seed in (random_seeds if with_text else linear_seeds)]
     jobs += [(method, seed, path) for seed, path in checkpoints.items()]
-    for name, seed, path in tqdm(jobs, desc=f"evaluate on {data.name}", unit="model"):
+    known = {} if known is None else known
+    for name, seed, path in tqdm(jobs, desc=f"evaluate {method} on {data.name}", unit="model"):
         torch.manual_seed(seed)
-        model = load_module(path, ETP, weights=name != RANDOM)
-        features = {split: encode(model.model.encoder, _pairs(data, rows[split]), device) for split in SPLITS}
-        for protocol, worded in zero_shot.items():
-            if worded is not None:
-                model.set_classes(data.class_names, worded.sentences(data.class_names))
-            elif list(model.class_names) != data.classes:
-                model.set_classes(data.class_names)
-            scores[protocol][name].val.append(_zero_shot(model, features["val"].x))
-            scores[protocol][name].test.append(_zero_shot(model, features["test"].x))
-        if name == RANDOM and seed not in random_seeds[: len(checkpoints)]:
+        model = load_module(path, pl.LightningModule, weights=name != RANDOM)
+        # An encoder is drawn before the rest of its model, so that seed and settings say all of a random one.
+        key = f"{seed} {model.hparams.get('encoder')}" if name == RANDOM else ""
+        if key in known and not with_text and not fine_tune_epochs:
+            _keep(scores["linear"][name], known[key])
+            continue
+        features = {split: encode(model.encoder, _pairs(data, rows[split]), device) for split in SPLITS}  # type: ignore[arg-type]
+        if isinstance(model, ETP):
+            for protocol, worded in zero_shot.items():
+                if worded is not None:
+                    model.set_classes(data.class_names, worded.sentences(data.class_names))
+                elif list(model.class_names) != data.classes:
+                    model.set_classes(data.class_names)
+                _keep(
+                    scores[protocol][name],
+                    (_zero_shot(model, features["val"].x), _zero_shot(model, features["test"].x)),
+                )
+        if name == RANDOM and seed not in linear_seeds:
             continue
         probe = linear_probe(features["train"], features["val"], features["test"], data.label_mode, seeds=[seed])
-        scores["linear"][name].val.append(probe.val_scores[0])
-        scores["linear"][name].test.append(probe.test_scores[0])
+        _keep(scores["linear"][name], (probe.val_scores[0], probe.test_scores[0]))
+        if key:
+            known[key] = probe.val_scores[0], probe.test_scores[0]
         if fine_tune_epochs:
-            tuned = _fine_tune(model, data, rows, seed, fine_tune_epochs, device)
-            scores["fine_tune"][name].val.append(tuned[: len(rows["val"])])
-            scores["fine_tune"][name].test.append(tuned[len(rows["val"]) :])
+            tuned = _fine_tune(model.encoder, data, rows, seed, fine_tune_epochs, device)  # type: ignore[arg-type]
+            _keep(scores["fine_tune"][name], (tuned[: len(rows["val"])], tuned[len(rows["val"]) :]))
     targets = {split: data.target[rows[split]] for split in SPLITS}
     tables = [_table(protocol, by, targets, data, resamples) for protocol, by in scores.items()]
-    return Evaluation(data, scores, pd.concat(tables, ignore_index=True), _groups(scores, data, rows["test"]))
+    groups = _groups(scores, data, rows["test"])
+    return Evaluation(data, rows["test"], scores, pd.concat(tables, ignore_index=True), groups)
+
+
+def _keep(scores: Scores, found: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+    """Add one model's scores of the validation and the test records."""
+    scores.val.append(found[0])
+    scores.test.append(found[1])
 
 
 @torch.no_grad()
@@ -207,7 +219,7 @@ def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) 
 
 
 def _fine_tune(
-    model: ETP,
+    encoder: nn.Module,
     data: ECGDataModule,
     rows: dict[Split, NDArray[np.int64]],
     seed: int,
@@ -224,11 +236,11 @@ def _fine_tune(
 
     held_out = np.concatenate([rows["val"], rows["test"]])
     return fine_tune(
-        model.model.encoder,
+        encoder,
         train_batches,
         lambda: _pairs(data, rows["val"]),
         lambda: _pairs(data, held_out),
-        feature_dim=int(model.model.encoder.out_dim),  # type: ignore[arg-type]
+        feature_dim=int(encoder.out_dim),  # type: ignore[arg-type]
         num_classes=len(data.classes),
         label_mode=data.label_mode,
         seed=seed,
@@ -359,7 +371,7 @@ def read_data_config(path: Path) -> tuple[str, list[str], dict[str, Any]]:
 
 def record_results(evaluation: Evaluation, run: Path, seeds: Sequence[int], method: str, prefix: str) -> None:
     """Merge each seed's own AUROC into its `results.json`, for the comparison page."""
-    targets = evaluation.data.target[evaluation.data.rows("test", "evaluate")]
+    targets = evaluation.data.target[evaluation.rows]
     for protocol, by_method in evaluation.scores.items():
         for seed, test in zip(seeds, by_method[method].test, strict=True):
             best = BestF1(targets.shape[1])

@@ -1,9 +1,11 @@
-"""Pictures: the 12 leads on ECG paper, the similarity of records and classes, and bars per class.
+"""Pictures: the 12 leads on ECG paper, augmented leads, the similarity of records and classes, and bars per class.
 
 They are matplotlib figures without pyplot: nothing is shown, no window system is needed, nothing stays open.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,22 @@ PAPER = "#fffaf7"
 GRID_MINOR, GRID_MAJOR = "#f6d9d3", "#e9a79b"
 INK, ACCENT, GREY = "#1d2433", "#1f6f8b", "#a7adb8"
 SECONDS_A_COLUMN = 2.5  # the usual print: four columns of 2.5 s, and a rhythm strip
+
+LEAD_SPACING = 8.0  # standard deviations between the leads of an augmented record
+
+
+class Panel(NamedTuple):
+    """One augmentation of a record, for `draw_augmentations`.
+
+    Attributes:
+        name: The augmentation's call, `TimeOut(low=0.0, high=0.5)`.
+        signal: `(L, T')`, augmented.
+        seconds: How much of it is drawn.
+    """
+
+    name: str
+    signal: NDArray[np.floating]
+    seconds: float
 
 
 def draw_ecg(
@@ -82,6 +100,47 @@ def _draw_scores(axis: Axes, scores: Mapping[str, float]) -> None:
     axis.set_title("cosine similarity", loc="left", fontsize=11)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(left=False)
+
+
+def draw_augmentations(
+    signal: NDArray[np.floating],
+    panels: Sequence[Panel],
+    leads: Sequence[str],
+    sampling_rate: float,
+    title: str = "",
+) -> Figure:
+    """What each augmentation does: a panel each, the leads above one another, the original in grey behind.
+
+    Args:
+        signal: `(L, T)`, the original, in standard deviations of each lead.
+        panels: Its augmentations; the panels' time axes differ.
+        leads: Names of the rows.
+        sampling_rate: Hz.
+        title: Above all.
+    """
+    columns = 3
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(14, 0.6 + 2.6 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    offsets = -LEAD_SPACING * np.arange(len(leads))
+    for axis, panel in zip(axes, panels, strict=False):
+        for trace, colour, width in ((signal, GREY, 1.1), (panel.signal, ACCENT, 0.8)):
+            shown = trace[:, : round(panel.seconds * sampling_rate)]
+            axis.plot(np.arange(shown.shape[1]) / sampling_rate, shown.T + offsets, color=colour, linewidth=width)
+        name, _, settings = panel.name.partition("(")
+        axis.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK, y=1.0, pad=18)
+        axis.text(0, 1.03, textwrap.fill(settings.removesuffix(")"), 70), transform=axis.transAxes, fontsize=8)
+        axis.set_yticks(offsets, leads)
+        axis.set_xlim(0, panel.seconds)
+        axis.set_ylim(offsets[-1] - 0.8 * LEAD_SPACING, 0.95 * LEAD_SPACING)
+        axis.tick_params(left=False, labelsize=8)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.supxlabel("seconds", fontsize=9)
+    figure.tight_layout(h_pad=1.5)
+    return figure
 
 
 def draw_similarity(scores: NDArray[np.floating], target: NDArray[np.floating], classes: Sequence[str]) -> Figure:

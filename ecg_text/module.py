@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ecg_text.data import ECGBatch, ECGDataModule
 from ecg_text.model import ECGTextModel, class_embeddings, zero_shot_scores
 from ecg_text.prompts import load_prompts
-from ecg_text.records import SignalSettings
 from shared.backbones import TextEncoder, text_features
 from shared.checkpoint import plain_hyperparameters
 from shared.data.report import DataError
@@ -26,8 +25,8 @@ class ETP(pl.LightningModule):
     """ECG-text pre-training (paper, section 2.1).
 
     The language model is frozen, so each distinct report's feature is computed once, kept on disk, and looked up in
-    training. A checkpoint holds the projectors, the class prompts' features, the language model's name and how
-    signals were prepared: it classifies alone.
+    training. A checkpoint holds the projectors, the class prompts' features and the language model's name, and, from
+    the data module, how signals were prepared: it classifies alone.
 
     Args:
         encoder: ECG encoder `(B, L, T) -> (B, encoder.out_dim)`; the paper's is ResNet18-1D (section 3.2).
@@ -78,7 +77,11 @@ class ETP(pl.LightningModule):
         self.class_names: dict[str, str] = {}
         self.prompts: list[list[str]] = []
         self.prompt_features = torch.empty(0, text_dim)
-        self.signal_settings: SignalSettings | None = None
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The ECG encoder, which linear evaluation probes."""
+        return self.model.encoder
 
     # ------------------------------------------------------------------ text
 
@@ -132,8 +135,6 @@ class ETP(pl.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, ECGDataModule):
             raise TypeError(f"ETP needs one of ecg_text's data modules, got {type(data).__name__}")
-        if stage == "fit":
-            self.signal_settings = data.signal_settings
         if stage in ("fit", "validate"):
             if not data.reports:
                 raise DataError(f"{type(data).__name__} has no reports, so nothing to pre-train on; use it to evaluate")
@@ -230,7 +231,7 @@ class ETP(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The given optimiser over what is trained; a schedule per step where one is asked for."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        return with_schedule(optimizer, self.trainer, self.hparams["warmup_epochs"], self.hparams["lr_schedule"])
+        return with_schedule(optimizer, self, self.hparams["warmup_epochs"], self.hparams["lr_schedule"])
 
     # ----------------------------------------------------------- checkpoints
 
@@ -238,9 +239,7 @@ class ETP(pl.LightningModule):
         """Add what classifying alone needs; drop the objects of a model built in Python, which are not plain values."""
         hparams = checkpoint.get("hyper_parameters", {})
         checkpoint["hyper_parameters"] = plain_hyperparameters(hparams, leave_out=self.machine_arguments)
-        settings = self.signal_settings
         checkpoint["etp"] = {
-            "signal": None if settings is None else {**vars(settings), "leads": list(settings.leads)},
             "class_names": self.class_names,
             "prompts": self.prompts,
             "prompt_features": self.prompt_features.cpu(),
@@ -250,7 +249,5 @@ class ETP(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` added."""
         own = checkpoint["etp"]
-        if own["signal"] is not None:
-            self.signal_settings = SignalSettings(**{**own["signal"], "leads": tuple(own["signal"]["leads"])})
         self.class_names, self.prompts = own["class_names"], own["prompts"]
         self.prompt_features = own["prompt_features"]

@@ -1,20 +1,20 @@
 """For a person with an ECG: rank prompts for one record, or embed a folder of records."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ecg_text.data import normalize
+from ecg_text.data import normalize, saved_signal_settings
 from ecg_text.figures import draw_ecg
 from ecg_text.module import ETP
 from ecg_text.prompts import load_prompts
 from ecg_text.records import SignalSettings, Source, load_signal
-from shared.checkpoint import CheckpointError, load_module
+from shared.checkpoint import load_module
 from shared.data.report import DataError, OnError, Report
 from shared.tracking import save_figure
 
@@ -44,7 +44,8 @@ def classify(
     Returns:
         Score by prompt, the highest first.
     """
-    model, settings = _load(checkpoint, text_cache_dir=text_cache_dir)
+    model = load_module(checkpoint, ETP, text_cache_dir=text_cache_dir)
+    settings = saved_signal_settings(checkpoint)
     signal = load_signal(Source(str(record), settings))
     if prompts:
         prompts = list(dict.fromkeys(prompts))
@@ -70,10 +71,11 @@ def embed(
 ) -> Path:
     """Write the embedding of every WFDB record under a folder as parquet (`record`, `embedding`).
 
-    The embedding is the ECG projector's output, scaled to unit length: its dot product is the cosine similarity.
+    The embedding is ETP's ECG projector's output, and the encoder's output of every other method; scaled to unit
+    length, so that a dot product is the cosine similarity.
 
     Args:
-        checkpoint: A trained ETP model.
+        checkpoint: A trained model of any method.
         records: Folder; every `.hea` below it is a record.
         output: The parquet file. Skipped records are listed in a CSV beside it.
         on_error: What happens to a record that cannot be used.
@@ -81,7 +83,9 @@ def embed(
     Returns:
         The file written.
     """
-    model, settings = _load(checkpoint)
+    model = load_module(checkpoint, pl.LightningModule)
+    embed_ecg = model.model.embed_ecg if isinstance(model, ETP) else model
+    settings = saved_signal_settings(checkpoint)
     stems = sorted(header.with_suffix("") for header in records.rglob("*.hea"))
     if not stems:
         raise DataError(f"no .hea file under {records}")
@@ -98,7 +102,7 @@ def embed(
                 report.problem(str(stem), str(error))
         if signals:
             with torch.no_grad():
-                embedded = model.model.embed_ecg(_prepare(np.stack(signals), settings))
+                embedded = embed_ecg(_prepare(np.stack(signals), settings))
             rows.append(torch.nn.functional.normalize(embedded, dim=1).numpy())
     report.write(output.with_suffix(".skipped.csv"))
     if not rows:
@@ -107,13 +111,6 @@ def embed(
     pd.DataFrame({"record": names, "embedding": list(np.concatenate(rows))}).to_parquet(output)
     print(f"wrote {len(names)} embeddings to {output}")
     return output
-
-
-def _load(checkpoint: Path, **arguments: Any) -> tuple[ETP, SignalSettings]:
-    model = load_module(checkpoint, ETP, **arguments)
-    if model.signal_settings is None:
-        raise CheckpointError(f"{checkpoint} does not say how its signals were prepared: it was saved before training")
-    return model, model.signal_settings
 
 
 def _prepare(signal: NDArray[np.int16], settings: SignalSettings) -> torch.Tensor:

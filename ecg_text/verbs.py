@@ -22,14 +22,27 @@ from ecg_text.evaluate import (
     title_of,
 )
 from ecg_text.figures import draw_class_bars, draw_ecg, draw_similarity
+from ecg_text.scores import write_scores
 from shared.callbacks import environment
 from shared.tracking import WandbMode, save_figure, wandb_logger
 
-METHOD_NAMES = {"etp": "ETP", "etp_minilm": "ETP (MiniLM)", "etp_ngrams": "ETP (n-grams)"}
+METHOD_NAMES = {
+    "etp": "ETP",
+    "etp_minilm": "ETP (MiniLM)",
+    "etp_ngrams": "ETP (n-grams)",
+    "cpc": "CPC",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "simsiam": "SimSiam",
+    "barlow_twins": "Barlow Twins",
+    "ts_tcc": "TS-TCC",
+    "clocs": "CLOCS",
+    "astcl": "ASTCL",
+}
 
 
 def evaluate(
-    run: Path,
+    run: list[str],
     data: Path | None = None,
     root: str | None = None,
     options: dict[str, Any] | None = None,
@@ -39,13 +52,14 @@ def evaluate(
     fine_tune_epochs: int = 0,
     prompts: list[str] | None = None,
     results: Path | None = None,
+    missing_only: bool = False,
     wandb: WandbMode = "auto",
     threads: int | None = None,
 ) -> pd.DataFrame:
-    """Evaluate a variant's seeds against random-init encoders: zero-shot and linear, per class and average.
+    """Evaluate variants' seeds against random-init encoders: linear and, of ETP, zero-shot, per class and average.
 
     Args:
-        run: `runs/ecg_text/<data set>/<variant>`; all its `seed_*` are evaluated together.
+        run: One or several `runs/ecg_text/<data set>/<variant>`; all `seed_*` of a variant are evaluated together.
         data: A file of configs/data for another data set (transfer); by default the one trained on.
         root: Root of that data set.
         options: Further data settings to change, e.g. `--options.missing_classes drop`.
@@ -55,47 +69,79 @@ def evaluate(
         fine_tune_epochs: Also fine-tune the whole encoder for so many epochs; 0 leaves it out.
         prompts: Further prompts to try (`paper`, `clinical`, `german`, `ensemble` or a YAML file of your own).
         results: CSV that the rows are appended to, with seed, hardware and versions.
+        missing_only: Leave variants alone that were evaluated since their last seed was trained.
         wandb: See `run.wandb` of a training run.
         threads: torch threads.
 
     Returns:
-        The table, one row for each protocol, method and class.
+        The table, one row for each variant, protocol, method and class.
     """
     if threads:
         torch.set_num_threads(threads)
-    checkpoints = find_checkpoints(run, checkpoint)
-    check_same_settings(run, list(checkpoints))
-    first_run = run / f"seed_{next(iter(checkpoints))}"
-    dataset, tags, data_config = read_data_config(data or first_run / "config.yaml")
-    changed = dict(options or {}) | ({"root": root} if root else {})
-    method = METHOD_NAMES.get(run.name, run.name)
-    evaluation = evaluate_models(
-        checkpoints, data_config, changed, method, random_inits, resamples, fine_tune_epochs, prompts or ()
-    )
-    kind = "synthetic" if "synthetic" in tags else "real"
-    evaluation.table = evaluation.table.assign(
-        label_mode=evaluation.data.label_mode,
-        data_kind=kind,
-        checkpoint=checkpoint,
-        options="; ".join(f"{key}={value}" for key, value in (options or {}).items()) or "none",
-    )
-    prefix = f"{dataset}/" if data else ""
-    record_results(evaluation, run, list(checkpoints), method, prefix)
-    folder = run / "evaluation" / dataset
+    random_scores: dict[str, Any] = {}  # the same for every method of one encoder
+    tables = []
+    for folder in map(Path, run):
+        checkpoints = find_checkpoints(folder, checkpoint)
+        check_same_settings(folder, list(checkpoints))
+        first_run = folder / f"seed_{next(iter(checkpoints))}"
+        dataset, tags, data_config = read_data_config(data or first_run / "config.yaml")
+        written = folder / "evaluation" / dataset
+        if missing_only and _is_evaluated(written / "classes.csv", checkpoints):
+            print(f"{written} is up to date")
+            tables.append(pd.read_csv(written / "classes.csv"))
+            continue
+        method = METHOD_NAMES.get(folder.name, folder.name)
+        changed = dict(options or {}) | ({"root": root} if root else {})
+        evaluation = evaluate_models(
+            checkpoints,
+            data_config,
+            changed,
+            method,
+            random_inits,
+            resamples,
+            fine_tune_epochs,
+            prompts or (),
+            random_scores,
+        )
+        kind = "synthetic" if "synthetic" in tags else "real"
+        evaluation.table = evaluation.table.assign(
+            label_mode=evaluation.data.label_mode,
+            data_kind=kind,
+            checkpoint=checkpoint,
+            options="; ".join(f"{key}={value}" for key, value in (options or {}).items()) or "none",
+        )
+        record_results(evaluation, folder, list(checkpoints), method, prefix=f"{dataset}/" if data else "")
+        _write(evaluation, written)
+        loggers = _open_wandb(folder, first_run, dataset, tags, wandb)
+        for logger in loggers:
+            logger.log_metrics(_averages(evaluation.table, method))
+        _draw(evaluation, first_run, dataset, method, tags, loggers)
+        for logger in loggers:
+            logger.experiment.finish()
+        print_tables(evaluation, dataset, kind)
+        print(f"wrote classes.csv, groups.csv and scores.npz to {written}, and figures to {first_run}/figures")
+        if results:
+            append_results(evaluation.table, results, folder, dataset, list(checkpoints))
+        tables.append(evaluation.table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _is_evaluated(classes: Path, checkpoints: dict[int, Path]) -> bool:
+    """Whether all checkpoints are older than the evaluation, and none was added."""
+    if not classes.is_file():
+        return False
+    models = pd.read_csv(classes).query("method != @RANDOM")["models"].max()
+    written = classes.stat().st_mtime
+    return bool(models == len(checkpoints) and all(path.stat().st_mtime < written for path in checkpoints.values()))
+
+
+def _write(evaluation: Evaluation, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation.table.to_csv(folder / "classes.csv", index=False)
+    data, rows = evaluation.data, evaluation.rows
+    records = data.table["id"].astype(str).iloc[rows].tolist()
+    write_scores(folder, records, data.classes, data.target[rows], evaluation.scores)
     evaluation.groups.to_csv(folder / "groups.csv", index=False)
-    loggers = _open_wandb(run, first_run, dataset, tags, wandb)
-    for logger in loggers:
-        logger.log_metrics(_averages(evaluation.table, method))
-    _draw(evaluation, first_run, dataset, method, tags, loggers)
-    for logger in loggers:
-        logger.experiment.finish()
-    print_tables(evaluation, dataset, kind)
-    print(f"wrote {folder}/classes.csv and groups.csv, and figures to {first_run}/figures")
-    if results:
-        append_results(evaluation, results, run, dataset, list(checkpoints))
-    return evaluation.table
+    evaluation.table.to_csv(folder / "classes.csv", index=False)  # last: it says that the evaluation is whole
 
 
 def _open_wandb(run: Path, first_run: Path, dataset: str, tags: list[str], mode: WandbMode) -> list[Any]:
@@ -117,11 +163,12 @@ def _averages(table: pd.DataFrame, method: str) -> dict[str, float]:
 def _draw(
     evaluation: Evaluation, run_dir: Path, dataset: str, method: str, tags: list[str], loggers: list[Any]
 ) -> None:
-    data, note = evaluation.data, " (synthetic data)" if "synthetic" in tags else ""
-    rows = data.rows("test", "evaluate")
+    data, rows, note = evaluation.data, evaluation.rows, " (synthetic data)" if "synthetic" in tags else ""
     for protocol, part in evaluation.table.groupby("protocol", sort=False):
         figure = draw_class_bars(part, f"{title_of(str(protocol))} on {dataset}{note}")
         save_figure(figure, run_dir, f"{dataset}_{str(protocol).replace(':', '_')}", loggers)
+    if "zero_shot" not in evaluation.scores:
+        return
     scores = evaluation.scores["zero_shot"][method].test[0]
     figure = draw_similarity(scores, data.target[rows], data.classes)
     save_figure(figure, run_dir, f"{dataset}_similarity", loggers)
@@ -185,24 +232,29 @@ def _percent(mean: float, deviation: float) -> str:
     return f"{100 * mean:.1f}" if np.isnan(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
-def append_results(evaluation: Evaluation, path: Path, run: Path, dataset: str, seeds: list[int]) -> None:
-    """Append the table to a CSV of results/, each row with its run, seeds, hardware and versions."""
-    lines = dict(line.split(": ", 1) for line in environment().splitlines() if ": " in line)
-    rows = evaluation.table.round(4)
-    cpu = f"{os.cpu_count()} CPU cores"
-    rows = rows.assign(
+def append_results(table: pd.DataFrame, path: Path, run: Path, dataset: str, seeds: list[int]) -> None:
+    """Append rows to a CSV of results/, each with its run, seeds, hardware and versions."""
+    rows = table.round(4).assign(
         date=datetime.now(UTC).date().isoformat(),
         trained_on=run.parts[-2],
         variant=run.name,
         dataset=dataset,
         seeds=" ".join(map(str, seeds)),
-        revision=lines["revision"],
-        hardware=cpu if lines["device"].startswith("CPU") else lines["device"],
-        python=lines["python"].split()[0],
-        torch=torch.__version__,
+        **provenance(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
     rows.to_csv(path, index=False)
-    print(f"appended {len(evaluation.table)} rows to {path}")
+    print(f"appended {len(table)} rows to {path}")
+
+
+def provenance() -> dict[str, str]:
+    """Revision, hardware and versions, for a row of results/."""
+    lines = dict(line.split(": ", 1) for line in environment().splitlines() if ": " in line)
+    return {
+        "revision": lines["revision"],
+        "hardware": f"{os.cpu_count()} CPU cores" if lines["device"].startswith("CPU") else lines["device"],
+        "python": lines["python"].split()[0],
+        "torch": torch.__version__,
+    }

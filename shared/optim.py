@@ -36,18 +36,19 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> 
 
 
 def with_schedule(
-    optimizer: Optimizer, trainer: pl.Trainer, warmup_epochs: int, lr_schedule: Literal["constant", "cosine"]
+    optimizer: Optimizer, module: pl.LightningModule, warmup_epochs: int, lr_schedule: Literal["constant", "cosine"]
 ) -> Any:
     """What `configure_optimizers` returns: the optimiser, with `warmup_cosine` each step where that is asked for.
 
     Args:
         optimizer: Its learning rates are the peak.
-        trainer: Says how many steps and epochs there will be.
+        module: Its trainer says how many steps and epochs there will be.
         warmup_epochs: Epochs of linear warm-up.
         lr_schedule: `constant`, or a half cosine to 0 at the last step.
     """
     if lr_schedule == "constant" and not warmup_epochs:
         return optimizer
+    trainer = module.trainer
     total = int(trainer.estimated_stepping_batches)
     warmup = round(total * warmup_epochs / max(1, trainer.max_epochs or 1))
     scheduler = warmup_cosine(optimizer, warmup, total if lr_schedule == "cosine" else 0)

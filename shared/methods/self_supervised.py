@@ -4,6 +4,7 @@ Shapes: B samples, D features.
 """
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal, NamedTuple
 
@@ -57,7 +58,7 @@ def feature_std(z: Tensor) -> Tensor:
         tensor(1.)
     """
     unit = F.normalize(z.float(), dim=1)
-    return unit.std(0, correction=0).mean() * z.shape[1] ** 0.5
+    return unit.std(0, correction=0).mean() * math.sqrt(z.shape[1])
 
 
 class SelfSupervised(pl.LightningModule, ABC):
@@ -148,7 +149,7 @@ class SelfSupervised(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The given optimiser over what is trained; a schedule per step where one is asked for."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return with_schedule(self.optimizer(trained), self.trainer, self.warmup_epochs, self.lr_schedule)
+        return with_schedule(self.optimizer(trained), self, self.warmup_epochs, self.lr_schedule)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep plain hyper-parameters only, so that the file loads as weights and plain values."""

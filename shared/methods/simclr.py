@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from shared.backbones import projector
+from shared.backbones.heads import mlp
 from shared.losses import nt_xent_loss
 from shared.methods.self_supervised import SelfSupervised, Step
 
@@ -17,9 +17,9 @@ class SimCLR(SelfSupervised):
     Args:
         encoder: `(B, ...) -> (B, encoder.out_dim)`.
         views: Two views of a batch, `(B, ...) -> ((B, ...), (B, ...))`; see `shared.augment.TwoViews`.
-        projection_dim: Width of the projector's output (section 4.2: 128).
-        temperature: tau of Eq. 1 (Table 5: 0.1 is best at convergence).
-        optimizer: The paper has LARS for batches of 4,096; Adam suits small ones.
+        projection_dim: Width of the projector's output (section 2.3: 128).
+        temperature: tau of Eq. 1 (Table 5: 0.1 is best).
+        optimizer: The paper has LARS, which torch lacks, for batches of 4,096; Adam suits small ones.
         warmup_epochs: The paper has 10, for LARS.
         lr_schedule: Cosine, as in the paper.
     """
@@ -30,13 +30,14 @@ class SimCLR(SelfSupervised):
         views: nn.Module,
         projection_dim: int = 128,
         temperature: float = 0.1,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3, weight_decay=1e-5),
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=2e-3, weight_decay=1e-5),
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "cosine",
     ) -> None:
         super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
         self.views = views
-        self.projector = projector(int(encoder.out_dim), projection_dim, "mlp")  # type: ignore[arg-type]
+        width = int(encoder.out_dim)  # type: ignore[arg-type]
+        self.projector = mlp([width, width, projection_dim])  # section 4.2, Fig. 8: "nonlinear"
         self.temperature = temperature
 
     def step(self, batch: tuple[Tensor, ...]) -> Step:

@@ -537,10 +537,8 @@ def test_physionet_headers_in_every_dialect(tmp_path: Path, write_record: Write)
     assert list(data.table["sex"]) == ["male", "female", "", ""]
     assert data.classes == ["AF", "I-AVB", "RBBB", "PVC"]
     assert data.labelled.tolist() == [True, True, True, False]
-    with pytest.raises(
-        DataError, match=r"^CPSC2018DataModule has no reports, so nothing to pre-train on; use it to eval"
-    ):
-        data.train_dataloader()
+    assert data.reports == []
+    assert data.rows("train", "pretrain").tolist() == [0, 1, 2, 3]  # for methods without text
 
 
 def test_a_header_without_labels(tmp_path: Path, write_record: Write) -> None:
@@ -690,8 +688,10 @@ def test_without_reports_or_labels(tmp_path: Path, write_record: Write) -> None:
     assert data.classes == []
     assert data.report.tolist() == [-1] * 6
     assert len(list(data.predict_dataloader())) == 2
-    with pytest.raises(DataError, match=r"^WFDBFolderDataModule has no reports, so nothing to pre-train on"):
-        data.train_dataloader()
+    assert data.rows("train", "pretrain").tolist() == [0, 1]  # for methods without text
+    data.split = np.array(["train"] * 5 + ["val"])
+    with pytest.raises(DataError, match="the validation split needs at least 2 records to pre-train on; change the"):
+        data.val_dataloader()
     shutil.rmtree(root)
     empty = own_set(tmp_path, write_record, columns={"report": [None] * 6})
     assert ready(WFDBFolderDataModule, empty, missing_classes="drop").reports == []

@@ -37,7 +37,7 @@ def test_evaluate_writes_exactly_its_files(evaluated, trained) -> None:
     figures = {
         f"seed_0/figures/ptbxl_synthetic_{name}.png" for name in ("zero_shot", "linear", "similarity", "example")
     }
-    tables = {f"evaluation/ptbxl_synthetic/{name}.csv" for name in ("classes", "groups")}
+    tables = {f"evaluation/ptbxl_synthetic/{name}" for name in ("classes.csv", "groups.csv", "scores.npz")}
     before = {f"seed_0/{name}" for name in trained.files - {"wandb"}} | {
         f"seed_0/{path.name}" for path in trained.folder.glob("predictions.parquet")
     }

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ecg_text import ETP
 from ecg_text.cli import main
-from ecg_text.data import normalize
+from ecg_text.data import normalize, saved_signal_settings
 from ecg_text.records import Source, load_signal
 from shared.checkpoint import load_module
 
@@ -24,9 +24,8 @@ def record(synthetic_root: Path) -> Path:
     return synthetic_root / "records100" / "00000" / "00007_lr"
 
 
-def scores_of(model: ETP, record: Path) -> list[float]:
-    settings = model.signal_settings
-    assert settings is not None
+def scores_of(model: ETP, checkpoint: Path, record: Path) -> list[float]:
+    settings = saved_signal_settings(checkpoint)
     signal = torch.from_numpy(load_signal(Source(str(record), settings))[None])
     with torch.no_grad():
         values: list[float] = model(normalize(signal, settings.normalize))[0].tolist()
@@ -43,7 +42,7 @@ def test_the_issues_command_line_ranks_prompts_and_draws_them(
     )
     model = load_module(trained.checkpoint, ETP, text_cache_dir=tmp_path / "text")
     model.set_classes({p: p for p in prompts}, [[f"this ECG indicates {p}"] for p in prompts])
-    expected = dict(zip(prompts, scores_of(model, record), strict=True))
+    expected = dict(zip(prompts, scores_of(model, trained.checkpoint, record), strict=True))
     assert scores == pytest.approx(expected, abs=1e-6)
     assert list(scores.values()) == sorted(scores.values(), reverse=True)
     lines = capsys.readouterr().out.splitlines()
@@ -62,7 +61,7 @@ def test_without_prompts_the_trained_classes_are_ranked(trained, record: Path, t
     )
     model = load_module(trained.checkpoint, ETP)
     names = [f"{code}: {name}" for code, name in model.class_names.items()]
-    assert scores == pytest.approx(dict(zip(names, scores_of(model, record), strict=True)), abs=1e-6)
+    assert scores == pytest.approx(dict(zip(names, scores_of(model, trained.checkpoint, record), strict=True)), abs=1e-6)
 
 
 def test_a_prompt_given_twice_is_ranked_once(trained, record: Path, tmp_path: Path) -> None:
@@ -116,8 +115,7 @@ def test_embed_writes_a_unit_vector_a_record_and_lists_what_it_skips(
     assert "truncated" in skipped["reason"].iloc[0]
 
     model = load_module(trained.checkpoint, ETP)
-    settings = model.signal_settings
-    assert settings is not None
+    settings = saved_signal_settings(trained.checkpoint)
     signal = torch.from_numpy(load_signal(Source(str(records / "00001_lr"), settings))[None])
     with torch.no_grad():
         expected = model.model.embed_ecg(normalize(signal, settings.normalize))[0].numpy()
