@@ -1,4 +1,4 @@
-# `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= JOBS= METHOD= VARIANT= PROFILE= ARGS=
+# `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= JOBS= METHOD= VARIANT= TABLE_METHODS= PROFILE= ARGS=
 .DEFAULT_GOAL := help
 .PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp compare sync test check format
 SHELL := /bin/bash
@@ -26,10 +26,23 @@ data-yaml = $(firstword $(wildcard $(ETP)/data/$(1)_$(PROFILE).yaml) $(ETP)/data
 METHOD ?= $(if $(filter synthetic,$(DATASET)),etp_ngrams,$(if $(filter demo,$(PROFILE)),etp_minilm,etp))
 VARIANT ?= $(METHOD)
 RANDOM_INITS ?= $(if $(filter synthetic,$(DATASET)),5,20)
-ETP_RUN = runs/ecg_text/$(shell sed -n 's/^  dataset: *//p' $(call data-yaml,$(DATASET)))/$(VARIANT)
-ETP_FIT = ecg_text fit --config $(ETP)/base.yaml --config $(ETP)/methods/$(METHOD).yaml \
-  --config $(call data-yaml,$(DATASET)) $(if $(filter demo,$(PROFILE)),--config $(ETP)/demo.yaml) \
-  $(if $(DATA),--data.init_args.root $(DATA)) --run.variant $(VARIANT) $(ARGS)
+ETP_RUNS = runs/ecg_text/$(shell sed -n 's/^  dataset: *//p' $(call data-yaml,$(DATASET)))
+# $(call etp-fit,METHOD,VARIANT,further configuration)
+etp-fit = ecg_text fit --config $(ETP)/base.yaml --config $(ETP)/methods/$(1).yaml \
+  --config $(call data-yaml,$(DATASET)) $(if $(filter demo,$(PROFILE)),--config $(ETP)/demo.yaml) $(3) \
+  $(if $(DATA),--data.init_args.root $(DATA)) --run.variant $(2) $(ARGS)
+# $(call etp-evaluate,RUNS,further options): on the data set trained on, and on TARGET
+define etp-evaluate
+$(RUN) -m ecg_text evaluate --run $(1) --random_inits $(RANDOM_INITS) $(2) $(EVALUATE_ARGS)
+$(if $(TARGET),$(RUN) -m ecg_text evaluate --run $(1) --random_inits $(RANDOM_INITS) \
+  --data $(call data-yaml,$(TARGET)) $(if $(TARGET_DATA),--root $(TARGET_DATA)) $(2) $(EVALUATE_ARGS))
+endef
+
+# The rows of the paper's Table 1 but random init, which `evaluate` adds. METHOD is ETP's; on the synthetic set the
+# table is a demonstration of the grid, with 5 epochs (short.yaml) in runs of their own.
+TABLE_METHODS ?= cpc simclr byol simsiam ts_tcc clocs astcl $(METHOD)
+SHORT := $(if $(filter synthetic,$(DATASET)),_short)
+TABLE_RUNS = $(TABLE_METHODS:%=$(ETP_RUNS)/%$(SHORT))
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,23 +62,21 @@ ifeq ($(DATASET),synthetic)
 	$(RUN) -m ecg_text synthetic --root $(or $(DATA),data/ptbxl_synthetic)
 endif
 
-train-etp: etp-data ## pre-train and evaluate ETP: DATASET=synthetic|ptbxl|wfdb_folder DATA=<root> TARGET=cpsc2018 TARGET_DATA=<root>
-	@set -e; for seed in $(SEEDS); do $(RUN) -m $(ETP_FIT) --seed_everything $$seed; done
-	$(RUN) -m ecg_text evaluate --run $(ETP_RUN) --random_inits $(RANDOM_INITS) $(EVALUATE_ARGS)
-ifdef TARGET
-	$(RUN) -m ecg_text evaluate --run $(ETP_RUN) --random_inits $(RANDOM_INITS) --data $(call data-yaml,$(TARGET)) \
-	  $(if $(TARGET_DATA),--root $(TARGET_DATA)) $(EVALUATE_ARGS)
-endif
+train-etp: etp-data ## pre-train and evaluate ETP, or METHOD=simclr|...: DATASET=synthetic|ptbxl|wfdb_folder DATA=<root> TARGET=cpsc2018 TARGET_DATA=<root>
+	@set -e; for seed in $(SEEDS); do $(RUN) -m $(call etp-fit,$(METHOD),$(VARIANT)) --seed_everything $$seed; done
+	$(call etp-evaluate,$(ETP_RUNS)/$(VARIANT))
 	$(RUN) -m shared.compare
 
-table-etp: etp-data ## the paper's Tables 2 and, with TARGET, 3 beside ours: trains missing SEEDS, JOBS at a time, as train-etp
-	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) -- $(ETP_FIT)
-	@# Leaves finished seeds alone, but says so if their settings are others; and evaluates.
-	$(MAKE) --no-print-directory train-etp
-	$(RUN) -m ecg_text table --table $(ETP)/tables/table2.yaml --runs $(ETP_RUN)
+table-etp: etp-data ## the paper's Tables 1, 2 and, with TARGET, 3 beside ours: runs what is missing of TABLE_METHODS and SEEDS, JOBS at a time
+	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(TABLE_METHODS) -- \
+	  $(call etp-fit,{},{}$(SHORT),$(if $(SHORT),--config $(ETP)/short.yaml))
+	$(call etp-evaluate,$(TABLE_RUNS),--missing_only true)
+	$(RUN) -m ecg_text table --table $(ETP)/tables/table1.yaml --runs $(TABLE_RUNS) $(TABLE_ARGS)
+	$(RUN) -m ecg_text table --table $(ETP)/tables/table2.yaml --runs $(ETP_RUNS)/$(METHOD)$(SHORT)
 ifdef TARGET
-	$(RUN) -m ecg_text table --table $(ETP)/tables/table3.yaml --runs $(ETP_RUN)
+	$(RUN) -m ecg_text table --table $(ETP)/tables/table3.yaml --runs $(ETP_RUNS)/$(METHOD)$(SHORT)
 endif
+	$(RUN) -m shared.compare
 
 data-ptbxl: ## download PTB-XL 1.0.3 (about 3 GB) to data/ptbxl, resumable, with its checksums (CC BY 4.0)
 	mkdir -p data/ptbxl

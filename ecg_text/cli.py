@@ -9,6 +9,7 @@ from ecg_text.predict import classify, embed
 from ecg_text.synthetic import write_synthetic
 from ecg_text.table import print_table
 from ecg_text.verbs import evaluate
+from ecg_text.views import augmentations
 from shared.cli import QuintetCLI, run_main
 
 
@@ -26,5 +27,6 @@ def main(args: ArgsType = None) -> Any:
         "table": print_table,
         "classify": classify,
         "embed": embed,
+        "augmentations": augmentations,
     }
     return run_main(ECGTextCLI, verbs, args)

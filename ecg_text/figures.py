@@ -128,8 +128,9 @@ def draw_augmentations(
             shown = trace[:, : round(panel.seconds * sampling_rate)]
             axis.plot(np.arange(shown.shape[1]) / sampling_rate, shown.T + offsets, color=colour, linewidth=width)
         name, _, settings = panel.name.partition("(")
-        axis.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK, y=1.0, pad=18)
-        axis.text(0, 1.03, textwrap.fill(settings.removesuffix(")"), 70), transform=axis.transAxes, fontsize=8)
+        axis.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK, pad=20)
+        settings = textwrap.fill(settings.removesuffix(")"), 66)
+        axis.annotate(settings, (0, 1), (0, 15), "axes fraction", "offset points", fontsize=8, va="top")
         axis.set_yticks(offsets, leads)
         axis.set_xlim(0, panel.seconds)
         axis.set_ylim(offsets[-1] - 0.8 * LEAD_SPACING, 0.95 * LEAD_SPACING)
@@ -139,7 +140,7 @@ def draw_augmentations(
         axis.set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     figure.supxlabel("seconds", fontsize=9)
-    figure.tight_layout(h_pad=1.5)
+    figure.tight_layout(h_pad=1.5, rect=(0, 0, 1, 0.99))
     return figure
 
 
@@ -168,6 +169,33 @@ def draw_similarity(scores: NDArray[np.floating], target: NDArray[np.floating], 
     axis.set_xlabel("prompt")
     axis.set_ylabel("records of class")
     figure.colorbar(picture, ax=axis, label="cosine similarity, column mean removed", shrink=0.8)
+    figure.tight_layout()
+    return figure
+
+
+def draw_methods(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Macro AUROC of every method with its interval, and the paper's value as a hollow mark.
+
+    Args:
+        rows: As `ecg_text.comparison.compare` makes them.
+        paper: By method, `AUC` in percent.
+        title: Above it.
+    """
+    ordered = rows.set_index("method")
+    place = np.arange(len(ordered))[::-1]
+    figure = Figure(figsize=(7.5, 1.4 + 0.33 * len(ordered)))
+    axis = figure.subplots()
+    mean = ordered["auroc"].to_numpy(float)
+    ends = np.abs(ordered[["auroc_low", "auroc_high"]].to_numpy(float).T - mean)
+    axis.errorbar(100 * mean, place, xerr=100 * ends, fmt="o", color=ACCENT, capsize=3, label="ours, 95% interval")
+    printed = [(paper[name]["AUC"], at) for name, at in zip(ordered.index, place, strict=True) if name in paper]
+    axis.plot(*zip(*printed, strict=True), "D", color=GREY, markerfacecolor="none", label="the paper (all of its data)")
+    axis.axvline(100 * mean[0], color=GREY, linewidth=0.8, linestyle=":")  # random init
+    axis.set_yticks(place, ordered.index)
+    axis.set_xlabel("macro AUROC, %")
+    axis.set_title(title, loc="left", fontsize=11)
+    axis.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.18))
+    axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return figure
 

@@ -3,6 +3,7 @@
 Shapes: M models, N records, C classes.
 """
 
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def read_scores(folder: Path) -> TestScores:
         with np.load(path, allow_pickle=False) as content:
             arrays = dict(content)
         records, classes, target = (arrays.pop(name) for name in ("records", "classes", "target"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read ({error}); evaluate again") from error
     for name, array in arrays.items():
         protocol, _, method = name.partition("/")

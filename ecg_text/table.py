@@ -8,6 +8,7 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
+from ecg_text.comparison import MethodTable, print_comparison
 from ecg_text.evaluate import RANDOM, read_data_config
 from ecg_text.labels import read_csv
 from shared.data.report import DataError
@@ -38,30 +39,37 @@ class PaperTable:
     values: dict[str, dict[str, dict[str, float]]]
 
 
-def read_table(path: Path) -> PaperTable:
-    """Read a file of configs/tables.
+def read_table(path: Path) -> PaperTable | MethodTable:
+    """Read a file of configs/tables: classes in rows (Tables 2 and 3), or methods (Table 1).
 
     Raises:
         DataError: There is no such file, or it is not such a file.
     """
     if not path.is_file():
         raise DataError(f"no file {path}; the paper's tables are in ecg_text/configs/tables/")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
-        return PaperTable(**yaml.safe_load(path.read_text(encoding="utf-8")))
+        return MethodTable(**content) if "data_sets" in content else PaperTable(**content)
     except TypeError as error:
         raise DataError(
             f"{path} is no table of the paper ({error}); see ecg_text/configs/tables/table2.yaml"
         ) from error
 
 
-def print_table(table: Path, runs: list[str]) -> None:
-    """Print a table of the paper beside ours, one for each variant and data set, and how ours differs in protocol.
+def print_table(table: Path, runs: list[str], results: Path | None = None) -> None:
+    """Print a table of the paper beside ours, and how ours differs in protocol.
+
+    Tables 2 and 3 are printed for each variant. Table 1 has the variants as rows, with intervals and differences.
 
     Args:
         table: A file of configs/tables.
         runs: Variants that were evaluated: `runs/ecg_text/<data set>/<variant>`, all seeds together.
+        results: CSV that the rows of Table 1 are appended to.
     """
     paper = read_table(table)
+    if isinstance(paper, MethodTable):
+        print_comparison(paper, CONFIGS, [Path(run) for run in runs], results)
+        return
     console = Console(width=None if Console().is_terminal else 120)
     for run in map(Path, runs):
         folders = sorted(run.glob("seed_*"))

@@ -1,7 +1,5 @@
 """`python -m ecg_text evaluate`: evaluates runs, and says what came out in tables, CSV files, figures and W&B."""
 
-import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +21,7 @@ from ecg_text.evaluate import (
 )
 from ecg_text.figures import draw_class_bars, draw_ecg, draw_similarity
 from ecg_text.scores import write_scores
-from shared.callbacks import environment
+from shared.table import append_results
 from shared.tracking import WandbMode, save_figure, wandb_logger
 
 METHOD_NAMES = {
@@ -121,7 +119,11 @@ def evaluate(
         print_tables(evaluation, dataset, kind)
         print(f"wrote classes.csv, groups.csv and scores.npz to {written}, and figures to {first_run}/figures")
         if results:
-            append_results(evaluation.table, results, folder, dataset, list(checkpoints))
+            seeds = " ".join(map(str, checkpoints))
+            rows = evaluation.table.round(4).assign(
+                trained_on=folder.parts[-2], variant=folder.name, dataset=dataset, seeds=seeds
+            )
+            append_results(rows, results)
         tables.append(evaluation.table)
     return pd.concat(tables, ignore_index=True)
 
@@ -230,31 +232,3 @@ def _percent(mean: float, deviation: float) -> str:
     if np.isnan(mean):
         return "-"
     return f"{100 * mean:.1f}" if np.isnan(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-
-
-def append_results(table: pd.DataFrame, path: Path, run: Path, dataset: str, seeds: list[int]) -> None:
-    """Append rows to a CSV of results/, each with its run, seeds, hardware and versions."""
-    rows = table.round(4).assign(
-        date=datetime.now(UTC).date().isoformat(),
-        trained_on=run.parts[-2],
-        variant=run.name,
-        dataset=dataset,
-        seeds=" ".join(map(str, seeds)),
-        **provenance(),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
-    rows.to_csv(path, index=False)
-    print(f"appended {len(table)} rows to {path}")
-
-
-def provenance() -> dict[str, str]:
-    """Revision, hardware and versions, for a row of results/."""
-    lines = dict(line.split(": ", 1) for line in environment().splitlines() if ": " in line)
-    return {
-        "revision": lines["revision"],
-        "hardware": f"{os.cpu_count()} CPU cores" if lines["device"].startswith("CPU") else lines["device"],
-        "python": lines["python"].split()[0],
-        "torch": torch.__version__,
-    }

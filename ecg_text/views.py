@@ -33,7 +33,7 @@ SHOWN: tuple[tuple[nn.Module, float], ...] = (
     (Permute(), 10),
     (Permute(groups=[LIMB, CHEST]), 10),
     (ChannelMask(p=0.5), 10),
-    (Scale(sigma=0.3), 5),
+    (Scale(sigma=0.5), 5),
     (Invert(p=1.0), 5),
     (Jitter(sigma=0.2), 2.5),
     (Powerline(amplitude=1.0, sampling_rate=SETTINGS.sampling_rate), 1),

@@ -1,8 +1,8 @@
 """A paper's table as a grid of runs: run the cells that are missing, print the paper's numbers beside ours.
 
-    python -m shared.table --seeds 0 1 2 --jobs 2 -- ecg_text fit --config ... --config ...
+    python -m shared.table --seeds 0 1 2 --jobs 2 --each simclr byol -- ecg_text fit --config methods/{}.yaml ...
 
-trains what is missing of three seeds, two at a time.
+trains what is missing of two methods and three seeds, two runs at a time.
 """
 
 import argparse
@@ -12,16 +12,18 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 from rich.table import Table
 from tqdm import tqdm
 
-from shared.callbacks import read_results
+from shared.callbacks import environment, read_results
 from shared.cli import RunOptions
 from shared.data.report import DataError
 
@@ -112,15 +114,42 @@ def seed_cells(command: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
     ]
 
 
-def beside_paper(ours: pd.DataFrame, paper: PaperValues, folders: Iterable[Path], title: str = "") -> Table:
+def check_flags(cells: Iterable[Cell]) -> None:
+    """Compare the plain flags of finished cells' commands with what they were trained with.
+
+    Raises:
+        DataError: A finished cell has another value, so it is not what is asked for.
+    """
+    for cell in cells:
+        saved_file = cell.folder / "config.yaml"
+        if not saved_file.is_file() or "fit/epochs" not in read_results(cell.folder):
+            continue
+        saved = yaml.safe_load(saved_file.read_text(encoding="utf-8"))
+        for flag, value in pairwise(cell.command):
+            found: Any = saved
+            for key in flag.removeprefix("--").split(".") if flag.startswith("--") else [""]:
+                found = found.get(key) if isinstance(found, dict) else None
+            wanted = yaml.safe_load(value)
+            if isinstance(found, str | int | float) and wanted != found and str(wanted) != str(found):
+                raise DataError(
+                    f"{cell.name} has finished with {flag} {found}, not {value}: give the new run another name, or "
+                    f"remove {cell.folder}"
+                )
+
+
+def beside_paper(
+    ours: pd.DataFrame, paper: PaperValues, folders: Iterable[Path], title: str = "", texts: Sequence[str] = ()
+) -> Table:
     """The paper's values, and beside each ours with its standard deviation.
 
     Args:
         ours: A row for each (group, row) and, for each of the paper's columns, `<column>` and `<column>_std`, in the
             paper's unit. What is not there, or NaN, is printed as `-`; so the paper's table may be wider than ours.
+            `<column>_low` and `<column>_high`, where they are, are printed as an interval.
         paper: As printed.
         folders: Of the runs behind `ours`, for the hours they took.
         title: Of the table.
+        texts: Columns of `ours` to print as they are, after the others.
     """
     columns = list(dict.fromkeys(column for rows in paper.values() for values in rows.values() for column in values))
     table = Table(title=title)
@@ -129,13 +158,17 @@ def beside_paper(ours: pd.DataFrame, paper: PaperValues, folders: Iterable[Path]
     for column in columns:
         table.add_column(f"{column}\npaper", justify="right")
         table.add_column("\nours", justify="right", style="bold")
+    for column in texts:
+        table.add_column(column, justify="right")
+    found: dict[Any, dict[Any, Any]] = ours.to_dict("index")
     for group, rows in paper.items():
         for index, (row, values) in enumerate(rows.items()):
+            mine = found.get((group, row), {})
             cells = []
             for column in columns:
                 cells.append(f"{values[column]:.1f}" if column in values else "-")
-                known = (group, row) in ours.index and column in ours
-                cells.append(_value(*ours.loc[(group, row), [column, f"{column}_std"]]) if known else "-")
+                cells.append(_value(mine, column) if column in mine else "-")
+            cells += [str(mine.get(column, "-")) for column in texts]
             table.add_row(group if index == 0 else "", row, *cells)
         table.add_section()
     hours = sum(read_results(folder).get("fit/seconds", 0.0) for folder in folders) / 3600
@@ -143,21 +176,50 @@ def beside_paper(ours: pd.DataFrame, paper: PaperValues, folders: Iterable[Path]
     return table
 
 
-def _value(mean: float, deviation: float) -> str:
+def _value(row: dict[Any, Any], column: str) -> str:
+    mean, deviation = row[column], row[f"{column}_std"]
     if pd.isna(mean):
         return "-"
-    return f"{mean:.1f}" if pd.isna(deviation) else f"{mean:.1f} ± {deviation:.1f}"
+    text = f"{mean:.1f}" if pd.isna(deviation) else f"{mean:.1f} ± {deviation:.1f}"
+    low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
+    return text if low is None or pd.isna(low) else f"{text} \\[{low:.1f}, {high:.1f}]"  # \\[ is no markup for rich
+
+
+def append_results(rows: pd.DataFrame, path: Path) -> None:
+    """Append rows to a CSV of results/, each with date, revision, hardware and versions."""
+    lines = dict(line.split(": ", 1) for line in environment().splitlines() if ": " in line)
+    rows = rows.assign(
+        date=datetime.now(UTC).date().isoformat(),
+        revision=lines["revision"],
+        hardware=f"{os.cpu_count()} CPU cores" if lines["device"].startswith("CPU") else lines["device"],
+        python=lines["python"].split()[0],
+        torch=torch.__version__,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = len(rows)
+    if path.is_file():
+        rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
+    rows.to_csv(path, index=False)
+    print(f"appended {count} rows to {path}")
 
 
 def main(args: list[str] | None = None) -> None:
-    """`python -m shared.table --seeds 0 1 --jobs 1 -- <package> fit ...`."""
-    parser = argparse.ArgumentParser(prog="python -m shared.table", description="Train the seeds that are missing.")
+    """`python -m shared.table --seeds 0 1 --jobs 1 --each <name> <name> -- <package> fit ...`."""
+    parser = argparse.ArgumentParser(prog="python -m shared.table", description="Train the runs that are missing.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED", help="default: 0")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument(
+        "--each", nargs="+", default=[""], metavar="NAME", help="repeat the command with {} as each name"
+    )
     parser.add_argument("command", nargs="+", help="after --: <package> fit --config ..., without a seed")
     given = parser.parse_args(args)
+    commands = [[word.replace("{}", name) for word in given.command] for name in given.each]
     try:
-        run_cells(seed_cells(given.command, given.seeds), given.jobs)
+        # Seeds first: stopped half-way, the grid has whole columns of all methods.
+        grid = [seed_cells(command, given.seeds) for command in commands]
+        cells = [cell for same_seed in zip(*grid, strict=True) for cell in same_seed]
+        check_flags(cells)
+        run_cells(cells, given.jobs)
     except DataError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from rich.console import Console
 
 from shared.data.report import DataError
-from shared.table import Cell, beside_paper, main, missing, run_cells, seed_cells
+from shared.table import Cell, append_results, beside_paper, check_flags, main, missing, run_cells, seed_cells
 
 # Stands for a package: `toy fit <folder>` writes a finished run's results.json; `toy stop` and `toy fail` do not.
 TOY = """
@@ -138,6 +139,39 @@ def test_the_command_trains_each_seed_with_its_own_options(monkeypatch: pytest.M
         main(["--seeds", "1", "2", "--", "toy", "fit", *options])
 
 
+def test_each_name_takes_its_place_in_the_command_and_the_first_seed_of_all_comes_first() -> None:
+    Path("toy.py").write_text(
+        "import json, pathlib, sys\n"
+        "folder = pathlib.Path('runs/toy/d') / sys.argv[5] / f'seed_{sys.argv[-1]}'\n"
+        "folder.mkdir(parents=True)\n"
+        "(folder / 'results.json').write_text(json.dumps({'fit/epochs': 1}))\n"
+        "with open('order.txt', 'a') as file: print(sys.argv[5], sys.argv[-1], file=file)\n"
+    )
+    options = ["--run.dataset", "d", "--run.variant", "{}_short"]
+    main(["--seeds", "3", "4", "--each", "a", "b", "--", "toy", "fit", *options])
+    assert Path("order.txt").read_text() == "a_short 3\nb_short 3\na_short 4\nb_short 4\n"
+
+
+def test_a_finished_run_with_another_flag_is_not_taken_for_the_one_asked_for() -> None:
+    folder = Path("runs/toy/d/v/seed_0")
+    write_results(folder, {"fit/epochs": 15})
+    saved = {"trainer": {"max_epochs": 15, "accelerator": "cpu"}, "model": {"init_args": {"lr": 2e-3, "net": {"a": 1}}}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(saved))
+    base = ["toy", "fit", "--run.dataset", "d", "--run.variant", "v"]
+    same = ["--trainer.max_epochs", "15", "--trainer.accelerator", "cpu", "--model.init_args.lr", "2.0e-3"]
+    check_flags(seed_cells([*base, *same, "--model.init_args.net", "some.Class"], [0, 1]))
+    with pytest.raises(DataError) as error:
+        check_flags(seed_cells([*base, "--trainer.max_epochs", "30"], [0, 1]))
+    assert str(error.value) == (
+        "v, seed 0 has finished with --trainer.max_epochs 15, not 30: give the new run another name, or remove "
+        "runs/toy/d/v/seed_0"
+    )
+    with pytest.raises(
+        SystemExit, match=r"\Aerror: v, seed 0 has finished with --model.init_args.lr 0.002, not 1e-4: "
+    ):
+        main(["--seeds", "0", "--", *base, "--model.init_args.lr", "1e-4"])
+
+
 def test_ours_stand_beside_the_paper_with_deviation_and_hours(capsys: pytest.CaptureFixture[str]) -> None:
     paper = {"NORM": {"Random init": {"AUC": 52.7, "F1": 72.8}, "ETP": {"AUC": 71.8}}, "MI": {"ETP": {"AUC": 46.4}}}
     ours = pd.DataFrame(
@@ -158,3 +192,29 @@ def test_ours_stand_beside_the_paper_with_deviation_and_hours(capsys: pytest.Cap
     assert table.caption == "ours: mean ± standard deviation over the models; trained for 0.75 hours in all"
     Console(file=sys.stdout, width=80).print(table)
     assert "Table 2" in capsys.readouterr().out
+
+
+def test_results_are_appended_with_what_made_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "results" / "toy.csv"
+    append_results(pd.DataFrame({"method": ["a", "b"], "auroc": [0.5, 0.75]}), path)
+    append_results(pd.DataFrame({"method": ["c"], "f1": [0.25]}), path)
+    rows = pd.read_csv(path)
+    assert rows["method"].tolist() == ["a", "b", "c"]
+    assert rows["f1"].isna().tolist() == [True, True, False]
+    assert rows[["date", "revision", "hardware", "python", "torch"]].notna().all().all()
+    assert capsys.readouterr().out == f"appended 2 rows to {path}\nappended 1 rows to {path}\n"
+
+
+def test_intervals_and_texts_are_printed_where_there_are_any() -> None:
+    ours = pd.DataFrame(
+        {"AUC": [80.0, 81.0], "AUC_std": [1.0, 2.0], "AUC_low": [78.0, float("nan")], "AUC_high": [82.0, float("nan")]},
+        index=pd.MultiIndex.from_tuples([("set", "a"), ("set", "b")]),
+    ).assign(note=["+1", "-2"])
+    console = Console(width=100, record=True)
+    console.print(beside_paper(ours, {"set": {"a": {"AUC": 70.0}, "b": {"AUC": 71.0}, "c": {}}}, [], texts=["note"]))
+    lines = [line.split("│")[2:-1] for line in console.export_text().splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["a", "70.0", "80.0 ± 1.0 [78.0, 82.0]", "+1"],
+        ["b", "71.0", "81.0 ± 2.0", "-2"],
+        ["c", "-", "-", "-"],
+    ]
