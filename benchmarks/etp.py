@@ -1,4 +1,4 @@
-"""ETP's data path, text features and cache: `make bench-etp`.
+"""ETP's data path, text features and cache, and CLOCS's loss: `make bench-etp`.
 
 Every figure is a ratio of two ways of doing the same, timed in turn in one run (A B A B ...): the median of the pairs,
 with their range. Signals and reports are SYNTHETIC; speed does not depend on whether a heart made them.
@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 import wfdb
 from jsonargparse import auto_cli
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from ecg_text import ETP, PTBXLDataModule
 from ecg_text.data import normalize
+from ecg_text.methods.clocs import clocs_loss
 from ecg_text.synthetic import write_synthetic
 from shared.augment import Augment, ChannelMask, Jitter, Scale, Window
 from shared.backbones import HashedNgrams, HuggingFaceText, ResNet1D
@@ -173,6 +175,91 @@ def bench_text(data: PTBXLDataModule, folder: Path, pairs: int) -> Rows:
     return result
 
 
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+
+
+def patient_pairs(patient: torch.Tensor) -> list[tuple[int, int]]:
+    ids = patient.tolist()
+    return [(i, j) for i, one in enumerate(ids) for j, other in enumerate(ids) if one == other]
+
+
+def mean_over_pairs(terms: dict[tuple[int, int], torch.Tensor]) -> torch.Tensor:
+    """CLOCS Eq. 1, halved: the mean over the records, and over the pairs of different records."""
+    same = torch.stack([term for (i, j), term in terms.items() if i == j]).mean()
+    others = [term for (i, j), term in terms.items() if i != j]
+    return (same + torch.stack(others).mean()) / 2 if others else same / 2
+
+
+def clocs_pair_by_pair(h1: torch.Tensor, h2: torch.Tensor, patient: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Eqs. 2 and 3 as they are printed, once for each positive pair."""
+    terms = {}
+    for i, j in patient_pairs(patient):
+        row = (F.cosine_similarity(h1[i : i + 1], h2) / temperature).exp()
+        column = (F.cosine_similarity(h1, h2[j : j + 1]) / temperature).exp()
+        terms[i, j] = -(row[j] / row.sum()).log() - (column[i] / column.sum()).log()
+    return mean_over_pairs(terms)
+
+
+def clocs_one_matrix(h1: torch.Tensor, h2: torch.Tensor, patient: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The same loop, over the entries of one matrix of similarities and its two sums."""
+    exp = (F.normalize(h1, dim=1) @ F.normalize(h2, dim=1).T / temperature).exp()
+    rows, columns = exp.sum(1), exp.sum(0)
+    return mean_over_pairs(
+        {(i, j): -(exp[i, j] / rows[i]).log() - (exp[i, j] / columns[j]).log() for i, j in patient_pairs(patient)}
+    )
+
+
+def clocs_by_index(h1: torch.Tensor, h2: torch.Tensor, patient: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The authors' way of finding pairs (names joined to strings, compared a patient at a time), the paper's loss."""
+    names = np.array([str(one) for one in patient.tolist()], dtype=object)
+    joined = names[:, None] + "-" + names
+    same = np.zeros(joined.shape, dtype=bool)
+    for name in np.unique(names):
+        same |= joined == f"{name}-{name}"
+    np.fill_diagonal(same, False)
+    i, j = np.nonzero(same)
+    exp = (F.normalize(h1, dim=1) @ F.normalize(h2, dim=1).T / temperature).exp()
+    loss = torch.zeros(())
+    for chosen in (exp / exp.sum(1, keepdim=True), exp / exp.sum(0)):
+        loss = loss - chosen.diagonal().log().mean()
+        if len(i):
+            loss = loss - chosen[i, j].log().mean()
+    return loss / 2
+
+
+def bench_clocs(pairs: int) -> Rows:
+    """CLOCS's loss of a batch like PTB-XL's, where few patients come twice, against three loops of the same value."""
+    generator = torch.Generator().manual_seed(0)
+    h1, h2 = (torch.randn(256, 128, generator=generator, requires_grad=True) for _ in range(2))
+    patient = torch.randint(2000, (256,), generator=generator)
+    batch = f"batch 256 of {len(patient.unique())} patients"
+
+    def timed(loss: Loss, gradient: bool) -> Callable[[], None]:
+        def run() -> None:
+            value = loss(h1, h2, patient, 0.1)
+            if gradient:
+                torch.autograd.grad(value, [h1, h2])
+
+        return run
+
+    ways: dict[str, Loss] = {
+        "a loop over positive pairs from embeddings": clocs_pair_by_pair,
+        "pairs by strings and index, as public code": clocs_by_index,
+        "a loop over positive entries of one matrix": clocs_one_matrix,
+    }
+    result = []
+    for gradient in (False, True):
+        name = "CLOCS loss and gradient" if gradient else "CLOCS loss"
+        for way, other in ways.items():
+            torch.testing.assert_close(
+                clocs_loss(h1, h2, patient, 0.1), other(h1, h2, patient, 0.1), rtol=1e-5, atol=1e-5
+            )
+            ours = timed(clocs_loss, gradient)
+            row = ratio(f"{name}, {batch}, against {way}", "batches/s", ours, timed(other, gradient), 1, pairs)
+            result.append(row)
+    return result
+
+
 def anonymous_memory(pid: int) -> int:
     """Anonymous memory of a process and its children, bytes (Linux)."""
     total = 0
@@ -236,7 +323,7 @@ def run(
         high = synthetic_module(folder, 500, records)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a loader's work is compared on one core; the other ways cannot use a second
-        rows = bench_loading(low, folder, pairs) + bench_loading(high, folder, pairs)
+        rows = bench_loading(low, folder, pairs) + bench_loading(high, folder, pairs) + bench_clocs(pairs)
         torch.set_num_threads(threads)
         rows += bench_step(low, pairs) + bench_text(low, folder, pairs) + bench_cache(folder, cache_records)
     table = pd.DataFrame(rows).assign(

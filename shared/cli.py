@@ -86,7 +86,12 @@ class SaveConfig(SaveConfigCallback):
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams(logged)
                 monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
-                logger.experiment.define_metric(monitor, summary=mode)
+                if monitor:
+                    logger.experiment.define_metric(monitor, summary=mode)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the last finished epoch. A class of its own: Lightning refuses two `ModelCheckpoint`s without a monitor."""
 
 
 class ClearRun(Callback):
@@ -189,7 +194,7 @@ class QuintetCLI(LightningCLI):
             seed = SeedEachEpoch(int(config.seed_everything))
             # Not ModelCheckpoint's save_last, which skips the epochs that are not the best so far. At the end of the
             # training epoch, after best.ckpt, so that a resumed run knows of that.
-            last = ModelCheckpoint(
+            last = LastCheckpoint(
                 config.checkpoint.dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False
             )
             callbacks += [seed, Throughput(), RunRecord(), LearningRateMonitor("epoch"), last]

@@ -1,8 +1,37 @@
 """Projection heads."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
+
+
+def mlp(dims: Sequence[int], output_norm: bool = False) -> nn.Sequential:
+    """Linear - BatchNorm - ReLU for every layer but the last, which is linear: `(B, dims[0]) -> (B, dims[-1])`.
+
+    Where batch norm follows, a layer has no bias, which would change nothing.
+
+    Args:
+        dims: Widths from the input to the output, at least two.
+        output_norm: Batch norm without scale and shift after the last layer too.
+
+    Raises:
+        ValueError: for fewer than two widths.
+
+    Example:
+        >>> [type(layer).__name__ for layer in mlp([8, 16, 4], output_norm=True)]
+        ['Linear', 'BatchNorm1d', 'ReLU', 'Linear', 'BatchNorm1d']
+    """
+    if len(dims) < 2:
+        raise ValueError(f"dims must hold at least an input and an output width, got {list(dims)}")
+    layers: list[nn.Module] = []
+    for in_dim, out_dim in pairwise(dims[:-1]):
+        layers += [nn.Linear(in_dim, out_dim, bias=False), nn.BatchNorm1d(out_dim), nn.ReLU(inplace=True)]
+    layers.append(nn.Linear(dims[-2], dims[-1], bias=not output_norm))
+    if output_norm:
+        layers.append(nn.BatchNorm1d(dims[-1], affine=False))
+    return nn.Sequential(*layers)
 
 
 def projector(
@@ -25,10 +54,4 @@ def projector(
         return nn.Linear(in_dim, out_dim)
     if kind != "mlp":
         raise ValueError(f"projector must be 'linear' or 'mlp', got {kind!r}")
-    hidden_dim = hidden_dim or in_dim
-    return nn.Sequential(
-        nn.Linear(in_dim, hidden_dim, bias=False),
-        nn.BatchNorm1d(hidden_dim),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden_dim, out_dim),
-    )
+    return mlp([in_dim, hidden_dim or in_dim, out_dim])

@@ -61,7 +61,9 @@ def test_without_prompts_the_trained_classes_are_ranked(trained, record: Path, t
     )
     model = load_module(trained.checkpoint, ETP)
     names = [f"{code}: {name}" for code, name in model.class_names.items()]
-    assert scores == pytest.approx(dict(zip(names, scores_of(model, trained.checkpoint, record), strict=True)), abs=1e-6)
+    assert scores == pytest.approx(
+        dict(zip(names, scores_of(model, trained.checkpoint, record), strict=True)), abs=1e-6
+    )
 
 
 def test_a_prompt_given_twice_is_ranked_once(trained, record: Path, tmp_path: Path) -> None:

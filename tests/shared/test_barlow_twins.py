@@ -1,4 +1,5 @@
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,8 @@ def test_half_precision_is_computed_in_float32_and_is_finite() -> None:
     ],
 )  # fmt: skip
 def test_bad_input_is_named(shape: tuple[int, ...], lambda_: float, message: str) -> None:
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         barlow_twins_loss(torch.ones(shape), torch.ones(shape), lambda_)
-    assert str(error.value) == message
 
 
 def test_the_papers_width_needs_no_matrix_of_its_square() -> None:

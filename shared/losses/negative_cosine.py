@@ -1,0 +1,40 @@
+"""The negative cosine of SimSiam and BYOL, which train without negatives."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shared.losses.info_nce import _check_shapes
+
+
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    r"""Minus the mean cosine of predictions and their targets; no gradient flows to the targets.
+
+    SimSiam's D (Chen & He 2021, Eqs. 1 and 3), and, as :math:`2 + 2 D`, BYOL's squared distance of unit vectors
+    (Grill et al. 2020, Eq. 2):
+
+    .. math::
+        D(p, z) = -\frac{1}{B} \sum_i \frac{p_i}{\lVert p_i \rVert} \cdot
+            \frac{\mathrm{stopgrad}(z_i)}{\lVert z_i \rVert}
+
+    A sample is compared with itself alone, so under DDP the mean over ranks is the joined batch's loss without a
+    gather. Computed in float32 (float64 for float64 inputs), inside bf16 autocast too.
+
+    Args:
+        p: `(B, D)` predictions, of any length.
+        z: `(B, D)` targets, of any length; row i belongs to `p[i]`. Detached here.
+
+    Returns:
+        0-dim loss in [-1, 1].
+
+    Raises:
+        ValueError: if the shapes differ or are not `(B, D)`.
+
+    Example:
+        >>> negative_cosine(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
+        tensor(-0.5000)
+    """
+    _check_shapes(p, z)
+    dtype = torch.promote_types(p.dtype, torch.float32)
+    with torch.autocast(p.device.type, enabled=False):
+        return -F.cosine_similarity(p.to(dtype), z.detach().to(dtype), dim=1).mean()
