@@ -39,7 +39,7 @@ $(if $(TARGET),$(RUN) -m ecg_text evaluate --run $(1) --random_inits $(RANDOM_IN
 endef
 
 # The rows of the paper's Table 1 but random init, which `evaluate` adds. METHOD is ETP's; on the synthetic set the
-# table is a demonstration of the grid, with 5 epochs (short.yaml) in runs of their own.
+# table is a demonstration of the grid, with 3 epochs (short.yaml) in runs of their own.
 TABLE_METHODS ?= cpc simclr byol simsiam ts_tcc clocs astcl $(METHOD)
 SHORT := $(if $(filter synthetic,$(DATASET)),_short)
 TABLE_RUNS = $(TABLE_METHODS:%=$(ETP_RUNS)/%$(SHORT))

@@ -16,7 +16,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ecg_text.data import ECGBatch
-from ecg_text.methods.ts_tcc import TransformerContext, draw_position, temporal_loss
+from ecg_text.methods.ts_tcc import TransformerContext, past_and_future, temporal_loss
 from shared.backbones import projector
 from shared.distributed import gather_with_grad
 from shared.methods import SelfSupervised, Step
@@ -259,15 +259,7 @@ class ASTCL(SelfSupervised):
 
     def temporal(self, z_BDT: Tensor) -> Tensor:
         """The past of each view predicts the other's future, from one position; `z_BDT` holds both views' records."""
-        z_BTD = F.normalize(z_BDT, dim=1).transpose(1, 2)
-        positions = z_BTD.shape[1]
-        if positions <= self.steps:
-            raise ValueError(
-                f"ASTCL predicts {self.steps} steps ahead and needs at least {self.steps + 1} positions, but the "
-                f"encoder makes {positions} of these signals. Lower steps below {positions}, or use longer signals."
-            )
-        t = draw_position(positions - self.steps, z_BTD.device, gather=self.training)
-        past, future = z_BTD[:, : t + 1], z_BTD[:, t + 1 : t + 1 + self.steps]
+        past, future = past_and_future(z_BDT, self.steps, gather=self.training)
         predicted_1, predicted_2 = self.future(self.context(past)).view_as(future).chunk(2)
         future_1, future_2 = future.chunk(2)
         gather = self.training

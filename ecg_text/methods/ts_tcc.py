@@ -103,6 +103,24 @@ def draw_position(below: int, device: torch.device, gather: bool) -> int:
     return int(t)
 
 
+def past_and_future(z_BDT: Tensor, steps: int, gather: bool) -> tuple[Tensor, Tensor]:
+    """Unit features cut at a random position: the past `(B, t, D)`, and the `steps` positions after it `(B, K, D)`.
+
+    Raises:
+        ValueError: if there are not more positions than `steps`.
+    """
+    z_BTD = F.normalize(z_BDT, dim=1).transpose(1, 2)
+    positions = z_BTD.shape[1]
+    if positions <= steps:
+        raise ValueError(
+            f"The prediction of {steps} steps needs at least {steps + 1} positions, but the encoder makes {positions} "
+            f"of these signals. Lower steps below {positions} (40% of the positions is TS-TCC's best), or use longer "
+            "signals."
+        )
+    t = draw_position(positions - steps, z_BTD.device, gather)
+    return z_BTD[:, : t + 1], z_BTD[:, t + 1 : t + 1 + steps]
+
+
 class TSTCC(SelfSupervised):
     """The past of one view predicts the future of the other, and the two pasts' contexts attract each other.
 
@@ -165,17 +183,7 @@ class TSTCC(SelfSupervised):
         """
         weak, strong = self.views(batch.signal)
         z_BDT: Tensor = self.encoder.features(torch.cat([weak, strong]))  # type: ignore[operator]
-        z_BTD = F.normalize(z_BDT, dim=1).transpose(1, 2)
-        positions = z_BTD.shape[1]
-        if positions <= self.steps:
-            raise ValueError(
-                f"TS-TCC predicts {self.steps} steps ahead and needs at least {self.steps + 1} positions, but the "
-                f"encoder makes {positions} of these signals. Lower steps below {positions} (40% of the positions is "
-                "the paper's best), or use longer signals."
-            )
-        t = draw_position(positions - self.steps, z_BTD.device, gather=self.training)
-        past, future = z_BTD[:, : t + 1], z_BTD[:, t + 1 : t + 1 + self.steps]
-
+        past, future = past_and_future(z_BDT, self.steps, gather=self.training)
         context = self.context(past)
         prediction = self.predictor(context).view_as(future)
         (from_weak, from_strong), (weak_future, strong_future) = prediction.chunk(2), future.chunk(2)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from shared.distributed import gather_with_grad
-from shared.losses.info_nce import _check_shapes
+from shared.losses.info_nce import check_pairs
 
 EPS = 1e-5  # beside the variance, as in batch norm: a coordinate that never varies correlates with nothing
 
@@ -48,7 +48,7 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, lambda_: float = 0.005, gather: bo
         >>> barlow_twins_loss(z, z[:, [1, 0]], lambda_=0.1)  # C = [[0, 1], [1, 0]]
         tensor(2.2000)
     """
-    _check_shapes(z1, z2)
+    check_pairs(z1, z2)
     if not lambda_ >= 0:  # also catches NaN
         raise ValueError(f"lambda_ must be at least 0, got {lambda_}.")
     dtype = torch.promote_types(z1.dtype, torch.float32)

@@ -116,7 +116,7 @@ def retrieval_accuracy(a: Tensor, b: Tensor) -> Tensor:
         >>> retrieval_accuracy(torch.eye(4), torch.eye(4)[[0, 1, 3, 2]])
         tensor(0.5000)
     """
-    _check_shapes(a, b)
+    check_pairs(a, b)
     with torch.autocast(a.device.type, enabled=False):
         similarity = _unit(a) @ _unit(b).T
     partner = torch.arange(len(a), device=a.device)
@@ -143,7 +143,7 @@ def _global_batch(a: Tensor, b: Tensor, gather: bool) -> tuple[Tensor, Tensor, T
 
 
 def _check(a: Tensor, b: Tensor, temperature: float | Tensor) -> None:
-    _check_shapes(a, b)
+    check_pairs(a, b)
     if isinstance(temperature, Tensor) and temperature.ndim:
         raise ValueError(f"temperature must be a number or a 0-dim tensor, got shape {tuple(temperature.shape)}.")
     value = temperature.item() if isinstance(temperature, Tensor) else temperature
@@ -151,7 +151,8 @@ def _check(a: Tensor, b: Tensor, temperature: float | Tensor) -> None:
         raise ValueError(f"temperature must be a finite number above 0, got {value}.")
 
 
-def _check_shapes(a: Tensor, b: Tensor) -> None:
+def check_pairs(a: Tensor, b: Tensor) -> None:
+    """Raise a ValueError unless `a` and `b` are paired embeddings `(B, D)`."""
     if a.ndim != 2 or a.shape != b.shape:
         raise ValueError(
             f"Expected two paired embeddings of one shape (B, D), got {tuple(a.shape)} and {tuple(b.shape)}."

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shared.losses.info_nce import _check_shapes
+from shared.losses.info_nce import check_pairs
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
         >>> negative_cosine(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
         tensor(-0.5000)
     """
-    _check_shapes(p, z)
+    check_pairs(p, z)
     dtype = torch.promote_types(p.dtype, torch.float32)
     with torch.autocast(p.device.type, enabled=False):
         return -F.cosine_similarity(p.to(dtype), z.detach().to(dtype), dim=1).mean()

@@ -55,21 +55,24 @@ def _no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def command_line(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """Builds arguments of `main`: the shipped configuration, made small. `runs` is where the run goes."""
+    """Builds arguments of `main`: a method's shipped configuration, made small. `runs` is where the run goes."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def build(verb: str, runs: Path, *more: str, data: str = "synthetic") -> list[str]:
-        files = ("base", "methods/etp", f"data/{data}", "demo")
+    def build(verb: str, runs: Path, *more: str, data: str = "synthetic", method: str = "etp") -> list[str]:
+        files = ("base", f"methods/{method}", f"data/{data}", "demo")
+        of_etp = {
+            "model.init_args.text_encoder": "shared.backbones.HashedNgrams",
+            "model.init_args.text_dim": 512,
+            "model.init_args.projection_dim": 32,
+            "model.init_args.text_cache_dir": cache / "text",
+        }
         small = {
             "data.init_args.root": synthetic_root,
             "data.init_args.cache_dir": cache,
             "data.init_args.batch_size": 16,
             "data.init_args.missing_classes": "drop",
             "model.init_args.encoder.init_args.width": 8,
-            "model.init_args.text_encoder": "shared.backbones.HashedNgrams",
-            "model.init_args.text_dim": 512,
-            "model.init_args.projection_dim": 32,
-            "model.init_args.text_cache_dir": cache / "text",
+            **(of_etp if method == "etp" else {}),
             "run.root": runs,
             "run.wandb": "disabled",
             "threads": 1,

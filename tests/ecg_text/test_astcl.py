@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 from ecg_text.data import ECGBatch
-from ecg_text.methods import astcl
+from ecg_text.methods import ts_tcc
 from ecg_text.methods.astcl import ASTCL, Denoise, adversarial_loss, patient_loss, reverse_gradient
 from shared.augment import TwoViews
 from shared.backbones import ResNet1D
@@ -114,7 +114,7 @@ def test_the_adversarial_term_equals_its_formula() -> None:
 
 
 def test_the_temporal_term_predicts_the_other_views_future(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(astcl, "draw_position", lambda *_, **__: 4)
+    monkeypatch.setattr(ts_tcc, "draw_position", lambda *_, **__: 4)
     model = small_model().eval()
     z_BDT = torch.randn(6, 32, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))  # 3 records, 2 views
     with torch.no_grad():
@@ -262,8 +262,8 @@ PATIENT_SHAPES = "Expected four embeddings of one shape (B, D) and patients (B,)
         (lambda: small_model(steps=0), "steps must be at least 1, got 0."),
         (
             lambda: small_model(steps=10).step(batch_of(signals(), PATIENTS)),
-            "ASTCL predicts 10 steps ahead and needs at least 11 positions, but the encoder makes 10 of these signals. "
-            "Lower steps below 10, or use longer signals.",
+            "The prediction of 10 steps needs at least 11 positions, but the encoder makes 10 of these signals. "
+            "Lower steps below 10 (40% of the positions is TS-TCC's best), or use longer signals.",
         ),
     ],
 )
@@ -310,10 +310,7 @@ def test_two_processes_with_unequal_numbers_of_positives_equal_one(ranks) -> Non
 def test_it_trains_through_the_command_line_and_keeps_the_last_epoch(command_line, tmp_path: Path) -> None:
     from ecg_text.cli import main  # here, because the spawned processes above import this file
 
-    given = command_line("fit", tmp_path)
-    options = [(key, value) for key, value in zip(given[1::2], given[2::2], strict=True) if ".text_" not in key]
-    etp, own = "methods/etp.yaml", "methods/astcl.yaml"
-    cli = main(["fit", *(part.replace(etp, own) for option in options for part in option)])
+    cli = main(command_line("fit", tmp_path, method="astcl"))
     assert cli.run_dir.parts[-2] == "astcl"
     assert yaml.safe_load((cli.run_dir / "config.yaml").read_text())["checkpoint"]["monitor"] is None
     metrics = pd.read_csv(cli.run_dir / "metrics.csv")

@@ -236,11 +236,7 @@ def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch() -> None:
 
 @pytest.mark.slow
 def test_the_shipped_configuration_trains(command_line: Callable[..., list[str]], tmp_path: Path) -> None:
-    settings = ["--model.init_args.context_dim", "32", "--trainer.max_epochs", "2"]
-    etp = command_line("fit", tmp_path, *settings)
-    pairs = [pair for pair in zip(etp[1::2], etp[2::2], strict=True) if "args.text_" not in pair[0]]
-    arguments = [part for pair in pairs if "projection_dim" not in pair[0] for part in pair]
-    cli = main(["fit", *(part.replace("etp.yaml", "cpc.yaml") for part in arguments)])
+    cli = main(command_line("fit", tmp_path, "--model.init_args.context_dim", "32", method="cpc"))
     assert type(cli.model) is CPC
     assert cli.run_dir == tmp_path / "ecg_text" / "ptbxl_synthetic" / "cpc" / "seed_0"
     metrics = pd.read_csv(cli.run_dir / "metrics.csv")

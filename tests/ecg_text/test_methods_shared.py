@@ -10,45 +10,26 @@ import pandas as pd
 import pytest
 import torch
 
-import ecg_text
 from ecg_text.cli import main
 from shared.checkpoint import load_module, read_checkpoint
 from shared.methods import BYOL, BarlowTwins, SelfSupervised, SimCLR, SimSiam
 
-CONFIGS = Path(ecg_text.__file__).parent / "configs"
 SMALL: dict[str, tuple[type[SelfSupervised], dict[str, int]]] = {
     "simclr": (SimCLR, {"projection_dim": 16}),
     "byol": (BYOL, {"projection_dim": 16, "hidden_dim": 32}),
     "simsiam": (SimSiam, {"projection_dim": 32, "predictor_hidden_dim": 16}),
     "barlow_twins": (BarlowTwins, {"projection_dim": 32}),
 }
-
-
 Arguments = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def arguments(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Arguments:
+def arguments(command_line: Arguments) -> Arguments:
     """Of `main`: a method on the SYNTHETIC set, its encoder and heads made narrow."""
-    cache_dir = tmp_path_factory.mktemp("cache")
 
     def build(method: str, runs: Path, *more: str) -> list[str]:
-        small = {
-            "data.init_args.root": synthetic_root,
-            "data.init_args.cache_dir": cache_dir,
-            "data.init_args.batch_size": 16,
-            "data.init_args.missing_classes": "drop",
-            "model.init_args.encoder.init_args.width": 8,
-            **{f"model.init_args.{name}": value for name, value in SMALL[method][1].items()},
-            "run.root": runs,
-            "run.wandb": "disabled",
-            "threads": 1,
-            "trainer.max_epochs": 2,
-            "trainer.enable_progress_bar": "false",
-        }
-        files = ("base", f"methods/{method}", "data/synthetic", "demo")
-        configs = [part for file in files for part in ("--config", str(CONFIGS / f"{file}.yaml"))]
-        return ["fit", *configs, *(part for key, value in small.items() for part in (f"--{key}", str(value))), *more]
+        heads = [part for name, value in SMALL[method][1].items() for part in (f"--model.init_args.{name}", str(value))]
+        return command_line("fit", runs, *heads, *more, method=method)
 
     return build
 

@@ -209,8 +209,8 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
         model.step(batch_of(torch.randn(2, 12, 16 * 25)))
     assert str(error.value) == (
-        "TS-TCC predicts 25 steps ahead and needs at least 26 positions, but the encoder makes 25 of these signals. "
-        "Lower steps below 25 (40% of the positions is the paper's best), or use longer signals."
+        "The prediction of 25 steps needs at least 26 positions, but the encoder makes 25 of these signals. "
+        "Lower steps below 25 (40% of the positions is TS-TCC's best), or use longer signals."
     )
     with pytest.raises(ValueError, match=r"^steps must be at least 1, got 0\.$"):
         TSTCC(ResNet1D(12, width=1), Reversal(), steps=0)
@@ -271,10 +271,7 @@ def test_the_shipped_configuration_trains_and_an_interrupted_run_resumes_to_the_
     command_line: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(runs: str) -> Any:
-        etp = command_line("fit", tmp_path / runs)
-        pairs = [pair for pair in zip(etp[1::2], etp[2::2], strict=True) if "args.text_" not in pair[0]]
-        arguments = [part for pair in pairs if "projection_dim" not in pair[0] for part in pair]
-        return main(["fit", *(part.replace("etp.yaml", "ts_tcc.yaml") for part in arguments)])
+        return main(command_line("fit", tmp_path / runs, method="ts_tcc"))
 
     training_step = TSTCC.training_step
 
