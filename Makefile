@@ -23,7 +23,8 @@ ARGS ?=
 ETP := ecg_text/configs
 # configs/data/<set>_demo.yaml, where there is one, is the set in the demo profile.
 data-yaml = $(firstword $(wildcard $(ETP)/data/$(1)_$(PROFILE).yaml) $(ETP)/data/$(1).yaml)
-METHOD ?= $(if $(filter synthetic,$(DATASET)),etp_ngrams,$(if $(filter demo,$(PROFILE)),etp_minilm,etp))
+ETP_METHOD ?= $(if $(filter synthetic,$(DATASET)),etp_ngrams,$(if $(filter demo,$(PROFILE)),etp_minilm,etp))
+METHOD ?= $(ETP_METHOD)
 VARIANT ?= $(METHOD)
 RANDOM_INITS ?= $(if $(filter synthetic,$(DATASET)),5,20)
 ETP_RUNS = runs/ecg_text/$(shell sed -n 's/^  dataset: *//p' $(call data-yaml,$(DATASET)))
@@ -38,11 +39,13 @@ $(if $(TARGET),$(RUN) -m ecg_text evaluate --run $(1) --random_inits $(RANDOM_IN
   --data $(call data-yaml,$(TARGET)) $(if $(TARGET_DATA),--root $(TARGET_DATA)) $(2) $(EVALUATE_ARGS))
 endef
 
-# The rows of the paper's Table 1 but random init, which `evaluate` adds. METHOD is ETP's; on the synthetic set the
-# table is a demonstration of the grid, with 3 epochs (short.yaml) in runs of their own.
-TABLE_METHODS ?= cpc simclr byol simsiam ts_tcc clocs astcl $(METHOD)
+# The rows of the paper's Table 1 but random init, which `evaluate` adds. On the synthetic set the table is a
+# demonstration of the grid, with 3 epochs (short.yaml). SUFFIX names the runs of a grid with other settings (ARGS).
+TABLE_METHODS ?= cpc simclr byol simsiam ts_tcc clocs astcl $(ETP_METHOD)
 SHORT := $(if $(filter synthetic,$(DATASET)),_short)
-TABLE_RUNS = $(TABLE_METHODS:%=$(ETP_RUNS)/%$(SHORT))
+SUFFIX ?=
+TABLE_RUNS = $(TABLE_METHODS:%=$(ETP_RUNS)/%$(SHORT)$(SUFFIX))
+print-table = $(RUN) -m ecg_text table --table $(ETP)/tables/$(1).yaml --runs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,12 +72,14 @@ train-etp: etp-data ## pre-train and evaluate ETP, or METHOD=simclr|...: DATASET
 
 table-etp: etp-data ## the paper's Tables 1, 2 and, with TARGET, 3 beside ours: runs what is missing of TABLE_METHODS and SEEDS, JOBS at a time
 	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(TABLE_METHODS) -- \
-	  $(call etp-fit,{},{}$(SHORT),$(if $(SHORT),--config $(ETP)/short.yaml))
+	  $(call etp-fit,{},{}$(SHORT)$(SUFFIX),$(if $(SHORT),--config $(ETP)/short.yaml))
 	$(call etp-evaluate,$(TABLE_RUNS),--missing_only true)
-	$(RUN) -m ecg_text table --table $(ETP)/tables/table1.yaml --runs $(TABLE_RUNS) $(TABLE_ARGS)
-	$(RUN) -m ecg_text table --table $(ETP)/tables/table2.yaml --runs $(ETP_RUNS)/$(METHOD)$(SHORT)
+	$(call print-table,table1) $(TABLE_RUNS) $(TABLE_ARGS)
+ifneq ($(filter $(ETP_METHOD),$(TABLE_METHODS)),)
+	$(call print-table,table2) $(ETP_RUNS)/$(ETP_METHOD)$(SHORT)$(SUFFIX)
 ifdef TARGET
-	$(RUN) -m ecg_text table --table $(ETP)/tables/table3.yaml --runs $(ETP_RUNS)/$(METHOD)$(SHORT)
+	$(call print-table,table3) $(ETP_RUNS)/$(ETP_METHOD)$(SHORT)$(SUFFIX)
+endif
 endif
 	$(RUN) -m shared.compare
 

@@ -13,10 +13,10 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ecg_text.evaluate import RANDOM, find_checkpoints, read_data_config
+from ecg_text.evaluate import RANDOM, find_checkpoints, first_seed, method_of, read_data_config
 from ecg_text.figures import draw_methods
 from ecg_text.labels import read_csv
-from ecg_text.scores import read_scores
+from ecg_text.scores import FILE, read_scores
 from shared.callbacks import read_results
 from shared.data.report import DataError
 from shared.metrics import bootstrap_auroc, interval
@@ -24,8 +24,6 @@ from shared.table import append_results, beside_paper
 from shared.tracking import save_figure
 
 ETP_ROW = "ETP"
-# The paper's name of a method, by the class that a run's config.yaml names; others go by the class's name.
-ROW_NAMES = {"TSTCC": "TS-TCC"}
 PERCENT = ("auroc", "best_f1")
 PAPER_COLUMNS = {"auroc": "AUC", "best_f1": "F1"}
 
@@ -37,35 +35,23 @@ class MethodTable:
     Attributes:
         title: What it shows.
         protocol: In `classes.csv` and `scores.npz`.
-        train: Files of configs/ that make the paper's training runs.
         data_sets: By the paper's name, files of configs/ with the data sets it can be made on; first the paper's.
         values: By data set, method and column, in percent.
     """
 
     title: str
     protocol: str
-    train: list[str]
     data_sets: dict[str, list[str]]
     values: dict[str, dict[str, dict[str, float]]]
-
-
-def method_of(run: Path) -> str:
-    """The paper's name of a variant's method."""
-    config = yaml.safe_load((_first_seed(run) / "config.yaml").read_text(encoding="utf-8"))
-    name = str(config["model"]["class_path"]).rpartition(".")[2]
-    return ROW_NAMES.get(name, name)
-
-
-def _first_seed(run: Path) -> Path:
-    return run / f"seed_{next(iter(find_checkpoints(run, 'best')))}"
 
 
 def compare(runs: list[Path], dataset: str, protocol: str = "linear", resamples: int = 1000) -> pd.DataFrame:
     """A row for random init and for each variant, all on the same test records.
 
     The interval of a method's macro AUROC, and those of its difference to random init and of ETP's difference to it,
-    come from resampling the test records, the same for every method, and each method's models: so they hold the noise
-    of both.
+    come from resampling the test records, the same for every method, and each method's models, if it has several. The
+    spread over M models is widened by sqrt(M / (M - 1)), which resampling a few falls short by; of three models it is
+    still a rough guess.
 
     Args:
         runs: Evaluated variants; one of them may be ETP. Random init is the first variant's that has it.
@@ -74,12 +60,13 @@ def compare(runs: list[Path], dataset: str, protocol: str = "linear", resamples:
         resamples: Bootstrap resamples.
 
     Returns:
-        Columns `method, variant, models, records, hours, auroc, best_f1` (with `_std`), `auroc_low, auroc_high`, and
+        Columns `method, variant, seeds, models, records, hours, auroc, best_f1` (with `_std`), `auroc_low, auroc_high`, and
         `over_random` and `etp_over` (with `_low, _high`); fractions, not percent.
 
     Raises:
-        DataError: A variant was not evaluated so, or on other records than the first.
+        DataError: A variant was not evaluated so, was trained otherwise than the first, or evaluated on other records.
     """
+    _check_trained_alike(runs)
     scores: dict[str, NDArray[np.float64]] = {}
     rows: dict[str, dict[str, Any]] = {}
     first = read_scores(runs[0] / "evaluation" / dataset)
@@ -108,7 +95,8 @@ def compare(runs: list[Path], dataset: str, protocol: str = "linear", resamples:
             trained = [] if method == RANDOM else sorted(run.glob("seed_*"))
             seconds = [read_results(seed).get("fit/seconds", 0.0) for seed in trained]
             variant = run.name if trained else ""
-            rows[method] = {"method": method, "variant": variant, "hours": sum(seconds) / 3600} | {
+            seeds = " ".join(map(str, find_checkpoints(run, "best"))) if trained else ""
+            rows[method] = {"method": method, "variant": variant, "seeds": seeds, "hours": sum(seconds) / 3600} | {
                 str(key): value for key, value in values.items()
             }
     drawn = _resampled_means(scores, first.target, resamples)
@@ -128,34 +116,63 @@ def _resampled_means(
     samples = bootstrap_auroc(np.concatenate(list(scores.values())), target, resamples=resamples).samples
     parts = np.split(samples, np.cumsum([len(array) for array in scores.values()])[:-1], axis=1)
     rng = np.random.default_rng(0)
-    return {
-        method: np.take_along_axis(part, rng.integers(part.shape[1], size=part.shape), axis=1).mean(1)
-        for method, part in zip(scores, parts, strict=True)
-    }
+    means = {}
+    for method, part in zip(scores, parts, strict=True):
+        models, mean = part.shape[1], part.mean(1)
+        drawn = np.take_along_axis(part, rng.integers(models, size=part.shape), axis=1).mean(1)
+        means[method] = mean + (drawn - mean) * (models / max(models - 1, 1)) ** 0.5
+    return means
+
+
+def _check_trained_alike(runs: list[Path]) -> None:
+    """Methods are compared at the same data, encoder, epochs and precision.
+
+    Raises:
+        DataError: Two variants differ in one of these.
+    """
+    settings = []
+    for run in runs:
+        config = yaml.safe_load((first_seed(run) / "config.yaml").read_text(encoding="utf-8"))
+        data = {key: value for key, value in config["data"]["init_args"].items() if key not in ("seed", "num_workers")}
+        trainer = {key: config["trainer"][key] for key in ("max_epochs", "precision")}
+        settings.append({**data, **trainer, "encoder": config["model"]["init_args"]["encoder"]})
+        for key, value in settings[0].items():
+            if settings[-1].get(key) != value:
+                raise DataError(
+                    f"{runs[0]} and {run} were trained with another {key} ({value} and {settings[-1].get(key)}), so "
+                    "comparing the methods says nothing: train them alike"
+                )
 
 
 def beyond_noise(rows: pd.DataFrame) -> str:
     """Which differences are beyond noise, in sentences: their 95% interval does not hold 0."""
-    above: list[str] = []
-    below: list[str] = []
-    alike: list[str] = []
-    beaten: list[str] = []
-    unbeaten: list[str] = []
+    over_random, etp_over = _by_sign(rows, "over_random"), _by_sign(rows, "etp_over")
+    sentences = [
+        f"Beyond noise better than random init: {over_random[0]}. Beyond noise worse: {over_random[1]}. "
+        f"Not told apart from it: {over_random[2]}.",
+        f"ETP is beyond noise better than: {etp_over[0]}; worse than: {etp_over[1]}; "
+        f"not told apart from: {etp_over[2]}.",
+    ]
+    if rows["models"].min() < 2:
+        sentences.append("Of one model a method, the intervals hold the noise of the records alone.")
+    return " ".join(sentences)
+
+
+def _by_sign(rows: pd.DataFrame, key: str) -> tuple[str, str, str]:
+    """Methods whose difference is above 0, below it, and neither."""
+    groups: tuple[list[str], list[str], list[str]] = ([], [], [])
     for row in rows.to_dict("records"):
-        if not pd.isna(row.get("over_random")):
-            group = above if row["over_random_low"] > 0 else below if row["over_random_high"] < 0 else alike
-            group.append(f"{row['method']} ({100 * row['over_random']:+.1f})")
-        if not pd.isna(row.get("etp_over")):
-            (beaten if row["etp_over_low"] > 0 else unbeaten).append(f"{row['method']} ({100 * row['etp_over']:+.1f})")
-    words = [("better than random init", above), ("worse than random init", below)]
-    sentences = [f"Beyond noise {what}: {', '.join(names) or 'none'}." for what, names in words]
-    sentences.append(f"Not told apart from random init: {', '.join(alike) or 'none'}.")
-    sentences.append(f"ETP is beyond noise better than: {', '.join(beaten) or 'none'}; not so than: ")
-    return " ".join(sentences) + f"{', '.join(unbeaten) or 'none'}."
+        if not pd.isna(row.get(key)):
+            group = 0 if row[f"{key}_low"] > 0 else 1 if row[f"{key}_high"] < 0 else 2
+            groups[group].append(f"{row['method']} ({100 * row[key]:+.1f})")
+    above, below, alike = (", ".join(names) or "none" for names in groups)
+    return above, below, alike
 
 
 def print_comparison(table: MethodTable, configs: Path, runs: list[Path], results: Path | None) -> None:
     """Print the paper's table beside ours for every data set that all variants were evaluated on.
+
+    A data set that the paper does not have, and methods that its table lacks, stand without the paper's values.
 
     Args:
         table: As read from configs/tables.
@@ -164,40 +181,56 @@ def print_comparison(table: MethodTable, configs: Path, runs: list[Path], result
         results: CSV that the rows are appended to.
     """
     console = Console(width=None if Console().is_terminal else 150)
-    trained_on, tags, _ = read_data_config(_first_seed(runs[0]) / "config.yaml")
-    synthetic = "synthetic" in tags
-    note = " (SYNTHETIC data)" if synthetic else ""
+    trained_on, tags, trained_config = read_data_config(first_seed(runs[0]) / "config.yaml")
+    by_name = {name: [read_data_config(configs / file) for file in files] for name, files in table.data_sets.items()}
+    if trained_on not in {each[0] for files in by_name.values() for each in files}:
+        by_name[trained_on] = [(trained_on, tags, trained_config)]
     found: dict[str, pd.DataFrame] = {}
-    for name, files in table.data_sets.items():
-        names = [read_data_config(configs / file)[0] for file in files]
-        evaluated = [
-            each for each in names if all((run / "evaluation" / each / "scores.npz").is_file() for run in runs)
-        ]
-        if evaluated:
-            rows = compare(runs, evaluated[0], table.protocol)
-            found[name] = rows.assign(paper_data_set=name, dataset=evaluated[0], trained_on=trained_on)
+    protocols = []
+    for name, files in by_name.items():
+        for dataset, own_tags, config in files:
+            if all((run / "evaluation" / dataset / FILE).is_file() for run in runs):
+                rows = compare(runs, dataset, table.protocol)
+                found[name] = rows.assign(paper_data_set=name, dataset=dataset, trained_on=trained_on)
+                tags = [*tags, *own_tags]
+                settings = [trained_config if dataset == trained_on else config, files[0][2]]
+                modes = [f"label mode {each['init_args']['label_mode']}" for each in settings]
+                records = int(rows["records"].iloc[0])
+                protocols.append(
+                    f"{name}: ours on {dataset}, {records} test records, {modes[0]}; the paper's {modes[1]}."
+                )
+                break
         else:
             console.print(f"{name}: not all of {', '.join(run.name for run in runs)} are evaluated on it; left out")
     if not found:
-        raise DataError(f"no data set of {table.title} has all variants evaluated: make table-etp does it")
+        raise DataError(
+            f"no data set of {table.title} has all variants evaluated: python -m ecg_text evaluate --run "
+            f"{' '.join(map(str, runs))} does it"
+        )
+    synthetic = "synthetic" in tags
+    note = " (SYNTHETIC data)" if synthetic else ""
     if synthetic:
         console.print("SYNTHETIC DATA: ours says nothing about patients, and is no result.", style="bold red")
+    values = {
+        name: {**table.values.get(name, {}), **{row: table.values.get(name, {}).get(row, {}) for row in rows["method"]}}
+        for name, rows in found.items()
+    }
     ours = pd.concat([_in_percent(rows, name) for name, rows in found.items()])
-    values = {name: table.values[name] for name in found}
     title = f"{table.title}; ours trained on {trained_on}{note}"
     seeds = [seed for run in runs for seed in run.glob("seed_*")]
-    console.print(beside_paper(ours, values, seeds, title, texts=("over random init", "ETP over it", "hours")))
+    texts = ("over random init", "ETP over it", "hours")
+    console.print(beside_paper(ours, values, seeds, title, texts, columns=list(PAPER_COLUMNS.values())))
     console.print(
-        "[...]: 95% interval; records and models are resampled. F1: macro, at the best threshold on the test records.",
+        "[...]: 95% interval; records and models are resampled. F1: macro, at the best threshold on the test records. "
+        + " ".join(protocols),
         highlight=False,
         markup=False,
     )
     for name, rows in found.items():
-        records = int(rows["records"].iloc[0])
-        lead = f"{name} (ours: {rows['dataset'].iloc[0]}, {records} test records): "
-        console.print(lead + beyond_noise(rows), highlight=False, markup=False)
-        figure = draw_methods(rows, values[name], f"{table.title}, {rows['dataset'].iloc[0]}{note}")
-        path = save_figure(figure, runs[0].parent / "comparison", f"{rows['dataset'].iloc[0]}_{table.protocol}")
+        console.print(f"{name}: {beyond_noise(rows)}", highlight=False, markup=False)
+        dataset = rows["dataset"].iloc[0]
+        figure = draw_methods(rows, values[name], f"{table.title}, {dataset}{note}")
+        path = save_figure(figure, runs[0].parent / "comparison", f"{dataset}_{table.protocol}")
         console.print(f"wrote {path}", highlight=False)
     if results:
         append_results(_result_rows(found, values, runs, synthetic).round(4), results)
@@ -225,14 +258,13 @@ def _result_rows(
 ) -> pd.DataFrame:
     """Rows of results/: ours, the paper's, and the settings that all variants share."""
     rows = pd.concat(found.values(), ignore_index=True)
-    config = yaml.safe_load((_first_seed(runs[0]) / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((first_seed(runs[0]) / "config.yaml").read_text(encoding="utf-8"))
     for column in ("AUC", "F1"):
         pairs = zip(rows["paper_data_set"], rows["method"], strict=True)
         printed = [values[data_set].get(method, {}).get(column) for data_set, method in pairs]
         rows[f"paper_{column.lower()}_percent"] = printed
     return rows.assign(
         data_kind="synthetic" if synthetic else "real",
-        seeds=" ".join(str(seed) for seed in find_checkpoints(runs[0], "best")),
         epochs=config["trainer"]["max_epochs"],
         batch_size=config["data"]["init_args"]["batch_size"],
         precision=config["trainer"]["precision"],

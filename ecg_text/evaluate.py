@@ -26,7 +26,7 @@ from ecg_text.model import zero_shot_scores
 from ecg_text.module import ETP
 from ecg_text.prompts import Prompts, load_prompts
 from ecg_text.scores import Scores
-from shared.callbacks import update_results
+from shared.callbacks import read_results, update_results
 from shared.checkpoint import load_module
 from shared.data.report import DataError
 from shared.data.samplers import EpochBatchSampler
@@ -43,6 +43,7 @@ TITLES = {
     "fine_tune": "Full fine-tuning",
 }
 RANDOM = "Random init"
+ROW_NAMES = {"TSTCC": "TS-TCC", "BarlowTwins": "Barlow Twins"}  # the others go by their class's name
 FIRST_RANDOM_SEED = 1000  # away from the seeds that models are trained with
 
 
@@ -118,7 +119,8 @@ def evaluate_models(
             is found is added.
     """
     any_checkpoint = next(iter(checkpoints.values()))
-    data = load_data(data_config, {**options, **prepared_like(any_checkpoint)})
+    options = {**options, **prepared_like(any_checkpoint)}
+    data = load_data(data_config, options)
     rows = {split: data.rows(split, "evaluate") for split in SPLITS}
     if not len(rows["test"]):
         raise DataError("the test split has no labelled record; change the split or label_mode")
@@ -139,8 +141,8 @@ def evaluate_models(
     for name, seed, path in tqdm(jobs, desc=f"evaluate {method} on {data.name}", unit="model"):
         torch.manual_seed(seed)
         model = load_module(path, pl.LightningModule, weights=name != RANDOM)
-        # An encoder is drawn before the rest of its model, so that seed and settings say all of a random one.
-        key = f"{seed} {model.hparams.get('encoder')}" if name == RANDOM else ""
+        # An encoder is drawn before the rest of its model, so that these say all of a random one's scores.
+        key = repr((seed, model.hparams.get("encoder"), data_config, options)) if name == RANDOM else ""
         if key in known and not with_text and not fine_tune_epochs:
             _keep(scores["linear"][name], known[key])
             continue
@@ -328,7 +330,7 @@ def _groups(scores: dict[str, dict[str, Scores]], data: ECGDataModule, rows: NDA
 
 
 def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
-    """Checkpoints by seed under `runs/<package>/<data set>/<variant>`.
+    """Checkpoints by seed under `runs/<package>/<data set>/<variant>`; of finished runs only, where any has finished.
 
     Raises:
         DataError: There is none.
@@ -338,7 +340,22 @@ def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
         raise DataError(
             f"no {run}/seed_*/checkpoints/{which}.ckpt: train first (make train-etp), or pass another --run"
         )
-    return dict(sorted(found.items()))
+    finished = {seed: path for seed, path in found.items() if "fit/epochs" in read_results(path.parents[1])}
+    if unfinished := sorted(found.keys() - finished.keys()) if finished else []:
+        log.warning("%s: seeds whose training has not finished are left out: %s", run, ", ".join(map(str, unfinished)))
+    return dict(sorted((finished or found).items()))
+
+
+def method_of(run: Path) -> str:
+    """The paper's name of a variant's method."""
+    config = yaml.safe_load((first_seed(run) / "config.yaml").read_text(encoding="utf-8"))
+    name = str(config["model"]["class_path"]).rpartition(".")[2]
+    return ROW_NAMES.get(name, name)
+
+
+def first_seed(run: Path) -> Path:
+    """Folder of a variant's first trained seed."""
+    return run / f"seed_{next(iter(find_checkpoints(run, 'best')))}"
 
 
 def check_same_settings(run: Path, seeds: Sequence[int]) -> None:

@@ -188,9 +188,11 @@ def draw_methods(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float]], t
     mean = ordered["auroc"].to_numpy(float)
     ends = np.abs(ordered[["auroc_low", "auroc_high"]].to_numpy(float).T - mean)
     axis.errorbar(100 * mean, place, xerr=100 * ends, fmt="o", color=ACCENT, capsize=3, label="ours, 95% interval")
-    printed = [(paper[name]["AUC"], at) for name, at in zip(ordered.index, place, strict=True) if name in paper]
-    axis.plot(*zip(*printed, strict=True), "D", color=GREY, markerfacecolor="none", label="the paper (all of its data)")
-    axis.axvline(100 * mean[0], color=GREY, linewidth=0.8, linestyle=":")  # random init
+    printed = [paper.get(name, {}).get("AUC", np.nan) for name in ordered.index]
+    if not np.isnan(printed).all():
+        axis.plot(printed, place, "D", color=GREY, markerfacecolor="none", label="the paper (all of its data)")
+    if "Random init" in ordered.index:
+        axis.axvline(100 * mean[list(ordered.index).index("Random init")], color=GREY, linewidth=0.8, linestyle=":")
     axis.set_yticks(place, ordered.index)
     axis.set_xlabel("macro AUROC, %")
     axis.set_title(title, loc="left", fontsize=11)

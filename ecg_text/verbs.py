@@ -1,5 +1,6 @@
 """`python -m ecg_text evaluate`: evaluates runs, and says what came out in tables, CSV files, figures and W&B."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,28 +16,18 @@ from ecg_text.evaluate import (
     check_same_settings,
     evaluate_models,
     find_checkpoints,
+    method_of,
     read_data_config,
     record_results,
     title_of,
 )
 from ecg_text.figures import draw_class_bars, draw_ecg, draw_similarity
-from ecg_text.scores import write_scores
+from ecg_text.scores import FILE, write_scores
 from shared.table import append_results
 from shared.tracking import WandbMode, save_figure, wandb_logger
 
-METHOD_NAMES = {
-    "etp": "ETP",
-    "etp_minilm": "ETP (MiniLM)",
-    "etp_ngrams": "ETP (n-grams)",
-    "cpc": "CPC",
-    "simclr": "SimCLR",
-    "byol": "BYOL",
-    "simsiam": "SimSiam",
-    "barlow_twins": "Barlow Twins",
-    "ts_tcc": "TS-TCC",
-    "clocs": "CLOCS",
-    "astcl": "ASTCL",
-}
+# Variants of ETP with another language model; all others go by their method's name.
+ETP_NAMES = {"etp_minilm": "ETP (MiniLM)", "etp_ngrams": "ETP (n-grams)"}
 
 
 def evaluate(
@@ -84,11 +75,17 @@ def evaluate(
         first_run = folder / f"seed_{next(iter(checkpoints))}"
         dataset, tags, data_config = read_data_config(data or first_run / "config.yaml")
         written = folder / "evaluation" / dataset
-        if missing_only and _is_evaluated(written / "classes.csv", checkpoints):
+        described = "; ".join(f"{key}={value}" for key, value in (options or {}).items()) or "none"
+        wanted = {"checkpoint": checkpoint, "options": described}
+        protocols = [
+            *(f"zero_shot:{Path(name).stem}" for name in prompts or ()),
+            *["fine_tune"] * (fine_tune_epochs > 0),
+        ]
+        if missing_only and _is_evaluated(written, checkpoints, wanted, protocols):
             print(f"{written} is up to date")
             tables.append(pd.read_csv(written / "classes.csv"))
             continue
-        method = METHOD_NAMES.get(folder.name, folder.name)
+        method = ETP_NAMES.get(folder.name) or method_of(folder)
         changed = dict(options or {}) | ({"root": root} if root else {})
         evaluation = evaluate_models(
             checkpoints,
@@ -102,12 +99,7 @@ def evaluate(
             random_scores,
         )
         kind = "synthetic" if "synthetic" in tags else "real"
-        evaluation.table = evaluation.table.assign(
-            label_mode=evaluation.data.label_mode,
-            data_kind=kind,
-            checkpoint=checkpoint,
-            options="; ".join(f"{key}={value}" for key, value in (options or {}).items()) or "none",
-        )
+        evaluation.table = evaluation.table.assign(label_mode=evaluation.data.label_mode, data_kind=kind, **wanted)
         record_results(evaluation, folder, list(checkpoints), method, prefix=f"{dataset}/" if data else "")
         _write(evaluation, written)
         loggers = _open_wandb(folder, first_run, dataset, tags, wandb)
@@ -128,13 +120,20 @@ def evaluate(
     return pd.concat(tables, ignore_index=True)
 
 
-def _is_evaluated(classes: Path, checkpoints: dict[int, Path]) -> bool:
-    """Whether all checkpoints are older than the evaluation, and none was added."""
-    if not classes.is_file():
+def _is_evaluated(folder: Path, checkpoints: dict[int, Path], wanted: dict[str, str], protocols: Sequence[str]) -> bool:
+    """Whether all checkpoints are older than the evaluation, none was added, and it was asked for the same."""
+    classes = folder / "classes.csv"
+    if not classes.is_file() or not (folder / FILE).is_file():
         return False
-    models = pd.read_csv(classes).query("method != @RANDOM")["models"].max()
-    written = classes.stat().st_mtime
-    return bool(models == len(checkpoints) and all(path.stat().st_mtime < written for path in checkpoints.values()))
+    table = pd.read_csv(classes)
+    of_method = table[table["method"] != RANDOM]
+    if (table.iloc[0][list(wanted)] != pd.Series(wanted)).any():
+        return False
+    # Prompts are those of ETP.
+    protocols = [name for name in protocols if name == "fine_tune" or "zero_shot" in set(of_method["protocol"])]
+    if of_method["models"].max() != len(checkpoints) or not set(protocols) <= set(of_method["protocol"]):
+        return False
+    return all(path.stat().st_mtime < classes.stat().st_mtime for path in checkpoints.values())
 
 
 def _write(evaluation: Evaluation, folder: Path) -> None:

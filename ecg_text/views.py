@@ -37,7 +37,7 @@ SHOWN: tuple[tuple[nn.Module, float], ...] = (
     (Invert(p=1.0), 5),
     (Jitter(sigma=0.2), 2.5),
     (Powerline(amplitude=1.0, sampling_rate=SETTINGS.sampling_rate), 1),
-    (BaselineWander(amplitude=1.5, sampling_rate=SETTINGS.sampling_rate), 10),
+    (BaselineWander(amplitude=1.5, duration=SETTINGS.duration), 10),
 )
 
 

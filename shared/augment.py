@@ -328,35 +328,34 @@ class BaselineWander(_Augmentation):
     Args:
         amplitude: Largest amplitude of a sine, in units of the signal; the sum can reach `components` times as much.
         max_frequency: Hz; breathing at rest is below 0.5.
-        sampling_rate: Hz.
+        duration: Seconds that the T samples last, so that one setting serves every sampling rate.
         components: Number of sines.
 
     Raises:
-        ValueError: `amplitude` is negative or not finite, `max_frequency` is outside [0.05, sampling_rate / 2], or
+        ValueError: `amplitude` is negative or not finite, `max_frequency` is below 0.05, `duration` is not above 0, or
             `components` is below 1.
     """
 
     def __init__(
-        self, amplitude: float = 0.5, max_frequency: float = 0.5, sampling_rate: int = 500, components: int = 3
+        self, amplitude: float = 0.5, max_frequency: float = 0.5, duration: float = 10.0, components: int = 3
     ) -> None:
         super().__init__()
-        if not SLOWEST_WANDER <= max_frequency <= sampling_rate / 2:
-            raise ValueError(
-                f"max_frequency must be at least {SLOWEST_WANDER} and at most half of sampling_rate {sampling_rate}, "
-                f"got {max_frequency}"
-            )
+        if not max_frequency >= SLOWEST_WANDER:
+            raise ValueError(f"max_frequency must be at least {SLOWEST_WANDER}, got {max_frequency}")
+        if not duration > 0:
+            raise ValueError(f"duration must be above 0, got {duration}")
         if components < 1:
             raise ValueError(f"components must be at least 1, got {components}")
         self.amplitude = _size("amplitude", amplitude)
         self.max_frequency = max_frequency
-        self.sampling_rate = sampling_rate
+        self.duration = duration
         self.components = components
 
     def forward(self, signal: Tensor) -> Tensor:
         """`(B, C, T) -> (B, C, T)`."""
         frequency = torch.empty(len(signal), self.components, device=signal.device)
         frequency.uniform_(SLOWEST_WANDER, self.max_frequency)
-        return _add_sines(signal, self.amplitude, frequency / self.sampling_rate)
+        return _add_sines(signal, self.amplitude, frequency * (self.duration / signal.shape[2]))
 
 
 def _add_sines(signal: Tensor, amplitude: float, frequency: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ from shared.callbacks import environment, read_results
 from shared.cli import RunOptions
 from shared.data.report import DataError
 
+# Flags that do not change a run's result; as shared.cli leaves them out when it compares settings.
+NO_SETTINGS = ("ckpt_path", "threads", "run.overwrite", "run.wandb", "trainer.enable_progress_bar")
 # By group (e.g. a class or a data set), row (a method) and column (a metric).
 PaperValues = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -98,9 +100,8 @@ def run_cells(cells: Sequence[Cell], jobs: int = 1) -> None:
 
 def seed_cells(command: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
     """Cells of `<package> fit --config ...`, one for each seed, in the folders that `shared.cli.QuintetCLI` fixes."""
-    words = [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
     run: dict[str, Any] = vars(RunOptions())
-    for flag, value in pairwise(words):
+    for flag, value in pairwise(_words(command)):
         if flag == "--config":
             if not Path(value).is_file():
                 raise DataError(f"no file {value} (--config)")
@@ -115,7 +116,7 @@ def seed_cells(command: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
 
 
 def check_flags(cells: Iterable[Cell]) -> None:
-    """Compare the plain flags of finished cells' commands with what they were trained with.
+    """Compare the flags of finished cells' commands with what they were trained with.
 
     Raises:
         DataError: A finished cell has another value, so it is not what is asked for.
@@ -125,20 +126,46 @@ def check_flags(cells: Iterable[Cell]) -> None:
         if not saved_file.is_file() or "fit/epochs" not in read_results(cell.folder):
             continue
         saved = yaml.safe_load(saved_file.read_text(encoding="utf-8"))
-        for flag, value in pairwise(cell.command):
+        for flag, value in _flags(cell.command).items():
             found: Any = saved
-            for key in flag.removeprefix("--").split(".") if flag.startswith("--") else [""]:
+            for key in flag.split("."):
                 found = found.get(key) if isinstance(found, dict) else None
-            wanted = yaml.safe_load(value)
-            if isinstance(found, str | int | float) and wanted != found and str(wanted) != str(found):
+            if flag not in NO_SETTINGS and not _same(found, value):
                 raise DataError(
-                    f"{cell.name} has finished with {flag} {found}, not {value}: give the new run another name, or "
-                    f"remove {cell.folder}"
+                    f"{cell.name} has finished with --{flag} {found}, not {value}: give the new runs another name "
+                    f"(make: SUFFIX=_new), or remove {cell.folder}"
                 )
 
 
+def _flags(command: Sequence[str]) -> dict[str, str]:
+    """Values by flag; the last one of a flag counts."""
+    return {flag.removeprefix("--"): value for flag, value in pairwise(_words(command)) if flag.startswith("--")}
+
+
+def _words(command: Sequence[str]) -> list[str]:
+    """The command with `--flag=value` as two words."""
+    return [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
+
+
+def _same(saved: Any, given: str) -> bool:
+    """Whether a flag's text means the saved value. A class given by its name alone is taken for the same."""
+    if saved is None or isinstance(saved, dict):
+        return True
+    if isinstance(saved, int | float) and not isinstance(saved, bool):
+        try:
+            return float(given) == saved
+        except ValueError:
+            return False
+    return bool(yaml.safe_load(given) == saved) or given == str(saved)
+
+
 def beside_paper(
-    ours: pd.DataFrame, paper: PaperValues, folders: Iterable[Path], title: str = "", texts: Sequence[str] = ()
+    ours: pd.DataFrame,
+    paper: PaperValues,
+    folders: Iterable[Path],
+    title: str = "",
+    texts: Sequence[str] = (),
+    columns: Sequence[str] = (),
 ) -> Table:
     """The paper's values, and beside each ours with its standard deviation.
 
@@ -150,8 +177,11 @@ def beside_paper(
         folders: Of the runs behind `ours`, for the hours they took.
         title: Of the table.
         texts: Columns of `ours` to print as they are, after the others.
+        columns: Of the table; by default those that the paper has.
     """
-    columns = list(dict.fromkeys(column for rows in paper.values() for values in rows.values() for column in values))
+    columns = columns or list(
+        dict.fromkeys(key for rows in paper.values() for values in rows.values() for key in values)
+    )
     table = Table(title=title)
     table.add_column("")
     table.add_column("")

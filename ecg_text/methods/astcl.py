@@ -183,6 +183,7 @@ class ASTCL(SelfSupervised):
         discriminator_dim: Hidden width of the discriminator.
         reversal: Strength of the reversed gradient, from the first step on.
         steps: K, positions predicted, as in TS-TCC.
+        horizon: How far ahead they reach, as in TS-TCC.
         context_dim: Width of the transformer, as in TS-TCC.
         context_layers: Its layers, as in TS-TCC.
         context_heads: Heads of its attention, as in TS-TCC.
@@ -204,6 +205,7 @@ class ASTCL(SelfSupervised):
         discriminator_dim: int = 128,
         reversal: float = 1.0,
         steps: int = 25,
+        horizon: float = 0.4,
         context_dim: int = 100,
         context_layers: int = 4,
         context_heads: int = 4,
@@ -219,6 +221,8 @@ class ASTCL(SelfSupervised):
         super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}.")
+        if not 0 < horizon < 1:
+            raise ValueError(f"horizon must be in (0, 1), got {horizon}.")
         dim = int(encoder.out_dim)  # type: ignore[arg-type]
         self.views = views
         self.discriminator = nn.Sequential(
@@ -227,6 +231,7 @@ class ASTCL(SelfSupervised):
         self.reversal = reversal
         self.context = TransformerContext(dim, context_dim, context_layers, context_heads, context_mlp_dim, dropout)
         self.steps = steps
+        self.horizon = horizon
         self.future = nn.Linear(context_dim, steps * dim)  # W_1 ... W_K, one below the other
         self.projector = projector(dim, projection_dim, "mlp")
         self.predictor = projector(projection_dim, projection_dim, "mlp", hidden_dim=projection_dim // 4)
@@ -259,7 +264,7 @@ class ASTCL(SelfSupervised):
 
     def temporal(self, z_BDT: Tensor) -> Tensor:
         """The past of each view predicts the other's future, from one position; `z_BDT` holds both views' records."""
-        past, future = past_and_future(z_BDT, self.steps, gather=self.training)
+        past, future = past_and_future(z_BDT, self.steps, self.horizon, gather=self.training)
         predicted_1, predicted_2 = self.future(self.context(past)).view_as(future).chunk(2)
         future_1, future_2 = future.chunk(2)
         gather = self.training

@@ -103,22 +103,27 @@ def draw_position(below: int, device: torch.device, gather: bool) -> int:
     return int(t)
 
 
-def past_and_future(z_BDT: Tensor, steps: int, gather: bool) -> tuple[Tensor, Tensor]:
-    """Unit features cut at a random position: the past `(B, t, D)`, and the `steps` positions after it `(B, K, D)`.
+def past_and_future(z_BDT: Tensor, steps: int, horizon: float, gather: bool) -> tuple[Tensor, Tensor]:
+    """Unit features cut at a random position: the past `(B, t, D)`, and K = `steps` positions after it `(B, K, D)`.
+
+    These lie evenly within `horizon`, a share of all positions: one after the other where it has K, every second where
+    it has 2 K, and so on. So one setting serves every sampling rate, where the paper takes all positions.
 
     Raises:
-        ValueError: if there are not more positions than `steps`.
+        ValueError: if there are not more positions than the prediction reaches.
     """
     z_BTD = F.normalize(z_BDT, dim=1).transpose(1, 2)
     positions = z_BTD.shape[1]
-    if positions <= steps:
+    spacing = max(1, int(horizon * positions) // steps)
+    reach = spacing * steps
+    if positions <= reach:
         raise ValueError(
-            f"The prediction of {steps} steps needs at least {steps + 1} positions, but the encoder makes {positions} "
+            f"The prediction of {steps} steps needs at least {reach + 1} positions, but the encoder makes {positions} "
             f"of these signals. Lower steps below {positions} (40% of the positions is TS-TCC's best), or use longer "
             "signals."
         )
-    t = draw_position(positions - steps, z_BTD.device, gather)
-    return z_BTD[:, : t + 1], z_BTD[:, t + 1 : t + 1 + steps]
+    t = draw_position(positions - reach, z_BTD.device, gather)
+    return z_BTD[:, : t + 1], z_BTD[:, t + spacing : t + reach + 1 : spacing]
 
 
 class TSTCC(SelfSupervised):
@@ -130,8 +135,9 @@ class TSTCC(SelfSupervised):
     Args:
         encoder: Has `features(x)`, `(B, L, samples) -> (B, D, T)`, and `out_dim` = D.
         views: A weak and a strong view of a batch, in that order; see `shared.augment.TwoViews`.
-        steps: K, positions predicted; 40% of all is the best in the paper's sensitivity analysis. 25 of the 63 that
-            `ResNet1D` makes of 1,000 samples; 125 of the 313 of 5,000.
+        steps: K, positions predicted: the next 25 of the 63 that `ResNet1D` makes of 1,000 samples.
+        horizon: How far ahead they reach, as a share of all positions; 40% is the best in the paper's sensitivity
+            analysis. Of the 313 positions of 5,000 samples the 25 are every fifth.
         context_dim: H, width of the transformer (100).
         context_layers: L, its layers (4).
         context_heads: Heads of its attention (4).
@@ -150,6 +156,7 @@ class TSTCC(SelfSupervised):
         encoder: nn.Module,
         views: nn.Module,
         steps: int = 25,
+        horizon: float = 0.4,
         context_dim: int = 100,
         context_layers: int = 4,
         context_heads: int = 4,
@@ -165,9 +172,12 @@ class TSTCC(SelfSupervised):
         super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}.")
+        if not 0 < horizon < 1:
+            raise ValueError(f"horizon must be in (0, 1), got {horizon}.")
         dim = int(encoder.out_dim)  # type: ignore[arg-type]
         self.views = views
         self.steps = steps
+        self.horizon = horizon
         self.context = TransformerContext(dim, context_dim, context_layers, context_heads, context_mlp_dim, dropout)
         self.predictor = nn.Linear(context_dim, steps * dim)  # W_1 ... W_K, one below the other
         self.projector = projector(context_dim, dim // 4, "mlp", hidden_dim=dim // 2)  # widths of the authors' code
@@ -183,7 +193,7 @@ class TSTCC(SelfSupervised):
         """
         weak, strong = self.views(batch.signal)
         z_BDT: Tensor = self.encoder.features(torch.cat([weak, strong]))  # type: ignore[operator]
-        past, future = past_and_future(z_BDT, self.steps, gather=self.training)
+        past, future = past_and_future(z_BDT, self.steps, self.horizon, gather=self.training)
         context = self.context(past)
         prediction = self.predictor(context).view_as(future)
         (from_weak, from_strong), (weak_future, strong_future) = prediction.chunk(2), future.chunk(2)

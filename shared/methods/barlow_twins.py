@@ -18,7 +18,7 @@ class BarlowTwins(SelfSupervised):
         encoder: `(B, ...) -> (B, encoder.out_dim)`.
         views: Two views of a batch, `(B, ...) -> ((B, ...), (B, ...))`; see `shared.augment.TwoViews`.
         projection_dim: Width of the projector's three layers (section 2.2: 8,192, which are 134 M weights).
-        lambda_: Weight of the redundancy term of Eq. 1 (section 3: 0.005).
+        lambda_: Weight of the redundancy term of Eq. 1 (section 2.2: 0.005).
         optimizer: The paper has LARS, which torch lacks, for batches of 2,048; Adam suits small ones.
         warmup_epochs: The paper has 10, for LARS.
         lr_schedule: Cosine, as in the paper (whose rate ends at a thousandth).

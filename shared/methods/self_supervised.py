@@ -143,8 +143,13 @@ class SelfSupervised(pl.LightningModule, ABC):
             )
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Columns for `shared.callbacks.PredictionWriter`: the encoder's features, in the order of the data."""
-        return {"embedding": list(self(batch[0]).float().cpu().numpy())}
+        """Columns for `shared.callbacks.PredictionWriter`: the encoder's features.
+
+        And `row`, of the data module's table, where its batches have that.
+        """
+        columns = {"embedding": list(self(batch[0]).float().cpu().numpy())}
+        row = getattr(batch, "row", None)
+        return columns if row is None else {"row": row.cpu().numpy(), **columns}
 
     def configure_optimizers(self) -> Any:
         """The given optimiser over what is trained; a schedule per step where one is asked for."""

@@ -114,6 +114,11 @@ def test_models_that_disagree_widen_the_interval(tmp_path: Path) -> None:
     run = write_variant(tmp_path, "etp", CLASSES["ETP"], {"ETP": apart})
     row = compare([run], "ptbxl_100hz").iloc[0]
     low, high = interval(bootstrap_auroc(apart, TARGET).samples.mean(1))  # records alone
+    # Of two models drawn from two, a quarter of the draws is either one twice: half their distance from the mean, and
+    # sqrt(2 / 1) times that.
+    values = [auroc(each, TARGET).mean() for each in apart]
+    expected = (values[1] - values[0]) / 2 * 2**0.5
+    assert row["auroc_high"] - np.mean(values) == pytest.approx(expected, abs=high - low)
     assert row["auroc_high"] - row["auroc_low"] > 4 * (high - low)
 
 
@@ -121,11 +126,16 @@ def test_the_sentences_say_which_differences_are_beyond_noise(runs: list[Path]) 
     said = beyond_noise(compare(runs, "ptbxl_100hz"))
     rows = compare(runs, "ptbxl_100hz").set_index("method")
     gain, loss = 100 * rows.loc["ETP", "over_random"], 100 * rows.loc["SimCLR", "over_random"]
-    assert f"better than random init: ETP ({gain:+.1f})." in said
-    assert f"worse than random init: SimCLR ({loss:+.1f})." in said
-    assert "Not told apart from random init: TS-TCC (+0.0)." in said
-    assert "ETP is beyond noise better than: SimCLR (" in said
-    assert said.endswith("; not so than: none.")
+    assert f"better than random init: ETP ({gain:+.1f}). Beyond noise worse: SimCLR ({loss:+.1f}). " in said
+    assert "Not told apart from it: TS-TCC (+0.0). ETP is beyond noise better than: SimCLR (" in said
+    assert said.endswith("; worse than: none; not told apart from: none.")
+
+
+def test_one_model_a_method_is_said_to_hold_the_noise_of_the_records_alone(tmp_path: Path) -> None:
+    scores = {"ETP": scores_of(2.0, models=1), "Random init": scores_of(1.0, models=1)}
+    run = write_variant(tmp_path, "etp", CLASSES["ETP"], scores)
+    said = beyond_noise(compare([run], "ptbxl_100hz"))
+    assert said.endswith("Of one model a method, the intervals hold the noise of the records alone.")
 
 
 def test_the_table_stands_beside_the_papers_and_its_rows_go_to_results(
@@ -163,6 +173,7 @@ def test_synthetic_data_is_said_loudly(tmp_path: Path, capsys: pytest.CaptureFix
     run = write_variant(tmp_path, "etp_ngrams", CLASSES["ETP"], scores, tags=("synthetic",))
     main(["table", "--table", TABLE_1, "--runs", str(run), "--results", str(tmp_path / "results.csv")])
     printed = " ".join(capsys.readouterr().out.split())
+    assert "ours on ptbxl_100hz, 200 test records, label mode multi; the paper's label mode single." in printed
     assert "SYNTHETIC DATA: ours says nothing about patients, and is no result." in printed
     assert "(SYNTHETIC data)" in printed
     assert pd.read_csv(tmp_path / "results.csv")["data_kind"].unique().tolist() == ["synthetic"]
@@ -183,11 +194,50 @@ def test_other_records_or_one_method_twice_are_errors(runs: list[Path], tmp_path
         compare(runs, "ptbxl_100hz", "fine_tune")
 
 
-def test_without_any_evaluation_the_target_that_makes_it_is_named(runs: list[Path]) -> None:
+@pytest.mark.parametrize(
+    ("block", "key", "message"),
+    [
+        ("trainer", "max_epochs", "max_epochs (15 and 30)"),
+        ("model", "encoder", "encoder ({'init_args': {'width': 32}} and 30)"),
+        ("data", "batch_size", "batch_size (64 and 30)"),
+    ],
+)
+def test_variants_that_were_trained_otherwise_are_not_compared(
+    runs: list[Path], block: str, key: str, message: str
+) -> None:
+    path = runs[1] / "seed_0" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    (config[block] if block == "trainer" else config[block]["init_args"])[key] = 30
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(DataError) as error:
+        compare(runs, "ptbxl_100hz")
+    assert str(error.value) == (
+        f"{runs[0]} and {runs[1]} were trained with another {message}, so comparing the methods says nothing: train "
+        "them alike"
+    )
+
+
+def test_a_data_set_and_a_method_that_the_paper_lacks_stand_without_its_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"Barlow Twins": scores_of(2.0), "Random init": scores_of(1.0)}
+    run = write_variant(tmp_path, "mine", "shared.methods.BarlowTwins", scores, dataset="own")
+    for seed in (0, 1):
+        path = run / f"seed_{seed}" / "config.yaml"
+        path.write_text(path.read_text().replace("ptbxl_100hz", "own"))
+    main(["table", "--table", TABLE_1, "--runs", str(run)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+    assert [line[:3] for line in cells] == [["own", "Barlow Twins", "-"], ["", "Random init", "-"]]
+    assert cells[0][5] == "60.0 ± 2.0"
+
+
+def test_without_any_evaluation_the_command_that_makes_it_is_named(runs: list[Path]) -> None:
     for run in runs:
         (run / "evaluation" / "ptbxl_100hz" / "scores.npz").unlink()
     with pytest.raises(SystemExit) as stop:
         main(["table", "--table", TABLE_1, "--runs", *map(str, runs)])
     assert stop.value.code == (
-        "error: no data set of Table 1: linear evaluation has all variants evaluated: make table-etp does it"
+        "error: no data set of Table 1: linear evaluation has all variants evaluated: python -m ecg_text evaluate --run "
+        f"{' '.join(map(str, runs))} does it"
     )

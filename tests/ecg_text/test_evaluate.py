@@ -13,7 +13,7 @@ import yaml
 
 from ecg_text import ETP
 from ecg_text.cli import main
-from ecg_text.evaluate import _check_test
+from ecg_text.evaluate import _check_test, find_checkpoints
 from shared.checkpoint import load_module
 from shared.data.report import DataError
 
@@ -144,6 +144,19 @@ def test_a_class_of_all_test_records_is_an_error_and_one_of_two_a_warning(
         assert caplog.messages == [
             "classes with fewer than 3 test records, which many bootstrap resamples leave out: B"
         ]
+
+
+def test_a_seed_whose_training_has_not_finished_is_left_out(
+    trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "etp"
+    for seed in (0, 1):
+        shutil.copytree(trained.folder, run / f"seed_{seed}", ignore=shutil.ignore_patterns("wandb"))
+    (run / "seed_1" / "results.json").unlink()
+    assert list(find_checkpoints(run, "best")) == [0]
+    assert caplog.messages == [f"{run}: seeds whose training has not finished are left out: 1"]
+    (run / "seed_0" / "results.json").unlink()
+    assert list(find_checkpoints(run, "best")) == [0, 1]  # where none has finished, to look at a run on its way
 
 
 def test_seeds_trained_with_other_settings_are_not_averaged(trained, tmp_path: Path) -> None:

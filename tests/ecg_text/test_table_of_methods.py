@@ -57,6 +57,9 @@ def test_a_second_call_evaluates_only_what_has_been_trained_since(
     table = main(["evaluate", "--run", str(simclr), str(etp), *SMALL])
     assert f"{simclr / EVALUATION} is up to date" in capsys.readouterr().out
     assert set(table["method"]) == {"Random init", "SimCLR", "ETP"}
+    main(["evaluate", "--run", str(etp), *SMALL, "--prompts", "clinical"])
+    assert "is up to date" not in capsys.readouterr().out
+    assert "zero_shot:clinical" in set(pd.read_csv(etp / EVALUATION / "classes.csv")["protocol"])
     checkpoint = simclr / "seed_0" / "checkpoints" / "best.ckpt"
     later = (simclr / EVALUATION / "classes.csv").stat().st_mtime + 10
     os.utime(checkpoint, (later, later))
@@ -87,3 +90,14 @@ def test_any_methods_encoder_embeds_a_folder_of_records(
     (embedding,) = pd.read_parquet(output)["embedding"]
     assert embedding.shape == (64,)  # the encoder's 8 * width, not the projector's 16
     assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-6)
+
+
+def test_random_init_is_not_shared_between_runs_whose_signals_are_prepared_otherwise(
+    variants: list[Path], command_line, tmp_path: Path
+) -> None:
+    small = ["--model.init_args.projection_dim", "16", "--data.init_args.normalize", "none"]
+    other = main(command_line("fit", tmp_path, *small, method="simclr")).run_dir.parent
+    main(["evaluate", "--run", str(variants[0]), str(other), *SMALL[:-2]])
+    kept = [read_scores(run / EVALUATION).scores["linear"]["Random init"] for run in (variants[0], other)]
+    assert kept[0].shape == kept[1].shape
+    assert not np.allclose(*kept)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ecg_text.cli import main
 from ecg_text.data import ECGBatch
 from ecg_text.methods import TSTCC
-from ecg_text.methods.ts_tcc import TransformerContext, temporal_loss
+from ecg_text.methods.ts_tcc import TransformerContext, past_and_future, temporal_loss
 from shared.backbones import ResNet1D
 from shared.distributed import convert_batchnorm
 
@@ -203,6 +203,20 @@ def test_step_is_finite_in_bf16_and_every_parameter_learns() -> None:
     assert inside.item() == pytest.approx(temporal_loss(predictions.double(), z.double()).item(), rel=1e-6)
 
 
+def test_the_predicted_positions_lie_evenly_within_the_horizon() -> None:
+    z_BDT = torch.randn(2, 3, 40, dtype=torch.float64)
+    unit = (z_BDT / z_BDT.norm(dim=1, keepdim=True)).transpose(1, 2)
+    for horizon, spacing in ((0.1, 1), (0.4, 4), (0.01, 1)):
+        past, future = past_and_future(z_BDT, 4, horizon, gather=False)
+        t = past.shape[1] - 1
+        torch.testing.assert_close(past, unit[:, : t + 1])
+        torch.testing.assert_close(future, unit[:, [t + spacing * k for k in (1, 2, 3, 4)]])
+    seen = {past_and_future(z_BDT, 4, 0.4, gather=False)[0].shape[1] for _ in range(500)}
+    assert seen == set(range(1, 25))  # every position that leaves room for 4 * 4
+    # What the docstring says of 10 s at 100 and at 500 Hz.
+    assert [int(0.4 * positions) // 25 for positions in (63, 313)] == [1, 5]
+
+
 def test_bad_input_is_named() -> None:
     model = TSTCC(ResNet1D(12, width=1), Reversal(), steps=25, **SMALL)
     assert model.step(batch_of(torch.randn(2, 12, 16 * 26))).loss.isfinite()
@@ -214,6 +228,8 @@ def test_bad_input_is_named() -> None:
     )
     with pytest.raises(ValueError, match=r"^steps must be at least 1, got 0\.$"):
         TSTCC(ResNet1D(12, width=1), Reversal(), steps=0)
+    with pytest.raises(ValueError, match=r"^horizon must be in \(0, 1\), got 1\.0\.$"):
+        TSTCC(ResNet1D(12, width=1), Reversal(), horizon=1.0)
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
         temporal_loss(torch.ones(4, 3, 2), torch.ones(4, 1, 2))
     assert str(error.value) == (

@@ -245,7 +245,7 @@ def test_powerline_hum_is_one_sine_at_its_frequency(frequency: float, sampling_r
 
 def test_baseline_wander_is_slow() -> None:
     rate, seconds = 10, 100
-    wander = BaselineWander(0.5, 0.5, rate, components=3)(torch.zeros(2000, 2, rate * seconds))
+    wander = BaselineWander(0.5, 0.5, seconds, components=3)(torch.zeros(2000, 2, rate * seconds))
     windowed = wander.double() * torch.hann_window(rate * seconds, dtype=torch.float64)  # leaks far less than none
     energy = torch.fft.rfft(windowed).abs().square().sum((0, 1))
     share = energy.cumsum(0) / energy.sum()
@@ -260,7 +260,7 @@ def test_baseline_wander_is_slow() -> None:
 
 @pytest.mark.parametrize("components", [1, 3])
 def test_each_component_of_the_wander_is_shared_by_the_channels(components: int) -> None:
-    wander = BaselineWander(0.5, 0.5, 100, components)(torch.zeros(50, 12, 2000, dtype=torch.float64))
+    wander = BaselineWander(0.5, 0.5, 20.0, components)(torch.zeros(50, 12, 2000, dtype=torch.float64))
     rank = torch.linalg.svdvals(wander)
     assert float((rank[:, components] / rank[:, 0]).max()) < 1e-4
     assert float((rank[:, components - 1] / rank[:, 0]).max()) > 1e-2
@@ -317,12 +317,9 @@ def test_impossible_fractions_are_refused(value: float) -> None:
         (lambda: BaselineWander(float("inf")), "amplitude must be a finite number of at least 0, got inf"),
         (
             lambda: BaselineWander(max_frequency=0.01),
-            "max_frequency must be at least 0.05 and at most half of sampling_rate 500, got 0.01",
+            "max_frequency must be at least 0.05, got 0.01",
         ),
-        (
-            lambda: BaselineWander(max_frequency=51, sampling_rate=100),
-            "max_frequency must be at least 0.05 and at most half of sampling_rate 100, got 51",
-        ),
+        (lambda: BaselineWander(duration=0), "duration must be above 0, got 0"),
         (lambda: BaselineWander(components=0), "components must be at least 1, got 0"),
     ],
 )

@@ -155,16 +155,25 @@ def test_each_name_takes_its_place_in_the_command_and_the_first_seed_of_all_come
 def test_a_finished_run_with_another_flag_is_not_taken_for_the_one_asked_for() -> None:
     folder = Path("runs/toy/d/v/seed_0")
     write_results(folder, {"fit/epochs": 15})
-    saved = {"trainer": {"max_epochs": 15, "accelerator": "cpu"}, "model": {"init_args": {"lr": 2e-3, "net": {"a": 1}}}}
+    model = {"lr": 2e-3, "net": {"a": 1}, "layers": [2, 2]}
+    saved = {
+        "trainer": {"max_epochs": 15, "accelerator": "cpu"},
+        "model": {"init_args": model},
+        "threads": 1,
+        "run": {"overwrite": False, "dataset": "d", "variant": "v"},
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(saved))
     base = ["toy", "fit", "--run.dataset", "d", "--run.variant", "v"]
-    same = ["--trainer.max_epochs", "15", "--trainer.accelerator", "cpu", "--model.init_args.lr", "2.0e-3"]
-    check_flags(seed_cells([*base, *same, "--model.init_args.net", "some.Class"], [0, 1]))
+    same = ["--trainer.max_epochs", "30", "--trainer.max_epochs=15", "--trainer.accelerator", "cpu", "--threads", "2"]
+    same += ["--model.init_args.lr", "2e-3", "--run.overwrite", "true", "--model.init_args.net", "some.Class"]
+    check_flags(seed_cells([*base, *same, "--model.init_args.layers", "[2, 2]"], [0, 1]))
+    with pytest.raises(DataError, match=r"has finished with --model.init_args.layers \[2, 2\], not \[1, 2\]: "):
+        check_flags(seed_cells([*base, "--model.init_args.layers=[1, 2]"], [0]))
     with pytest.raises(DataError) as error:
         check_flags(seed_cells([*base, "--trainer.max_epochs", "30"], [0, 1]))
     assert str(error.value) == (
-        "v, seed 0 has finished with --trainer.max_epochs 15, not 30: give the new run another name, or remove "
-        "runs/toy/d/v/seed_0"
+        "v, seed 0 has finished with --trainer.max_epochs 15, not 30: give the new runs another name (make: "
+        "SUFFIX=_new), or remove runs/toy/d/v/seed_0"
     )
     with pytest.raises(
         SystemExit, match=r"\Aerror: v, seed 0 has finished with --model.init_args.lr 0.002, not 1e-4: "
