@@ -60,8 +60,8 @@ def compare(runs: list[Path], dataset: str, protocol: str = "linear", resamples:
         resamples: Bootstrap resamples.
 
     Returns:
-        Columns `method, variant, seeds, models, records, hours, auroc, best_f1` (with `_std`), `auroc_low, auroc_high`, and
-        `over_random` and `etp_over` (with `_low, _high`); fractions, not percent.
+        Columns `method, variant, seeds, models, records, hours`, `auroc` and `best_f1` with `_std`, and `auroc`,
+        `over_random` and `etp_over` with `_low` and `_high`; fractions, not percent.
 
     Raises:
         DataError: A variant was not evaluated so, was trained otherwise than the first, or evaluated on other records.

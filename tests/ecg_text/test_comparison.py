@@ -238,6 +238,6 @@ def test_without_any_evaluation_the_command_that_makes_it_is_named(runs: list[Pa
     with pytest.raises(SystemExit) as stop:
         main(["table", "--table", TABLE_1, "--runs", *map(str, runs)])
     assert stop.value.code == (
-        "error: no data set of Table 1: linear evaluation has all variants evaluated: python -m ecg_text evaluate --run "
-        f"{' '.join(map(str, runs))} does it"
+        "error: no data set of Table 1: linear evaluation has all variants evaluated: python -m ecg_text evaluate "
+        f"--run {' '.join(map(str, runs))} does it"
     )
