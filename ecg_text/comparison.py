@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ecg_text.evaluate import RANDOM, find_checkpoints, first_seed, method_of, read_data_config
+from ecg_text.evaluate import RANDOM, find_checkpoints, first_seed, method_of, read_data_config, run_config
 from ecg_text.figures import draw_methods
 from ecg_text.labels import read_csv
 from ecg_text.scores import FILE, read_scores
@@ -23,6 +22,7 @@ from shared.metrics import bootstrap_auroc, interval
 from shared.table import append_results, beside_paper
 from shared.tracking import save_figure
 
+SYNTHETIC_WARNING = "SYNTHETIC DATA: ours says nothing about patients, and is no result."
 ETP_ROW = "ETP"
 PERCENT = ("auroc", "best_f1")
 PAPER_COLUMNS = {"auroc": "AUC", "best_f1": "F1"}
@@ -132,7 +132,7 @@ def _check_trained_alike(runs: list[Path]) -> None:
     """
     settings = []
     for run in runs:
-        config = yaml.safe_load((first_seed(run) / "config.yaml").read_text(encoding="utf-8"))
+        config = run_config(run)
         data = {key: value for key, value in config["data"]["init_args"].items() if key not in ("seed", "num_workers")}
         trainer = {key: config["trainer"][key] for key in ("max_epochs", "precision")}
         settings.append({**data, **trainer, "encoder": config["model"]["init_args"]["encoder"]})
@@ -210,7 +210,7 @@ def print_comparison(table: MethodTable, configs: Path, runs: list[Path], result
     synthetic = "synthetic" in tags
     note = " (SYNTHETIC data)" if synthetic else ""
     if synthetic:
-        console.print("SYNTHETIC DATA: ours says nothing about patients, and is no result.", style="bold red")
+        console.print(SYNTHETIC_WARNING, style="bold red")
     values = {
         name: {**table.values.get(name, {}), **{row: table.values.get(name, {}).get(row, {}) for row in rows["method"]}}
         for name, rows in found.items()
@@ -258,7 +258,7 @@ def _result_rows(
 ) -> pd.DataFrame:
     """Rows of results/: ours, the paper's, and the settings that all variants share."""
     rows = pd.concat(found.values(), ignore_index=True)
-    config = yaml.safe_load((first_seed(runs[0]) / "config.yaml").read_text(encoding="utf-8"))
+    config = run_config(runs[0])
     for column in ("AUC", "F1"):
         pairs = zip(rows["paper_data_set"], rows["method"], strict=True)
         printed = [values[data_set].get(method, {}).get(column) for data_set, method in pairs]

@@ -127,7 +127,8 @@ def evaluate_models(
     _check_test(data, data.target[rows["test"]])
     rows = _with_validation(data, rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with_text = isinstance(load_module(any_checkpoint, pl.LightningModule), ETP)
+    any_model = load_module(any_checkpoint, pl.LightningModule)
+    with_text = isinstance(any_model, ETP)
     zero_shot: dict[str, Prompts | None] = {}
     if with_text:
         zero_shot = {"zero_shot": None} | {f"zero_shot:{Path(name).stem}": load_prompts(name) for name in prompts}
@@ -139,13 +140,13 @@ def evaluate_models(
     jobs += [(method, seed, path) for seed, path in checkpoints.items()]
     known = {} if known is None else known
     for name, seed, path in tqdm(jobs, desc=f"evaluate {method} on {data.name}", unit="model"):
-        torch.manual_seed(seed)
-        model = load_module(path, pl.LightningModule, weights=name != RANDOM)
         # An encoder is drawn before the rest of its model, so that these say all of a random one's scores.
-        key = repr((seed, model.hparams.get("encoder"), data_config, options)) if name == RANDOM else ""
+        key = repr((seed, any_model.hparams.get("encoder"), data_config, options)) if name == RANDOM else ""
         if key in known and not with_text and not fine_tune_epochs:
             _keep(scores["linear"][name], known[key])
             continue
+        torch.manual_seed(seed)
+        model = load_module(path, pl.LightningModule, weights=name != RANDOM)
         features = {split: encode(model.encoder, _pairs(data, rows[split]), device) for split in SPLITS}  # type: ignore[arg-type]
         if isinstance(model, ETP):
             for protocol, worded in zero_shot.items():
@@ -348,9 +349,14 @@ def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
 
 def method_of(run: Path) -> str:
     """The paper's name of a variant's method."""
-    config = yaml.safe_load((first_seed(run) / "config.yaml").read_text(encoding="utf-8"))
-    name = str(config["model"]["class_path"]).rpartition(".")[2]
+    name = str(run_config(run)["model"]["class_path"]).rpartition(".")[2]
     return ROW_NAMES.get(name, name)
+
+
+def run_config(run: Path) -> dict[str, Any]:
+    """The configuration of a variant's first trained seed."""
+    config: dict[str, Any] = yaml.safe_load((first_seed(run) / "config.yaml").read_text(encoding="utf-8"))
+    return config
 
 
 def first_seed(run: Path) -> Path:

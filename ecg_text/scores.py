@@ -6,6 +6,7 @@ Shapes: M models, N records, C classes.
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,16 +62,15 @@ def write_scores(
     scores: dict[str, dict[str, Scores]],
 ) -> None:
     """Write `scores.npz`; its arrays are called `<protocol>/<method>`."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{protocol}/{name}": np.stack(kept.test)
         for protocol, by_method in scores.items()
         for name, kept in by_method.items()
         if kept.test
     }
+    arrays |= {"records": np.array(records), "classes": np.array(classes), "target": target}
     with (folder / FILE).open("wb") as file:
-        np.savez_compressed(
-            file, records=np.array(records), classes=np.array(classes), target=target, **arrays, allow_pickle=False
-        )
+        np.savez_compressed(file, **arrays)
 
 
 def read_scores(folder: Path) -> TestScores:

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from ecg_text.comparison import MethodTable, print_comparison
+from ecg_text.comparison import SYNTHETIC_WARNING, MethodTable, print_comparison
 from ecg_text.evaluate import RANDOM, read_data_config
 from ecg_text.labels import read_csv
 from shared.data.report import DataError
@@ -92,7 +92,7 @@ def print_table(table: Path, runs: list[str], results: Path | None = None) -> No
             synthetic = "synthetic" in {*tags, *trained_on[1]}
             title = f"{paper.title}; ours: {run.name}{' (SYNTHETIC data)' if synthetic else ''}"
             if synthetic:
-                console.print("SYNTHETIC DATA: ours says nothing about patients, and is no result.", style="bold red")
+                console.print(SYNTHETIC_WARNING, style="bold red")
             console.print(beside_paper(_ours(rows), paper.values, folders, title))
             console.print(_differences(paper, run, dataset, config, rows), highlight=False, markup=False)
 

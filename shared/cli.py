@@ -28,6 +28,8 @@ from shared.data.report import DataError
 from shared.tracking import RunCSVLogger, WandbMode, wandb_logger
 
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+# Flags that do not change a run's result.
+NO_SETTINGS = ("ckpt_path", "threads", "run.overwrite", "run.wandb", "trainer.enable_progress_bar")
 # What a run writes, and `overwrite` removes. W&B's offline runs stay: they may not have been uploaded yet.
 RUN_FILES = (
     "config.yaml",
@@ -227,11 +229,9 @@ def _difference(saved: str, new: str) -> str:
     """Lines in which two configurations differ, without what does not change a result."""
     old_config, new_config = yaml.safe_load(saved), yaml.safe_load(new)
     for config in (old_config, new_config):
-        config.pop("ckpt_path", None)
-        config.pop("threads", None)
-        config["run"].pop("overwrite", None)
-        config["run"].pop("wandb", None)
-        config["trainer"].pop("enable_progress_bar", None)
+        for name in NO_SETTINGS:
+            block, _, key = name.rpartition(".")
+            (config[block] if block else config).pop(key, None)
     if old_config == new_config:
         return ""
     before, after = (yaml.safe_dump(config).splitlines() for config in (old_config, new_config))

@@ -24,11 +24,9 @@ from rich.table import Table
 from tqdm import tqdm
 
 from shared.callbacks import environment, read_results
-from shared.cli import RunOptions
+from shared.cli import NO_SETTINGS, RunOptions
 from shared.data.report import DataError
 
-# Flags that do not change a run's result; as shared.cli leaves them out when it compares settings.
-NO_SETTINGS = ("ckpt_path", "threads", "run.overwrite", "run.wandb", "trainer.enable_progress_bar")
 # By group (e.g. a class or a data set), row (a method) and column (a metric).
 PaperValues = Mapping[str, Mapping[str, Mapping[str, float]]]
 
