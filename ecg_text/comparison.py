@@ -12,14 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ecg_text.evaluate import RANDOM, find_checkpoints, first_seed, method_of, read_data_config, run_config
+from ecg_text.evaluate import RANDOM, ROW_NAMES
 from ecg_text.figures import draw_methods
 from ecg_text.labels import read_csv
-from ecg_text.scores import FILE, read_scores
 from shared.callbacks import read_results
 from shared.data.report import DataError
-from shared.metrics import bootstrap_auroc, interval
-from shared.table import append_results, beside_paper
+from shared.metrics import bootstrap_auroc, interval, over_models
+from shared.runs import find_checkpoints, first_seed, method_of, read_data_config, run_config
+from shared.scores import FILE, read_scores
+from shared.table import append_results, beside_paper, by_sign, difference
 from shared.tracking import save_figure
 
 SYNTHETIC_WARNING = "SYNTHETIC DATA: ours says nothing about patients, and is no result."
@@ -49,9 +50,8 @@ def compare(runs: list[Path], dataset: str, protocol: str = "linear", resamples:
     """A row for random init and for each variant, all on the same test records.
 
     The interval of a method's macro AUROC, and those of its difference to random init and of ETP's difference to it,
-    come from resampling the test records, the same for every method, and each method's models, if it has several. The
-    spread over M models is widened by sqrt(M / (M - 1)), which resampling a few falls short by; of three models it is
-    still a rough guess.
+    come from resampling the test records, the same for every method, and each method's models, if it has several (see
+    `shared.metrics.over_models`).
 
     Args:
         runs: Evaluated variants; one of them may be ETP. Random init is the first variant's that has it.
@@ -83,7 +83,7 @@ def compare(runs: list[Path], dataset: str, protocol: str = "linear", resamples:
         table = read_csv(folder / "classes.csv", ["protocol", "method", "class", "models", "records", *PERCENT])
         average = table[(table["protocol"] == protocol) & (table["class"] == "Average")].set_index("method")
         for name, array in kept.scores[protocol].items():
-            method = RANDOM if name == RANDOM else method_of(run)
+            method = RANDOM if name == RANDOM else method_of(run, ROW_NAMES)
             if method == RANDOM and RANDOM in scores:
                 continue
             if method in scores:
@@ -116,12 +116,7 @@ def _resampled_means(
     samples = bootstrap_auroc(np.concatenate(list(scores.values())), target, resamples=resamples).samples
     parts = np.split(samples, np.cumsum([len(array) for array in scores.values()])[:-1], axis=1)
     rng = np.random.default_rng(0)
-    means = {}
-    for method, part in zip(scores, parts, strict=True):
-        models, mean = part.shape[1], part.mean(1)
-        drawn = np.take_along_axis(part, rng.integers(models, size=part.shape), axis=1).mean(1)
-        means[method] = mean + (drawn - mean) * (models / max(models - 1, 1)) ** 0.5
-    return means
+    return {method: over_models(part, rng) for method, part in zip(scores, parts, strict=True)}
 
 
 def _check_trained_alike(runs: list[Path]) -> None:
@@ -146,7 +141,7 @@ def _check_trained_alike(runs: list[Path]) -> None:
 
 def beyond_noise(rows: pd.DataFrame) -> str:
     """Which differences are beyond noise, in sentences: their 95% interval does not hold 0."""
-    over_random, etp_over = _by_sign(rows, "over_random"), _by_sign(rows, "etp_over")
+    over_random, etp_over = by_sign(rows, "over_random"), by_sign(rows, "etp_over")
     sentences = [
         f"Beyond noise better than random init: {over_random[0]}. Beyond noise worse: {over_random[1]}. "
         f"Not told apart from it: {over_random[2]}.",
@@ -156,17 +151,6 @@ def beyond_noise(rows: pd.DataFrame) -> str:
     if rows["models"].min() < 2:
         sentences.append("Of one model a method, the intervals hold the noise of the records alone.")
     return " ".join(sentences)
-
-
-def _by_sign(rows: pd.DataFrame, key: str) -> tuple[str, str, str]:
-    """Methods whose difference is above 0, below it, and neither."""
-    groups: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for row in rows.to_dict("records"):
-        if not pd.isna(row.get(key)):
-            group = 0 if row[f"{key}_low"] > 0 else 1 if row[f"{key}_high"] < 0 else 2
-            groups[group].append(f"{row['method']} ({100 * row[key]:+.1f})")
-    above, below, alike = (", ".join(names) or "none" for names in groups)
-    return above, below, alike
 
 
 def print_comparison(table: MethodTable, configs: Path, runs: list[Path], results: Path | None) -> None:
@@ -242,15 +226,9 @@ def _in_percent(rows: pd.DataFrame, data_set: str) -> pd.DataFrame:
     columns = {f"{key}{end}": f"{name}{end}" for key, name in PAPER_COLUMNS.items() for end in ends}
     shown = 100 * rows[[key for key in columns if key in rows]].astype(float).rename(columns=columns)
     for key, title in (("over_random", "over random init"), ("etp_over", "ETP over it")):
-        shown[title] = [_difference(row, key) for _, row in rows.iterrows()]
+        shown[title] = [difference(row, key) for row in rows.to_dict("records")]
     shown["hours"] = [f"{hours:.2f}" if hours else "-" for hours in rows["hours"]]
     return shown.set_index(pd.MultiIndex.from_product([[data_set], rows["method"]]))
-
-
-def _difference(row: "pd.Series[Any]", key: str) -> str:
-    if pd.isna(row.get(key)):
-        return "-"
-    return f"{100 * row[key]:+.1f} \\[{100 * row[f'{key}_low']:.1f}, {100 * row[f'{key}_high']:.1f}]"
 
 
 def _result_rows(

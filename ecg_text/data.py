@@ -3,10 +3,8 @@
 raw records -> `ecg_text.records.load_signal` -> int16 memory map -> `ECGBatch` -> `normalize` on the model's device.
 """
 
-import hashlib
 import logging
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,14 +21,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from ecg_text.records import LEADS, SignalSettings, Source, load_signal, record_stem
 from shared.checkpoint import CheckpointError, read_checkpoint
-from shared.data.arrays import ArrayCache, build_cache
+from shared.data.arrays import ArrayCache, build_cache, fingerprint
 from shared.data.report import DataError, OnError, Report
-from shared.data.samplers import EpochBatchSampler
+from shared.data.samplers import batch_loader
 
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+RECORD_SUFFIXES = (".hea", ".dat", ".mat")  # of a record's files
 SMALLEST_SCALE = 1e-3  # microvolts; keeps a silent lead at zero
 SIGNAL_ARGUMENTS = ("sampling_rate", "duration", "leads", "normalize")  # of a data module, saved in every checkpoint
 
@@ -209,7 +208,7 @@ class ECGDataModule(pl.LightningDataModule, ABC):
             read=load_signal,
             row_shape=(len(settings.leads), settings.samples),
             dtype="int16",
-            settings={"signal": str(settings), "files": _fingerprint(table["path"])},
+            settings={"signal": str(settings), "files": fingerprint(table["path"], RECORD_SUFFIXES, record_stem)},
             report=report,
         )
         return table, cache, report
@@ -274,16 +273,7 @@ class ECGDataModule(pl.LightningDataModule, ABC):
     ) -> DataLoader[ECGBatch]:
         """Batches of the given rows, in their order, or shuffled by (seed, epoch) for training."""
         dataset = RecordDataset(self.array, rows, self.report, self.target, self.labelled, self.patient)
-        size = batch_size or self.batch_size
-        sampler = EpochBatchSampler(len(rows), size, shuffle=train, drop_last=train, seed=self.seed)
-        return DataLoader(
-            dataset=dataset,
-            sampler=sampler,
-            batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
+        return batch_loader(dataset, batch_size or self.batch_size, train, self.seed, self.num_workers)
 
     def train_dataloader(self) -> DataLoader[ECGBatch]:
         """Shuffled training records."""
@@ -333,18 +323,3 @@ def _patient_codes(patients: "pd.Series[Any]") -> NDArray[np.int64]:
     known = patients.astype(object).where(patients.notna() & (patients.astype(str) != ""), None)
     codes = pd.factorize(known)[0].astype(np.int64)
     return np.where(codes >= 0, codes, codes.max(initial=-1) + 1 + np.arange(len(codes)))
-
-
-def _fingerprint(paths: "pd.Series[str]") -> str:
-    """Digest of every record's files, sizes and times; a missing file counts as absent (reading reports it)."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path}\n".encode())
-        stem = record_stem(path)
-        for suffix in (".hea", ".dat", ".mat"):
-            try:
-                status = os.stat(f"{stem}{suffix}")
-            except OSError:
-                continue
-            digest.update(f"{suffix}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

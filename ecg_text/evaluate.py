@@ -15,8 +15,6 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-import yaml
-from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,14 +23,15 @@ from ecg_text.data import SPLITS, ECGDataModule, Split, saved_signal_settings
 from ecg_text.model import zero_shot_scores
 from ecg_text.module import ETP
 from ecg_text.prompts import Prompts, load_prompts
-from ecg_text.scores import Scores
-from shared.callbacks import read_results, update_results
+from shared.callbacks import update_results
 from shared.checkpoint import load_module
 from shared.data.report import DataError
 from shared.data.samplers import EpochBatchSampler
 from shared.data.splits import stratified_split
 from shared.metrics import BestF1, F1AtThreshold, auroc, bootstrap_auroc, interval
 from shared.probe import encode, fine_tune, linear_probe
+from shared.runs import load_data
+from shared.scores import Scores
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +74,6 @@ class Evaluation:
     groups: pd.DataFrame
 
 
-def load_data(config: dict[str, Any], options: dict[str, Any]) -> ECGDataModule:
-    """Build and set up a data module from the `data:` block of a YAML, with some settings changed."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(ECGDataModule, "data")
-    block = {"class_path": config["class_path"], "init_args": {**(config.get("init_args") or {}), **options}}
-    data: ECGDataModule = parser.instantiate_classes(parser.parse_object({"data": block})).data
-    data.prepare_data()
-    data.setup()
-    return data
-
-
 def prepared_like(checkpoint: Path) -> dict[str, Any]:
     """Data settings that prepare signals as the model was trained on."""
     settings = saved_signal_settings(checkpoint)
@@ -120,7 +108,7 @@ def evaluate_models(
     """
     any_checkpoint = next(iter(checkpoints.values()))
     options = {**options, **prepared_like(any_checkpoint)}
-    data = load_data(data_config, options)
+    data = load_data(ECGDataModule, data_config, options)  # type: ignore[type-abstract]
     rows = {split: data.rows(split, "evaluate") for split in SPLITS}
     if not len(rows["test"]):
         raise DataError("the test split has no labelled record; change the split or label_mode")
@@ -249,7 +237,7 @@ def _fine_tune(
         seed=seed,
         epochs=epochs,
         device=device,
-    )
+    ).test_scores
 
 
 def _table(
@@ -328,68 +316,6 @@ def _groups(scores: dict[str, dict[str, Scores]], data: ECGDataModule, rows: NDA
                         values = [auroc(model[inside][:, usable], target[:, usable]).mean() for model in kept.test]
                         result.append((protocol, name, kind, value, int(inside.sum()), float(np.mean(values))))
     return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "records", "auroc"])
-
-
-def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
-    """Checkpoints by seed under `runs/<package>/<data set>/<variant>`; of finished runs only, where any has finished.
-
-    Raises:
-        DataError: There is none.
-    """
-    found = {int(path.parts[-3].removeprefix("seed_")): path for path in run.glob(f"seed_*/checkpoints/{which}.ckpt")}
-    if not found:
-        raise DataError(
-            f"no {run}/seed_*/checkpoints/{which}.ckpt: train first (make train-etp), or pass another --run"
-        )
-    finished = {seed: path for seed, path in found.items() if "fit/epochs" in read_results(path.parents[1])}
-    if unfinished := sorted(found.keys() - finished.keys()) if finished else []:
-        log.warning("%s: seeds whose training has not finished are left out: %s", run, ", ".join(map(str, unfinished)))
-    return dict(sorted((finished or found).items()))
-
-
-def method_of(run: Path) -> str:
-    """The paper's name of a variant's method."""
-    name = str(run_config(run)["model"]["class_path"]).rpartition(".")[2]
-    return ROW_NAMES.get(name, name)
-
-
-def run_config(run: Path) -> dict[str, Any]:
-    """The configuration of a variant's first trained seed."""
-    config: dict[str, Any] = yaml.safe_load((first_seed(run) / "config.yaml").read_text(encoding="utf-8"))
-    return config
-
-
-def first_seed(run: Path) -> Path:
-    """Folder of a variant's first trained seed."""
-    return run / f"seed_{next(iter(find_checkpoints(run, 'best')))}"
-
-
-def check_same_settings(run: Path, seeds: Sequence[int]) -> None:
-    """Only runs that differ in their seed may be averaged.
-
-    Raises:
-        DataError: Two seeds were trained with other settings.
-    """
-    blocks = []
-    for seed in seeds:
-        config = yaml.safe_load((run / f"seed_{seed}" / "config.yaml").read_text(encoding="utf-8"))
-        blocks.append({key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]})
-        if blocks[-1] != blocks[0]:
-            raise DataError(
-                f"seed_{seeds[0]} and seed_{seed} of {run} were trained with other settings, so their mean says "
-                "nothing: train them alike (--run.overwrite true), or under variants of their own (--run.variant NAME)"
-            )
-
-
-def read_data_config(path: Path) -> tuple[str, list[str], dict[str, Any]]:
-    """Name, tags and `data:` block of a run's config.yaml or of a file of configs/data."""
-    if not path.is_file():
-        raise DataError(f"no file {path}; the data sets are described in ecg_text/configs/data/")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    try:
-        return content["run"]["dataset"], list(content["run"].get("tags") or []), content["data"]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} has no run.dataset and data: blocks; see ecg_text/configs/data/ptbxl.yaml") from error
 
 
 def record_results(evaluation: Evaluation, run: Path, seeds: Sequence[int], method: str, prefix: str) -> None:

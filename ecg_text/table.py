@@ -9,9 +9,10 @@ import yaml
 from rich.console import Console
 
 from ecg_text.comparison import SYNTHETIC_WARNING, MethodTable, print_comparison
-from ecg_text.evaluate import RANDOM, read_data_config
+from ecg_text.evaluate import RANDOM
 from ecg_text.labels import read_csv
 from shared.data.report import DataError
+from shared.runs import read_data_config
 from shared.table import beside_paper
 
 CONFIGS = Path(__file__).with_name("configs")

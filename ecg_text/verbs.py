@@ -10,19 +10,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ecg_text.evaluate import (
-    RANDOM,
-    Evaluation,
-    check_same_settings,
-    evaluate_models,
-    find_checkpoints,
-    method_of,
-    read_data_config,
-    record_results,
-    title_of,
-)
+from ecg_text.evaluate import RANDOM, ROW_NAMES, Evaluation, evaluate_models, record_results, title_of
 from ecg_text.figures import draw_class_bars, draw_ecg, draw_similarity
-from ecg_text.scores import FILE, write_scores
+from shared.runs import check_same_settings, find_checkpoints, method_of, read_data_config
+from shared.scores import FILE, write_scores
 from shared.table import append_results
 from shared.tracking import WandbMode, save_figure, wandb_logger
 
@@ -85,7 +76,7 @@ def evaluate(
             print(f"{written} is up to date")
             tables.append(pd.read_csv(written / "classes.csv"))
             continue
-        method = ETP_NAMES.get(folder.name) or method_of(folder)
+        method = ETP_NAMES.get(folder.name) or method_of(folder, ROW_NAMES)
         changed = dict(options or {}) | ({"root": root} if root else {})
         evaluation = evaluate_models(
             checkpoints,

@@ -1,9 +1,10 @@
 """Linear evaluation: encode once, then fit many linear heads at once on the features.
 
-Shapes: N records, D features, C classes, S seeds, L learning rates, H = S L heads.
+Shapes: N records, D features, C classes, S seeds, L learning rates, W weight decays, H = L W S heads.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,9 @@ from tqdm import tqdm
 from shared.metrics import auroc
 
 LabelMode = Literal["single", "multi"]
+Metric = Literal["auroc", "accuracy"]
+
+VALIDATION_LOGITS = 2**24  # of several heads at a time: 64 MB
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,74 @@ class Features:
 
 
 @dataclass(frozen=True)
+class LinearHead:
+    """A linear classifier of features, with the standardisation it was fitted under.
+
+    Its attributes are plain: `torch.save(vars(head), path)` keeps it, and `LinearHead(**torch.load(path))` is it again.
+
+    Attributes:
+        weight: `(D, C)` float32, of standardised features.
+        bias: `(C,)`.
+        mean: `(D,)` of the training features.
+        std: `(D,)`.
+        label_mode: Whether a record has one label or several.
+
+    Example:
+        >>> head = LinearHead(torch.eye(2), torch.zeros(2), torch.ones(2), torch.tensor([1.0, 2.0]), "multi")
+        >>> head.scores(torch.tensor([[2.0, 5.0]]))
+        array([[1., 2.]])
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    std: Tensor
+    label_mode: LabelMode
+
+    def scores(self, features: Tensor) -> NDArray[np.float64]:
+        """Scores `(N, C)` of features `(N, D)`, computed where the head lies; see `class_scores`."""
+        x_ND = (features.to(self.mean) - self.mean) / self.std
+        return class_scores(_logits(x_ND, self.weight[None], self.bias[None, None])[0], self.label_mode)
+
+    def cpu(self) -> "LinearHead":
+        """The same head on the CPU."""
+        return LinearHead(self.weight.cpu(), self.bias.cpu(), self.mean.cpu(), self.std.cpu(), self.label_mode)
+
+
+@dataclass(frozen=True)
 class ProbeResult:
-    """The best head of every seed, by validation AUROC.
+    """The best head of every seed, by validation.
 
     Attributes:
         test_scores: `(S, N_test, C)`, see `class_scores`.
         val_scores: `(S, N_val, C)`.
         lr: `(S,)` learning rate chosen.
+        weight_decay: `(S,)` weight decay chosen.
+        heads: S classifiers, on the CPU.
     """
 
     test_scores: NDArray[np.float64]
     val_scores: NDArray[np.float64]
     lr: NDArray[np.float64]
+    weight_decay: NDArray[np.float64]
+    heads: tuple[LinearHead, ...]
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A trained encoder with its head, at the best validation epoch.
+
+    Attributes:
+        network: The encoder, then the linear head, in eval mode and on the device it was trained on.
+        val_scores: `(N_val, C)`, see `class_scores`.
+        test_scores: `(N_test, C)`.
+        epoch: The best one, from 0.
+    """
+
+    network: nn.Sequential
+    val_scores: NDArray[np.float64]
+    test_scores: NDArray[np.float64]
+    epoch: int
 
 
 def class_scores(logits: Tensor, label_mode: LabelMode) -> NDArray[np.float64]:
@@ -87,90 +147,131 @@ def linear_probe(
     lrs: Sequence[float] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     epochs: int = 100,
     batch_size: int = 32,
-    weight_decay: float = 0.0,
+    weight_decays: Sequence[float] = (0.0,),
+    metric: Metric = "auroc",
+    device: torch.device | str = "cpu",
 ) -> ProbeResult:
-    """Fit a linear classifier per seed and learning rate, and keep each seed's best on validation.
+    """Fit a linear classifier per seed, learning rate and weight decay, and keep each seed's best on validation.
 
     All H heads are one batched matrix product; a seed has its own initialisation and its own order of the records.
     Features are standardised with the training split's statistics, which a linear layer could absorb. Adam; binary
     cross-entropy for multi-label targets, cross-entropy for single-label ones. The epoch is chosen on validation too.
 
+    Settings often tie in accuracy, a multiple of 1 / N_val: the lower validation cross-entropy then decides. Between
+    equal macro AUROCs the earlier epoch and the earlier setting wins.
+
     Args:
         train: Features the heads are fitted on.
-        val: Features the learning rate and the epoch are chosen on, by macro AUROC over the classes present there.
+        val: Features the learning rate, the weight decay and the epoch are chosen on.
         test: Features to score.
         label_mode: Whether a record has one label or several.
         seeds: Initialisation and order.
         lrs: Grid.
         epochs: Passes over the training features.
-        batch_size: ETP, section 3.2: 32.
-        weight_decay: Of Adam.
+        batch_size: ETP, section 3.2: 32. Each step also reads and writes every head's weights and Adam's moments,
+            so that with many or large heads several hundred are much faster.
+        weight_decays: Grid; the L2 penalty w / 2 |weight|^2 on the mean loss, of the weights and not of the biases.
+        metric: What is best on validation: macro AUROC over the classes with both values there, or "accuracy", the
+            share of records whose highest score is their label (single-label targets; a class may be absent).
+        device: Where to fit. Memory: the training and validation features, 6 H D C floats, and H batches of features.
 
     Raises:
-        ValueError: The training split is empty, or no class of the validation split has both values.
+        ValueError: The training split is empty, features are not finite, or validation has nothing to choose by: no
+            class with both values, no record, or several labels a record where accuracy is asked for.
     """
     if len(train.x) == 0:
         raise ValueError("linear evaluation needs training records with labels, got none")
+    for split, part in (("training", train), ("validation", val), ("test", test)):
+        if len(bad := torch.nonzero(~part.x.isfinite().all(1))):
+            raise ValueError(
+                f"the {split} features hold NaN or infinite values, first in row {int(bad[0])}: check the encoder"
+            )
     mean, std = train.x.mean(0), train.x.std(0, correction=0).clamp_min(1e-6)
-    x_ND, val_x, test_x = ((part.x - mean) / std for part in (train, val, test))
-    usable = _classes_with_both_values(val.target)
+    x_ND, val_x = (((part.x - mean) / std).to(device) for part in (train, val))
+    target_NC = train.target.to(device)
+    quality = _quality(val.target.to(device), label_mode, metric)
     n, d, c = len(x_ND), x_ND.shape[1], train.target.shape[1]
     bound = d**-0.5  # nn.Linear's initialisation
-    weights, biases, generators = [], [], []
-    for _ in lrs:  # the same seeds for every rate: (S, D, C), (S, 1, C)
-        seeded = [torch.Generator().manual_seed(seed) for seed in seeds]
-        weights.append(torch.stack([torch.empty(d, c).uniform_(-bound, bound, generator=g) for g in seeded]))
-        biases.append(torch.stack([torch.empty(1, c).uniform_(-bound, bound, generator=g) for g in seeded]))
-        generators = seeded
-    groups = [
-        {"params": [weight.requires_grad_(), bias.requires_grad_()], "lr": lr}
-        for weight, bias, lr in zip(weights, biases, lrs, strict=True)
-    ]
-    optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
-    best = np.full(len(lrs) * len(seeds), -np.inf)
-    best_weight, best_bias = torch.cat(weights).detach(), torch.cat(biases).detach()
-    val_target = val.target.numpy()[:, usable]
-    for _ in range(epochs):
-        order_SN = torch.stack([torch.randperm(n, generator=g) for g in generators])
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    weight_SDC = torch.stack([torch.empty(d, c).uniform_(-bound, bound, generator=g) for g in generators])
+    bias_S1C = torch.stack([torch.empty(1, c).uniform_(-bound, bound, generator=g) for g in generators])
+    settings = list(itertools.product(lrs, weight_decays))
+    weight_HDC, bias_H1C = (x.repeat(len(settings), 1, 1).to(device).requires_grad_() for x in (weight_SDC, bias_S1C))
+    # Adam has one rate and one decay a tensor: it steps a view of each setting's heads.
+    weights, biases = (x.detach().split(len(seeds)) for x in (weight_HDC, bias_H1C))
+    groups = []
+    for weight, bias, (lr, weight_decay) in zip(weights, biases, settings, strict=True):
+        groups.append({"params": [weight], "lr": lr, "weight_decay": weight_decay})
+        groups.append({"params": [bias], "lr": lr})
+    optimizer = torch.optim.Adam(groups)
+    best = [(-np.inf, -np.inf)] * len(weight_HDC)
+    best_weight, best_bias = weight_HDC.detach().clone(), bias_H1C.detach().clone()
+    at_once = max(1, VALIDATION_LOGITS // max(1, len(val_x) * c))
+    for _ in tqdm(range(epochs), desc="linear probe", unit="epoch", leave=False):
+        order_SN = torch.stack([torch.randperm(n, generator=g) for g in generators]).to(device)
         for rows_SB in order_SN.split(batch_size, dim=1):
-            rows_HB = rows_SB.repeat(len(lrs), 1)
-            logits_HBC = torch.baddbmm(torch.cat(biases), x_ND[rows_HB], torch.cat(weights))
-            loss = _sum_of_head_losses(logits_HBC, train.target[rows_HB], label_mode)
-            optimizer.zero_grad()
-            loss.backward()
+            rows_HB = rows_SB.repeat(len(settings), 1)
+            logits_HBC = torch.baddbmm(bias_H1C, x_ND[rows_HB], weight_HDC)
+            loss = _head_losses(logits_HBC, target_NC[rows_HB], label_mode).sum()  # no head's gradient sees another
+            for views, grad in zip((weights, biases), torch.autograd.grad(loss, (weight_HDC, bias_H1C)), strict=True):
+                for view, part in zip(views, grad.split(len(seeds)), strict=True):
+                    view.grad = part
             optimizer.step()
         with torch.no_grad():
-            weight, bias = torch.cat(weights), torch.cat(biases)
-            scores = class_scores(_logits(val_x, weight, bias), label_mode)
-        value = np.array([auroc(head[:, usable], val_target).mean() for head in scores])
-        keep = torch.from_numpy(value > best).view(-1, 1, 1)
-        best = np.maximum(best, value)
-        best_weight, best_bias = torch.where(keep, weight, best_weight), torch.where(keep, bias, best_bias)
+            parts = zip(weight_HDC.split(at_once), bias_H1C.split(at_once), strict=True)
+            found = [value for part in parts for value in quality(_logits(val_x, *part))]
+            better = torch.tensor([new > old for new, old in zip(found, best, strict=True)], device=device)
+            best = [max(pair) for pair in zip(best, found, strict=True)]
+            best_weight[better], best_bias[better] = weight_HDC[better], bias_H1C[better]
 
-    best_lr = best.reshape(len(lrs), len(seeds)).argmax(0)
-    chosen = torch.from_numpy(best_lr * len(seeds) + np.arange(len(seeds)))
-    weight, bias = best_weight[chosen], best_bias[chosen]
-    test_scores, val_scores = (class_scores(_logits(part, weight, bias), label_mode) for part in (test_x, val_x))
-    return ProbeResult(test_scores, val_scores, np.asarray(lrs)[best_lr])
+    heads_of_seed = [range(s, len(best), len(seeds)) for s in range(len(seeds))]  # setting by setting
+    rows = [max(of_seed, key=best.__getitem__) for of_seed in heads_of_seed]
+    mean, std = mean.to(device), std.to(device)
+    # Cloned, because a saved view takes the storage of all heads along.
+    heads = [LinearHead(best_weight[row].clone(), best_bias[row, 0].clone(), mean, std, label_mode) for row in rows]
+    val_scores, test_scores = (np.stack([head.scores(part.x) for head in heads]) for part in (val, test))
+    lr, weight_decay = np.asarray([settings[row // len(seeds)] for row in rows]).T
+    return ProbeResult(test_scores, val_scores, lr, weight_decay, tuple(head.cpu() for head in heads))
 
 
-def _classes_with_both_values(target_NC: Tensor) -> NDArray[np.int64]:
+def _quality(target_NC: Tensor, label_mode: LabelMode, metric: Metric) -> Callable[[Tensor], list[tuple[float, float]]]:
+    """What to maximise on validation records: from logits `(H, N, C)` a metric and a tie-breaker for each head."""
+    if metric == "accuracy":
+        if label_mode != "single":
+            raise ValueError("accuracy is for records of one label each: choose metric 'auroc' for several")
+        if not len(target_NC):
+            raise ValueError("there are no validation records, so nothing can be chosen on them")
+
+        def accuracy(logits_HNC: Tensor) -> list[tuple[float, float]]:
+            highest = logits_HNC.argmax(2, keepdim=True)
+            hits = target_NC.expand_as(logits_HNC).gather(2, highest).mean((1, 2))
+            losses = _head_losses(logits_HNC, target_NC, "single")
+            return list(zip(hits.tolist(), (-losses).tolist(), strict=True))
+
+        return accuracy
+
     positives = target_NC.sum(0)
-    usable = torch.nonzero((positives > 0) & (positives < len(target_NC)))[:, 0].numpy()
+    usable = torch.nonzero((positives > 0) & (positives < len(target_NC)))[:, 0].cpu().numpy()
     if not len(usable):
         raise ValueError("no class has both values among the validation records, so nothing can be chosen on them")
-    return usable
+    target = target_NC.cpu().numpy()[:, usable]
+
+    def macro_auroc(logits_HNC: Tensor) -> list[tuple[float, float]]:
+        scores = class_scores(logits_HNC, label_mode)
+        return [(float(auroc(head[:, usable], target).mean()), 0.0) for head in scores]
+
+    return macro_auroc
 
 
 def _logits(x_ND: Tensor, weight_HDC: Tensor, bias_H1C: Tensor) -> Tensor:
     return torch.baddbmm(bias_H1C, x_ND.expand(len(weight_HDC), -1, -1), weight_HDC)
 
 
-def _sum_of_head_losses(logits_HBC: Tensor, target_HBC: Tensor, label_mode: LabelMode) -> Tensor:
-    """The sum over heads of each head's mean loss: no head's gradient depends on another."""
+def _head_losses(logits_HBC: Tensor, target_HBC: Tensor, label_mode: LabelMode) -> Tensor:
+    """Each head's mean loss, `(H,)`."""
     if label_mode == "multi":
-        return F.binary_cross_entropy_with_logits(logits_HBC, target_HBC, reduction="none").mean((1, 2)).sum()
-    return -(logits_HBC.log_softmax(2) * target_HBC).sum(2).mean(1).sum()
+        return F.binary_cross_entropy_with_logits(logits_HBC, target_HBC, reduction="none").mean((1, 2))
+    return -(logits_HBC.log_softmax(2) * target_HBC).sum(2).mean(1)
 
 
 def fine_tune(
@@ -185,37 +286,48 @@ def fine_tune(
     lr: float = 1e-3,
     epochs: int = 10,
     device: torch.device | str = "cpu",
-) -> NDArray[np.float64]:
-    """Train encoder and a linear head together, and score the test split at the best validation epoch.
+    metric: Metric = "auroc",
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    weight_decay: float = 0.0,
+) -> FineTuned:
+    """Train encoder and a linear head together, and score validation and test at the best validation epoch.
+
+    Inputs go to the encoder as they are, whatever their type; augmenting them is the caller's, in `train_batches`.
 
     Args:
         encoder: `(B, ...) -> (B, feature_dim)`; it is trained in place and ends at the best epoch.
-        train_batches: `(input, target)` batches of an epoch.
-        val_batches: The epoch is chosen on these, by macro AUROC over the classes present there.
+        train_batches: `(input, target)` batches of an epoch, targets `(B, C)` float in {0, 1}.
+        val_batches: The epoch is chosen on these by `metric`; the same records in the same order at every call.
         test_batches: To score.
         feature_dim: D.
         num_classes: C.
         label_mode: Whether a record has one label or several.
         seed: Of the head's initialisation.
         lr: Of Adam.
-        epochs: Passes over the training split.
+        epochs: Passes over the training split, at most.
         device: Where to train.
-
-    Returns:
-        Scores of the test records `(N_test, C)`, see `class_scores`.
+        metric: Macro AUROC or accuracy with its tie-breaker, as in `linear_probe`.
+        patience: Stop after so many epochs in a row without an improvement; None trains all epochs.
+        min_delta: What counts as an improvement for `patience`: more than this above the last one. The best epoch
+            may be one with less.
+        weight_decay: Of Adam, of all parameters.
 
     Raises:
-        ValueError: No class of the validation split has both values.
+        ValueError: patience is below 1, or validation has nothing to choose by, see `linear_probe`.
     """
-    usable = _classes_with_both_values(torch.cat([target for _, target in val_batches()]))
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be at least 1 epoch, or None, got {patience}")
+    quality = _quality(torch.cat([target.float() for _, target in val_batches()]), label_mode, metric)
     torch.manual_seed(seed)
     network = nn.Sequential(encoder, nn.Linear(feature_dim, num_classes)).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    best, best_state = -np.inf, copy.deepcopy(network.state_dict())
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
+    best, best_state, best_epoch = (-np.inf, -np.inf), copy.deepcopy(network.state_dict()), 0
+    improved, waited = -np.inf, 0
     for epoch in tqdm(range(epochs), desc="fine-tune", unit="epoch", leave=False):
         network.train()
-        for signal, target in train_batches(epoch):
-            logits, target = network(signal.to(device)), target.to(device)
+        for inputs, target in train_batches(epoch):
+            logits, target = network(inputs.to(device)), target.to(device)
             if label_mode == "multi":
                 loss = F.binary_cross_entropy_with_logits(logits, target)
             else:
@@ -223,10 +335,16 @@ def fine_tune(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        scored = encode(network, val_batches(), device)
-        scores = class_scores(scored.x, label_mode)
-        value = auroc(scores[:, usable], scored.target.numpy()[:, usable]).mean()
-        if value > best:
-            best, best_state = value, copy.deepcopy(network.state_dict())
+        found = quality(encode(network, val_batches(), device).x[None])[0]
+        if found > best:
+            best, best_state, best_epoch = found, copy.deepcopy(network.state_dict()), epoch
+        waited += 1
+        if found[0] > improved + min_delta:
+            improved, waited = found[0], 0
+        if waited == patience:
+            break
     network.load_state_dict(best_state)
-    return class_scores(encode(network, test_batches(), device).x, label_mode)
+    val_scores, test_scores = (
+        class_scores(encode(network, batches(), device).x, label_mode) for batches in (val_batches, test_batches)
+    )
+    return FineTuned(network, val_scores, test_scores, best_epoch)

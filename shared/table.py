@@ -213,6 +213,30 @@ def _value(row: dict[Any, Any], column: str) -> str:
     return text if low is None or pd.isna(low) else f"{text} \\[{low:.1f}, {high:.1f}]"  # \\[ is no markup for rich
 
 
+def by_sign(rows: pd.DataFrame, key: str) -> tuple[str, str, str]:
+    """Methods whose difference `key` is beyond noise above 0, beyond noise below it, and neither; in percent points.
+
+    Args:
+        rows: `method`, and the difference as `<key>` with its interval `<key>_low` to `<key>_high`, as fractions.
+        key: Rows without the difference are left out.
+    """
+    groups: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for row in rows.to_dict("records"):
+        if not pd.isna(row.get(key)):
+            group = 0 if row[f"{key}_low"] > 0 else 1 if row[f"{key}_high"] < 0 else 2
+            groups[group].append(f"{row['method']} ({100 * row[key]:+.1f})")
+    above, below, alike = (", ".join(names) or "none" for names in groups)
+    return above, below, alike
+
+
+def difference(row: Mapping[Any, Any], key: str) -> str:
+    """A difference in percent points with its interval, or a dash."""
+    value = row.get(key)
+    if value is None or pd.isna(value):
+        return "-"
+    return f"{100 * value:+.1f} \\[{100 * row[f'{key}_low']:.1f}, {100 * row[f'{key}_high']:.1f}]"
+
+
 def append_results(rows: pd.DataFrame, path: Path) -> None:
     """Append rows to a CSV of results/, each with date, revision, hardware and versions."""
     lines = dict(line.split(": ", 1) for line in environment().splitlines() if ": " in line)

@@ -19,7 +19,7 @@ from ecg_text.data import ECGBatch
 from ecg_text.methods.ts_tcc import TransformerContext, past_and_future, temporal_loss
 from shared.backbones import projector
 from shared.distributed import gather_with_grad
-from shared.methods import SelfSupervised, Step
+from shared.methods import Pretraining, Step
 
 MEDIAN_OF_NORMAL = 0.6745  # of |x|, for a standard normal x
 
@@ -165,7 +165,7 @@ def patient_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, patient: Tensor
         return -(positive * (p1 @ z2.T + p2 @ z1.T)).sum() / (2 * positive.sum())
 
 
-class ASTCL(SelfSupervised):
+class ASTCL(Pretraining):
     """Features that hide which view they come from, predict the other view's future, and agree within a patient.
 
     OUR RECONSTRUCTION from the paper's abstract, as this file's docstring says. The loss is

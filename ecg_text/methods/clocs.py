@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ecg_text.data import ECGBatch
 from shared.backbones import projector
 from shared.distributed import gather_with_grad
-from shared.methods import SelfSupervised, Step
+from shared.methods import Pretraining, Step
 
 
 def clocs_loss(h1: Tensor, h2: Tensor, patient: Tensor, temperature: float, gather: bool = True) -> Tensor:
@@ -81,7 +81,7 @@ def clocs_loss(h1: Tensor, h2: Tensor, patient: Tensor, temperature: float, gath
         return -(share * (logits.log_softmax(1) + logits.log_softmax(0))).sum() / 2
 
 
-class CLOCS(SelfSupervised):
+class CLOCS(Pretraining):
     """The halves of a record attract each other and those of the same patient's other records (CMSC, section 4).
 
     There is no augmentation: two adjacent segments of a signal are its two views. A batch has fields `signal`

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ecg_text.data import ECGBatch
 from shared.distributed import gather_with_grad, rank_and_world_size
-from shared.methods import SelfSupervised, Step
+from shared.methods import Pretraining, Step
 
 
 class CPCPredictor(nn.Module):
@@ -108,7 +108,7 @@ def _float(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class CPC(SelfSupervised):
+class CPC(Pretraining):
     """From the signal so far, tell the features of the next steps from those of other times and other signals.
 
     `ResNet1D` has a stride of 16 samples and a receptive field of 219, whatever the sampling rate: up to 13 steps ahead

@@ -17,7 +17,7 @@ from ecg_text.data import ECGBatch
 from shared.backbones import projector
 from shared.distributed import gather_with_grad, rank_and_world_size
 from shared.losses import nt_xent_loss
-from shared.methods import SelfSupervised, Step
+from shared.methods import Pretraining, Step
 
 
 class TransformerContext(nn.Module):
@@ -126,7 +126,7 @@ def past_and_future(z_BDT: Tensor, steps: int, horizon: float, gather: bool) -> 
     return z_BTD[:, : t + 1], z_BTD[:, t + spacing : t + reach + 1 : spacing]
 
 
-class TSTCC(SelfSupervised):
+class TSTCC(Pretraining):
     """The past of one view predicts the future of the other, and the two pasts' contexts attract each other.
 
     One position t a batch splits past from future in both views (the authors' code draws one for each direction).

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 
-def mlp(dims: Sequence[int], output_norm: bool = False) -> nn.Sequential:
+def mlp(dims: Sequence[int], output_norm: bool = False, hidden_norm: bool = True) -> nn.Sequential:
     """Linear - BatchNorm - ReLU for every layer but the last, which is linear: `(B, dims[0]) -> (B, dims[-1])`.
 
     Where batch norm follows, a layer has no bias, which would change nothing.
@@ -15,6 +15,7 @@ def mlp(dims: Sequence[int], output_norm: bool = False) -> nn.Sequential:
     Args:
         dims: Widths from the input to the output, at least two.
         output_norm: Batch norm without scale and shift after the last layer too.
+        hidden_norm: Batch norm after the layers before it.
 
     Raises:
         ValueError: for fewer than two widths.
@@ -27,7 +28,8 @@ def mlp(dims: Sequence[int], output_norm: bool = False) -> nn.Sequential:
         raise ValueError(f"dims must hold at least an input and an output width, got {list(dims)}")
     layers: list[nn.Module] = []
     for in_dim, out_dim in pairwise(dims[:-1]):
-        layers += [nn.Linear(in_dim, out_dim, bias=False), nn.BatchNorm1d(out_dim), nn.ReLU(inplace=True)]
+        layers.append(nn.Linear(in_dim, out_dim, bias=not hidden_norm))
+        layers += [*([nn.BatchNorm1d(out_dim)] if hidden_norm else []), nn.ReLU(inplace=True)]
     layers.append(nn.Linear(dims[-2], dims[-1], bias=not output_norm))
     if output_norm:
         layers.append(nn.BatchNorm1d(dims[-1], affine=False))
@@ -35,7 +37,11 @@ def mlp(dims: Sequence[int], output_norm: bool = False) -> nn.Sequential:
 
 
 def projector(
-    in_dim: int, out_dim: int, kind: Literal["linear", "mlp"] = "linear", hidden_dim: int | None = None
+    in_dim: int,
+    out_dim: int,
+    kind: Literal["linear", "mlp"] = "linear",
+    hidden_dim: int | None = None,
+    hidden_norm: bool = True,
 ) -> nn.Module:
     """A projection head `(B, in_dim) -> (B, out_dim)`.
 
@@ -44,6 +50,7 @@ def projector(
         out_dim: Width of the embedding.
         kind: `"linear"`, or `"mlp"`: Linear - BatchNorm - ReLU - Linear.
         hidden_dim: Of the MLP; `in_dim` by default.
+        hidden_norm: The MLP's batch norm.
 
     Example:
         >>> import torch
@@ -54,4 +61,4 @@ def projector(
         return nn.Linear(in_dim, out_dim)
     if kind != "mlp":
         raise ValueError(f"projector must be 'linear' or 'mlp', got {kind!r}")
-    return mlp([in_dim, hidden_dim or in_dim, out_dim])
+    return mlp([in_dim, hidden_dim or in_dim, out_dim], hidden_norm=hidden_norm)

@@ -13,7 +13,7 @@ import os
 import shutil
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -86,10 +86,8 @@ def build_cache(
         DataError: A row cannot be read and `report` raises; the cache is from another version or damaged; the
             disk is full.
     """
-    fingerprint = hashlib.sha256(
-        json.dumps([settings, list(row_shape), dtype, len(sources)], sort_keys=True).encode()
-    ).hexdigest()
-    folder = folder / fingerprint[:16]
+    content = json.dumps([settings, list(row_shape), dtype, len(sources)], sort_keys=True)
+    folder = folder / hashlib.sha256(content.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         _check_version(folder)
@@ -116,6 +114,28 @@ def build_cache(
         array = _open(folder, shape, dtype)
         _verify(folder, array, done)
     return ArrayCache(folder, array, problems)
+
+
+def fingerprint(names: Iterable[str], suffixes: Sequence[str] = ("",), stem: Callable[[str], str | Path] = str) -> str:
+    """Digest of every item's files, their sizes and times, for the `settings` of `build_cache`.
+
+    Args:
+        names: An item each, in order.
+        suffixes: An item's files are `stem(name)` with each of them; one that is missing counts as absent (reading
+            reports it).
+        stem: An item's path, by its name.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\n".encode())
+        path = stem(name)
+        for suffix in suffixes:
+            try:
+                status = os.stat(f"{path}{suffix}")
+            except (OSError, ValueError):  # ValueError: no file can have that name
+                continue
+            digest.update(f"{suffix}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _write_meta(folder: Path, settings: dict[str, Any]) -> None:

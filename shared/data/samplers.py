@@ -1,10 +1,13 @@
 """Batch samplers whose order depends on (seed, epoch) alone, so that a resumed run sees the same batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+BatchT = TypeVar("BatchT")
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -67,3 +70,27 @@ class EpochBatchSampler(Sampler[list[int]]):
         for batch in range(len(self)):
             indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield np.array_split(indices, self.world_size)[self.rank].tolist()
+
+
+def batch_loader(
+    dataset: Dataset[BatchT], batch_size: int, train: bool, seed: int = 0, num_workers: int = 0
+) -> DataLoader[BatchT]:
+    """Batches of a data set that gathers a whole batch at once, from a list of positions.
+
+    Args:
+        dataset: `dataset[positions]` is a batch.
+        batch_size: Global batch size.
+        train: Shuffled by (seed, epoch), without the last incomplete batch; otherwise all items in their order.
+        seed: Of the order.
+        num_workers: Loader processes.
+    """
+    length = len(cast(Sized, dataset))
+    sampler = EpochBatchSampler(length, batch_size, shuffle=train, drop_last=train, seed=seed)
+    return DataLoader(
+        dataset=dataset,
+        sampler=sampler,
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )

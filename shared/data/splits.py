@@ -1,4 +1,4 @@
-"""Seeded splits."""
+"""Seeded splits and subsets."""
 
 from collections.abc import Sequence
 
@@ -42,3 +42,83 @@ def stratified_split(strata: Sequence[object], fractions: Sequence[float], seed:
         bounds = np.floor(len(order) * cuts + rng.uniform(1e-9, 1 - 1e-9)).astype(int)
         parts[order] = np.searchsorted(bounds, np.arange(len(order)), side="right")
     return parts
+
+
+def _shuffled_classes(target: NDArray[np.int64], rows: NDArray[np.int64], seed: int) -> dict[int, NDArray[np.int64]]:
+    """Each class's rows in a fixed random order, of which nested subsets are prefixes; label -1 is no class."""
+    if len(np.unique(rows)) != len(rows) or (len(rows) and not 0 <= rows.min() <= rows.max() < len(target)):
+        raise ValueError(f"rows must be distinct indices into the {len(target)} targets")
+    rng = np.random.default_rng(seed)
+    labels = target[rows]
+    if not (labels >= 0).any():
+        raise ValueError("no row has a label")
+    return {int(label): rng.permutation(np.sort(rows[labels == label])) for label in np.unique(labels[labels >= 0])}
+
+
+def nested_subsets(
+    target: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    fractions: Sequence[float] = (0.1, 0.01),
+    seed: int = 0,
+    min_per_class: int = 1,
+) -> dict[float, NDArray[np.int64]]:
+    """Stratified random subsets for low-data experiments, each wholly contained in every larger one.
+
+    Args:
+        target: Class of every sample, `(N,)`; -1 has no label and is never drawn.
+        rows: Samples to draw from, `(R,)` indices into `target`, e.g. the training split.
+        fractions: Share of each class's rows; 0.01 is a tenth of 0.1.
+        seed: The same seed gives the same subsets on every machine.
+        min_per_class: At least so many samples a class, or all it has.
+
+    Returns:
+        The chosen rows of every fraction, sorted.
+
+    Raises:
+        ValueError: If a fraction is not in (0, 1], `rows` are not distinct indices into `target`, or none is labelled.
+
+    Example:
+        >>> subsets = nested_subsets(np.repeat([0, 1], 100), np.arange(200))
+        >>> {fraction: len(rows) for fraction, rows in subsets.items()}
+        {0.1: 20, 0.01: 2}
+        >>> set(subsets[0.01]) < set(subsets[0.1])
+        True
+    """
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise ValueError(f"fractions must be above 0 and at most 1, got {list(fractions)}")
+    classes = _shuffled_classes(target, rows, seed)
+    # One offset a class for all fractions: the sizes then grow with the fraction, and many small classes still add up.
+    offsets = np.random.default_rng((seed, 1)).uniform(1e-9, 1 - 1e-9, len(classes))
+    return {
+        fraction: np.sort(
+            np.concatenate(
+                [
+                    members[: max(min_per_class, int(len(members) * fraction + offset))]
+                    for members, offset in zip(classes.values(), offsets, strict=True)
+                ]
+            )
+        )
+        for fraction in fractions
+    }
+
+
+def labels_per_class(
+    target: NDArray[np.int64], rows: NDArray[np.int64], counts: Sequence[int], seed: int = 0
+) -> dict[int, NDArray[np.int64]]:
+    """As `nested_subsets`, with exactly `count` samples of every class.
+
+    Raises:
+        ValueError: If a count is not positive or a class has fewer rows, or for `rows` as there.
+
+    Example:
+        >>> subsets = labels_per_class(np.array([0, 0, 0, 1, 1]), np.arange(5), counts=(1, 2))
+        >>> [len(rows) for rows in subsets.values()], set(subsets[1]) < set(subsets[2])
+        ([2, 4], True)
+    """
+    classes = _shuffled_classes(target, rows, seed)
+    if min(counts) < 1:
+        raise ValueError(f"counts must be positive, got {list(counts)}")
+    for label, members in classes.items():
+        if len(members) < max(counts):
+            raise ValueError(f"class {label} has {len(members)} rows, fewer than the {max(counts)} labels asked for")
+    return {count: np.sort(np.concatenate([members[:count] for members in classes.values()])) for count in counts}

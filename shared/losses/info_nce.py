@@ -16,7 +16,15 @@ from torch import Tensor
 from shared.distributed import gather_with_grad, rank_and_world_size
 
 
-def clip_loss(a: Tensor, b: Tensor, temperature: float | Tensor, weight: float = 0.5, gather: bool = True) -> Tensor:
+def clip_loss(
+    a: Tensor,
+    b: Tensor,
+    temperature: float | Tensor,
+    weight: float = 0.5,
+    gather: bool = True,
+    labels: Tensor | None = None,
+    positive_in_denominator: bool = True,
+) -> Tensor:
     r"""Symmetric InfoNCE between two modalities: ETP Eqs. 3-5, MMCL Eqs. 1-3.
 
     With r_ij = cos(a_i, b_j), over a global batch of K pairs:
@@ -30,33 +38,45 @@ def clip_loss(a: Tensor, b: Tensor, temperature: float | Tensor, weight: float =
     ETP is :math:`\lambda = 1/2`. As in both papers' references (CLIP) the denominator holds the positive;
     MMCL Eq. 2 prints it without, and sums where this averages.
 
+    With `labels` the false negatives are eliminated (MMCL section 4.6 and Table 3): the denominators lose every
+    j != i of row i's class. The positive remains the pair itself.
+
+    Only where the whole global batch is one class has a row no negative left. With the positive in the denominator
+    its loss is 0, the equation's own value. Without it the equation has none, and the row is left out of the mean; as
+    this befalls all rows at once, the result is 0 too, with a gradient of 0: such a batch teaches nothing.
+
     Args:
         a: `(B, D)` embeddings of one modality, of any length (normalised here).
         b: `(B, D)` embeddings of the other; row i is the partner of `a[i]`.
         temperature: tau > 0, a number or a learnable 0-dim tensor.
         weight: lambda in [0, 1], the share of the direction a -> b.
         gather: Join the ranks' batches. False where every rank already holds all pairs, as in validation.
+        labels: `(B,)` integer classes, to eliminate false negatives. A row of class -1 has no label: it is everybody's
+            negative, and everybody is its.
+        positive_in_denominator: False leaves j = i out of the denominators, as MMCL Eq. 2 is printed.
 
     Returns:
-        0-dim loss, at least 0; log K when all embeddings coincide.
+        0-dim loss, at least 0; log K when all embeddings coincide. Without the positive in the denominator it may be
+        negative, and coinciding embeddings give log(K - 1).
 
     Raises:
         ValueError: if the shapes differ or are not `(B, D)`, if the global batch holds fewer than two pairs,
-            if the ranks' batch sizes differ, or if temperature or weight is out of range.
+            if the ranks' batch sizes differ, if temperature or weight is out of range, or if the labels are not
+            `(B,)` integers.
 
     Example:
         >>> clip_loss(torch.ones(8, 4), torch.ones(8, 4), temperature=0.07)  # log 8
         tensor(2.0794)
+        >>> clip_loss(torch.ones(8, 4), torch.ones(8, 4), 0.07, labels=torch.arange(8) // 2)  # pairs of a class: log 7
+        tensor(1.9459)
     """
-    _check(a, b, temperature)
-    if not 0 <= weight <= 1:
-        raise ValueError(f"weight must lie in [0, 1], got {weight}.")
     with torch.autocast(a.device.type, enabled=False):
-        a, b = _unit(a), _unit(b)
-        all_a, all_b, own = _global_batch(a, b, gather)
-        a2b = F.cross_entropy(a @ all_b.T / temperature, own)
-        b2a = F.cross_entropy(b @ all_a.T / temperature, own)
-        return weight * a2b + (1 - weight) * b2a
+        a2b, b2a, own = pair_logits(a, b, temperature, weight, gather)
+        left_out = None
+        if labels is not None or not positive_in_denominator:
+            same = torch.zeros_like(a2b, dtype=torch.bool) if labels is None else same_class(labels, len(a), gather)
+            left_out = same.scatter(1, own[:, None], not positive_in_denominator)
+        return weight * _cross_entropy(a2b, own, left_out) + (1 - weight) * _cross_entropy(b2a, own, left_out)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float | Tensor, gather: bool = True) -> Tensor:
@@ -122,6 +142,50 @@ def retrieval_accuracy(a: Tensor, b: Tensor) -> Tensor:
     partner = torch.arange(len(a), device=a.device)
     hits = torch.cat([similarity.argmax(1) == partner, similarity.argmax(0) == partner])
     return hits.float().mean()
+
+
+def pair_logits(
+    a: Tensor, b: Tensor, temperature: float | Tensor, weight: float, gather: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Checked similarities over temperature of this rank's rows to all partners, for a loss in two directions.
+
+    Call it with autocast off. Arguments and errors are those of `clip_loss`.
+
+    Returns:
+        `(B, K)` logits of a -> b, `(B, K)` logits of b -> a, and `(B,)` columns of the rows' own partners.
+    """
+    _check(a, b, temperature)
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight must lie in [0, 1], got {weight}.")
+    a, b = _unit(a), _unit(b)
+    all_a, all_b, own = _global_batch(a, b, gather)
+    return a @ all_b.T / temperature, b @ all_a.T / temperature, own
+
+
+def same_class(labels: Tensor, batch_size: int, gather: bool) -> Tensor:
+    """`(B, K)` bool: whether this rank's row i and column j of the global batch share a class.
+
+    A negative label is no class: its rows share it with nobody, themselves included.
+
+    Raises:
+        ValueError: if the labels are not `(B,)` integers.
+    """
+    if labels.shape != (batch_size,) or labels.is_floating_point():
+        raise ValueError(
+            f"labels must be integers of shape ({batch_size},), one a pair, got {labels.dtype} {tuple(labels.shape)}."
+        )
+    all_labels = gather_with_grad(labels) if gather else labels
+    return (labels[:, None] == all_labels) & (labels[:, None] >= 0)
+
+
+def _cross_entropy(logits: Tensor, own: Tensor, left_out: Tensor | None) -> Tensor:
+    """Mean of -log softmax at `own`, without the columns `left_out` `(B, K)` in the denominators."""
+    if left_out is None:
+        return F.cross_entropy(logits, own)
+    denominator = logits.masked_fill(left_out, -torch.inf).logsumexp(1)
+    losses = denominator - logits.gather(1, own[:, None])[:, 0]
+    # A row without a denominator means a global batch of one class: then no row of any rank has one.
+    return losses.masked_fill(left_out.all(1), 0).mean()
 
 
 def _unit(x: Tensor) -> Tensor:

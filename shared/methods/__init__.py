@@ -2,8 +2,8 @@
 
 from shared.methods.barlow_twins import BarlowTwins
 from shared.methods.byol import BYOL
-from shared.methods.self_supervised import SelfSupervised, Step, feature_std
+from shared.methods.pretraining import Pretraining, Step, feature_std
 from shared.methods.simclr import SimCLR
 from shared.methods.simsiam import SimSiam
 
-__all__ = ["BYOL", "BarlowTwins", "SelfSupervised", "SimCLR", "SimSiam", "Step", "feature_std"]
+__all__ = ["BYOL", "BarlowTwins", "Pretraining", "SimCLR", "SimSiam", "Step", "feature_std"]

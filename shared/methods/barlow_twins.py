@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from shared.backbones.heads import mlp
 from shared.losses import barlow_twins_loss
-from shared.methods.self_supervised import SelfSupervised, Step
+from shared.methods.pretraining import Pretraining, Step
 
 
-class BarlowTwins(SelfSupervised):
+class BarlowTwins(Pretraining):
     """Coordinates that agree between two views and are uncorrelated with each other (Eq. 1).
 
     Args:

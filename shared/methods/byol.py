@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shared.backbones.heads import mlp
 from shared.losses import negative_cosine
-from shared.methods.self_supervised import SelfSupervised, Step
+from shared.methods.pretraining import Pretraining, Step
 
 
 def target_momentum(step: int, total_steps: float, tau_base: float = 0.996) -> float:
@@ -28,7 +28,7 @@ def target_momentum(step: int, total_steps: float, tau_base: float = 0.996) -> f
     return 1 - (1 - tau_base) * (cos(pi * step / total_steps) + 1) / 2
 
 
-class BYOL(SelfSupervised):
+class BYOL(Pretraining):
     """One view's prediction of the other's projection by a slowly moving copy of the network; no negatives (Eq. 2).
 
     The target (encoder and projector) is the moving average of the online network's *parameters*: it gets no gradient,

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from shared.backbones.heads import mlp
 from shared.losses import nt_xent_loss
-from shared.methods.self_supervised import SelfSupervised, Step
+from shared.methods.pretraining import Pretraining, Step
 
 
-class SimCLR(SelfSupervised):
+class SimCLR(Pretraining):
     """Two views of a sample attract each other, and repel the other samples of the batch (NT-Xent, Eq. 1).
 
     Args:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from shared.backbones.heads import mlp
 from shared.losses import negative_cosine
-from shared.methods.self_supervised import SelfSupervised, Step
+from shared.methods.pretraining import Pretraining, Step
 
 
-class SimSiam(SelfSupervised):
+class SimSiam(Pretraining):
     """Each view's prediction of the other's projection, which gets no gradient: Eq. 4 and Algorithm 1.
 
     No negatives and no second network, so watch `feature_std`: the loss alone is lowest (-1) at a collapse.

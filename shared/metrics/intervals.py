@@ -1,4 +1,4 @@
-"""Exact AUROC and its bootstrap over records, for one model or many scored on the same records."""
+"""Exact AUROC, and bootstraps over records for one model or many on the same records."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+
+CHUNK = 2**22  # draws at a time where a statistic allows it: about 130 MB
 
 
 class BootstrapAUROC(NamedTuple):
@@ -18,6 +20,16 @@ class BootstrapAUROC(NamedTuple):
     samples: Floats
     point: Floats
     dropped: NDArray[np.int64]
+
+
+class BootstrapMean(NamedTuple):
+    """Mean of a value a record, of M models on R resamples of the same records.
+
+    `samples` is `(R, M)`, and `point` `(M,)` holds the means over the records as they are.
+    """
+
+    samples: Floats
+    point: Floats
 
 
 def auroc(scores: ArrayLike, targets: ArrayLike) -> Floats:
@@ -87,9 +99,7 @@ def bootstrap_auroc(scores: ArrayLike, targets: ArrayLike, resamples: int = 1000
             f"Classes (columns) {one_sided.tolist()} have no positive or no negative record among {n}, so "
             "their AUROC is undefined. Remove these columns and name them beside the result."
         )
-    draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    cells = (draws + n * np.arange(resamples)[:, None]).ravel()
-    counts = np.bincount(cells, minlength=resamples * n).reshape(resamples, n)
+    counts = _draw_counts(np.random.default_rng(seed), n, resamples)
     weights = np.ascontiguousarray(counts.T, dtype=np.float64)  # (N, R): a record's row is contiguous
 
     total = np.zeros((n_models, resamples))
@@ -104,6 +114,57 @@ def bootstrap_auroc(scores: ArrayLike, targets: ArrayLike, resamples: int = 1000
     with np.errstate(invalid="ignore"):
         samples = (total / usable).T
     return BootstrapAUROC(samples, np.array([auroc(model, targets).mean() for model in models]), dropped)
+
+
+def bootstrap_mean(values: ArrayLike, resamples: int = 1000, seed: int = 0) -> BootstrapMean:
+    """Mean of a value a record (1 for a correct top-1 prediction, 0 for a wrong one) on bootstrap resamples.
+
+    Every model has the same resamples, those of `bootstrap_auroc` for the same seed and number of records, so that
+    models can be subtracted. The draws are counted some resamples at a time, so memory does not grow with R x N. Ten
+    models, 88,207 records and 1,000 resamples take about a second.
+
+    Args:
+        values: `(M, N)` of M models, or `(N,)` of one (then M = 1); real or boolean.
+        resamples: R.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for other shapes, no records, or NaN.
+
+    Example:
+        >>> hits = np.array([[1, 1, 1, 0, 1, 1], [1, 1, 0, 0, 0, 1]])
+        >>> samples, point = bootstrap_mean(hits)
+        >>> low, high = interval(samples[:, 0] - samples[:, 1])
+        >>> print(f"{point[0] - point[1]:.3f} ({low:.3f} to {high:.3f})")
+        0.333 (0.000 to 0.667)
+    """
+    models = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if models.ndim != 2 or models.size == 0:
+        raise ValueError(f"Expected values (N,) or (M, N) with at least one record, got {np.shape(values)}.")
+    if np.isnan(models).any():
+        model, record = np.argwhere(np.isnan(models))[0]
+        raise ValueError(f"Values hold NaN, first at model {model}, record {record}: leave such records out for all.")
+    n = models.shape[1]
+    rng = np.random.default_rng(seed)
+    at_once = max(1, CHUNK // n)
+    sums = [_draw_counts(rng, n, min(at_once, resamples - first)) @ models.T for first in range(0, resamples, at_once)]
+    return BootstrapMean(np.concatenate(sums) / n, models.mean(1))
+
+
+def over_models(samples: Floats, rng: np.random.Generator) -> Floats:
+    """Mean over M models drawn with replacement in each of R resamples, `(R, M) -> (R,)`.
+
+    So an interval holds the noise of the records and that of the models. The spread over M models is widened by
+    sqrt(M / (M - 1)), which resampling a few falls short by; of three models it is still a rough guess.
+
+    Args:
+        samples: A value of each model on each resample of the records.
+        rng: Of the draws; independent methods take theirs from one generator in turn.
+    """
+    models, mean = samples.shape[1], samples.mean(1)
+    drawn = np.take_along_axis(samples, rng.integers(models, size=samples.shape), axis=1).mean(1)
+    widened: Floats = mean + (drawn - mean) * (models / max(models - 1, 1)) ** 0.5
+    return widened
 
 
 def interval(samples: ArrayLike, level: float = 0.95) -> tuple[Any, Any]:
@@ -129,6 +190,13 @@ def interval(samples: ArrayLike, level: float = 0.95) -> tuple[Any, Any]:
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(samples), [tail, 1 - tail], axis=0)
     return low, high
+
+
+def _draw_counts(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.int64]:
+    """How often each of n records is in the next resamples, `(resamples, n)`; `rng` goes on as with one large draw."""
+    draws = rng.integers(n, size=(resamples, n))
+    draws += n * np.arange(resamples)[:, None]
+    return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n)
 
 
 def _weighted_auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:

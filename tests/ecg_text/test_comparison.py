@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 import ecg_text
 from ecg_text.cli import main
 from ecg_text.comparison import beyond_noise, compare
-from ecg_text.scores import Scores, read_scores, write_scores
 from shared.data.report import DataError
 from shared.metrics import auroc, bootstrap_auroc, interval
+from shared.scores import Scores, read_scores, write_scores
 
 TABLE_1 = str(Path(ecg_text.__file__).parent / "configs" / "tables" / "table1.yaml")
 RNG = np.random.default_rng(0)

@@ -13,9 +13,10 @@ import yaml
 
 from ecg_text import ETP
 from ecg_text.cli import main
-from ecg_text.evaluate import _check_test, find_checkpoints
+from ecg_text.evaluate import _check_test
 from shared.checkpoint import load_module
 from shared.data.report import DataError
+from shared.runs import find_checkpoints
 
 
 @pytest.fixture(scope="module")

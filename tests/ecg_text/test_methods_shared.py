@@ -12,9 +12,9 @@ import torch
 
 from ecg_text.cli import main
 from shared.checkpoint import load_module, read_checkpoint
-from shared.methods import BYOL, BarlowTwins, SelfSupervised, SimCLR, SimSiam
+from shared.methods import BYOL, BarlowTwins, Pretraining, SimCLR, SimSiam
 
-SMALL: dict[str, tuple[type[SelfSupervised], dict[str, int]]] = {
+SMALL: dict[str, tuple[type[Pretraining], dict[str, int]]] = {
     "simclr": (SimCLR, {"projection_dim": 16}),
     "byol": (BYOL, {"projection_dim": 16, "hidden_dim": 32}),
     "simsiam": (SimSiam, {"projection_dim": 32, "predictor_hidden_dim": 16}),

@@ -1,6 +1,7 @@
 import math
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shared.distributed import convert_batchnorm, gather_with_grad
-from shared.losses import clip_loss, nt_xent_loss, retrieval_accuracy
+from shared.losses import clip_loss, nt_xent_loss, retrieval_accuracy, supcon_loss
 
 LOSSES = [clip_loss, nt_xent_loss]
 WORLD_SIZE, GLOBAL_BATCH = 2, 8
@@ -32,13 +33,24 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
     return float(x @ y) / math.sqrt(float(x @ x) * float(y @ y))
 
 
-def clip_oracle(a: np.ndarray, b: np.ndarray, tau: float, weight: float = 0.5) -> float:
-    """ETP Eqs. 3-5 with the weight of MMCL Eq. 3."""
+def clip_oracle(
+    a: np.ndarray,
+    b: np.ndarray,
+    tau: float,
+    weight: float = 0.5,
+    labels: list[int] | None = None,
+    positive_in_denominator: bool = True,
+) -> float:
+    """ETP Eqs. 3-5 with the weight of MMCL Eq. 3, Eq. 2's k != j, and false negatives left out."""
     total = 0.0
     for i in range(len(a)):
+        columns = [i] if positive_in_denominator else []
+        for j in range(len(a)):
+            if j != i and (labels is None or labels[i] == -1 or labels[j] != labels[i]):
+                columns.append(j)
         positive = math.exp(cosine(a[i], b[i]) / tau)
-        a2b = -math.log(positive / sum(math.exp(cosine(a[i], b[j]) / tau) for j in range(len(b))))
-        b2a = -math.log(positive / sum(math.exp(cosine(b[i], a[j]) / tau) for j in range(len(a))))
+        a2b = -math.log(positive / sum(math.exp(cosine(a[i], b[j]) / tau) for j in columns))
+        b2a = -math.log(positive / sum(math.exp(cosine(b[i], a[j]) / tau) for j in columns))
         total += weight * a2b + (1 - weight) * b2a
     return total / len(a)
 
@@ -91,6 +103,106 @@ def test_value_and_gradients_equal_the_written_equations(loss, tau):
     assert value.item() == pytest.approx(oracle(), rel=1e-12)
     for ours, array in ((a.grad, x), (b.grad, y), (temperature.grad.view(1), t)):
         np.testing.assert_allclose(ours.numpy(), central_differences(oracle, array), rtol=1e-6, atol=1e-8)
+
+
+# A class of two and one of three, both spread over two ranks; a single one; two rows without a label.
+LABELS = [4, 0, -1, 7, 7, 4, -1, 7]
+VARIANTS = {
+    "labels": {"labels": LABELS},
+    "Eq. 2 as printed": {"positive_in_denominator": False},
+    "both": {"labels": LABELS, "positive_in_denominator": False},
+}
+
+
+def variant(name: str) -> Callable[..., Tensor]:
+    """`clip_loss` for a batch of `GLOBAL_BATCH` rows (or this rank's `own` ones), labels as a tensor."""
+    options: dict[str, Any] = dict(VARIANTS[name])
+    labels = torch.tensor(options.pop("labels")) if "labels" in options else None
+
+    def loss(*arguments: Any, own: slice = slice(None), **further: Any) -> Tensor:
+        return clip_loss(*arguments, labels=None if labels is None else labels[own], **options, **further)
+
+    return loss
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_value_and_gradients_of_the_variants_equal_the_written_equations(name, weight):
+    a, b = (x.requires_grad_() for x in pairs(GLOBAL_BATCH, 3))
+    value = variant(name)(a, b, 0.3, weight=weight)
+    value.backward()
+    x, y = a.detach().numpy().copy(), b.detach().numpy().copy()
+    oracle = partial(clip_oracle, x, y, 0.3, weight, **VARIANTS[name])
+    assert value.item() == pytest.approx(oracle(), rel=1e-12)
+    assert value.item() != pytest.approx(clip_oracle(x, y, 0.3, weight), rel=1e-3)
+    for ours, array in ((a.grad, x), (b.grad, y)):
+        np.testing.assert_allclose(ours.numpy(), central_differences(oracle, array), rtol=1e-6, atol=1e-8)
+
+
+def test_labels_that_are_all_different_or_all_missing_change_nothing():
+    a, b = pairs(6, 4)
+    plain = clip_loss(a, b, 0.1).item()
+    for labels in (torch.arange(6), torch.full((6,), -1)):
+        assert clip_loss(a, b, 0.1, labels=labels).item() == pytest.approx(plain, rel=1e-12)
+
+
+def test_integer_labels_of_two_classes_give_a_finite_loss():
+    """What a public implementation of the binary case answers with NaN."""
+    a, b = (x.requires_grad_() for x in pairs(6, 4))
+    labels = [0, 1, 0, 0, 1, 0]
+    value = clip_loss(a, b, 0.1, labels=torch.tensor(labels))
+    value.backward()
+    expected = clip_oracle(a.detach().numpy(), b.detach().numpy(), 0.1, labels=labels)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    assert a.grad.isfinite().all()
+    assert b.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("positive_in_denominator", [True, False])
+def test_a_batch_of_one_class_has_no_negatives_and_teaches_nothing(positive_in_denominator):
+    a, b = (x.requires_grad_() for x in pairs(6, 4))
+    labels = torch.full((6,), 3)
+    value = clip_loss(a, b, 0.1, labels=labels, positive_in_denominator=positive_in_denominator)
+    value.backward()
+    assert value.item() == 0
+    assert a.grad.abs().max() == 0
+    assert b.grad.abs().max() == 0
+    labels[2] = -1  # one row without a label is a negative to all others
+    value = clip_loss(a, b, 0.1, labels=labels, positive_in_denominator=positive_in_denominator)
+    expected = clip_oracle(
+        a.detach().numpy(), b.detach().numpy(), 0.1, labels=labels.tolist(),
+        positive_in_denominator=positive_in_denominator,
+    )  # fmt: skip
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("positive_in_denominator", [True, False])
+@pytest.mark.parametrize(("batch", "tau"), [(512, 0.05), (16, 1e-3)])
+def test_the_variants_are_finite_in_bf16_and_under_autocast(positive_in_denominator, batch, tau):
+    a, b = (x.requires_grad_() for x in pairs(batch, 32, dtype=torch.bfloat16))
+    options = {"labels": torch.arange(batch) % 5 - 1, "positive_in_denominator": positive_in_denominator}
+    value = clip_loss(a, b, tau, **options)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert all(x.isfinite().all() for x in (value, a.grad, b.grad))
+    assert a.grad.abs().sum() > 0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert clip_loss(a, b, tau, **options).item() == value.item()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(5, dtype=torch.long), "labels must be integers of shape (4,), one a pair, got torch.int64 (5,)."),
+        (torch.zeros(4), "labels must be integers of shape (4,), one a pair, got torch.float32 (4,)."),
+        (torch.eye(4).long(), "labels must be integers of shape (4,), one a pair, got torch.int64 (4, 4)."),
+    ],
+)
+def test_bad_labels_are_named(labels, message):
+    for call in (partial(clip_loss, labels=labels), partial(supcon_loss, labels=labels)):
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
+            call(*pairs(4, 3), temperature=0.1)
+        assert str(error.value) == message
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -210,6 +322,13 @@ def test_retrieval_accuracy_averages_the_two_directions():
 # ---- two gloo processes against one process on the joined batch
 
 
+def labelled_supcon(*arguments: Any, own: slice = slice(None), **further: Any) -> Tensor:
+    return supcon_loss(*arguments, labels=torch.tensor(LABELS)[own], **further)
+
+
+LABELLED: dict[str, Callable[..., Tensor]] = {name: variant(name) for name in VARIANTS} | {"supcon": labelled_supcon}
+
+
 class Net(nn.Module):
     """Two towers over (B, C, T) and (B, C), with a batch norm in each layout or none, and a temperature."""
 
@@ -262,7 +381,12 @@ def distributed_worker(rank: int, folder: str) -> None:
         value = loss(a, b, 0.1)
         value.backward()
         result[loss.__name__] = (value.item(), a.grad, b.grad)
-    one_each = loss(*(x[rank : rank + 1] for x in pairs(2, 5)), 0.1)
+    for name, loss in LABELLED.items():
+        a, b = (x[own].clone().requires_grad_() for x in pairs(GLOBAL_BATCH, 5))
+        value = loss(a, b, temperature=0.1, weight=0.3, own=own)
+        value.backward()
+        result[name] = (value.item(), a.grad, b.grad)
+    one_each = nt_xent_loss(*(x[rank : rank + 1] for x in pairs(2, 5)), 0.1)
     result["one pair a rank"] = one_each.item()
 
     gathered = gather_with_grad(torch.full((2, 3), float(rank)))
@@ -300,12 +424,13 @@ def ranks():
         return [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch(ranks, loss):
+@pytest.mark.parametrize("name", ["clip_loss", "nt_xent_loss", *LABELLED])
+def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch(ranks, name):
     a, b = (x.requires_grad_() for x in pairs(GLOBAL_BATCH, 5))
-    joined = loss(a, b, 0.1)
+    plain = {loss.__name__: loss for loss in LOSSES}
+    joined = plain[name](a, b, 0.1) if name in plain else LABELLED[name](a, b, temperature=0.1, weight=0.3)
     joined.backward()
-    values, grads_a, grads_b = zip(*(rank[loss.__name__] for rank in ranks), strict=True)
+    values, grads_a, grads_b = zip(*(rank[name] for rank in ranks), strict=True)
     assert values[0] != pytest.approx(values[1], abs=1e-3)  # each rank has its own rows only
     assert np.mean(values) == pytest.approx(joined.item(), abs=1e-10)
     # The sum of the ranks' losses is differentiated; DDP divides by the world size.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from shared.metrics import auroc, bootstrap_auroc, interval
+from shared.metrics import auroc, bootstrap_auroc, bootstrap_mean, interval, intervals
 
 PREVALENCE = np.array([0.5, 0.2, 0.08])
 
@@ -108,6 +108,53 @@ def test_interval_covers_the_true_auroc_as_often_as_it_says():
         low, high = interval(bootstrap_auroc(scores, targets, resamples=200).samples)
         covered += bool(low[0] < 0.7602 < high[0])
     assert 0.88 < covered / 200 < 0.99
+
+
+@pytest.mark.parametrize("chunk", [1, 7 * 61, 2**22])  # resamples one by one, seven at a time, all at once
+def test_bootstrap_mean_equals_the_mean_of_the_resampled_records(monkeypatch, chunk):
+    monkeypatch.setattr(intervals, "CHUNK", chunk)
+    values = np.random.default_rng(1).normal(size=(3, 61))  # an odd number: a draw must not start a chunk afresh
+    samples, point = bootstrap_mean(values, resamples=40, seed=5)
+    assert samples.shape == (40, 3)
+    draws = np.random.default_rng(5).integers(61, size=(40, 61))
+    for r, rows in enumerate(draws):
+        for m in range(3):
+            assert samples[r, m] == pytest.approx(sum(values[m, row] for row in rows) / 61, abs=1e-12)
+    assert point.tolist() == pytest.approx([sum(model) / 61 for model in values], abs=1e-12)
+
+
+def test_bootstrap_mean_draws_the_resamples_of_the_bootstrap_of_auroc():
+    """A class whose only positive record is missing has no AUROC; the mean of that record's indicator is then 0."""
+    only = np.arange(30) == 4
+    aurocs = bootstrap_auroc(np.random.default_rng(0).normal(size=(30, 1)), only[:, None], resamples=200, seed=3)
+    means = bootstrap_mean(only, resamples=200, seed=3)
+    assert means.point.tolist() == [1 / 30]
+    np.testing.assert_array_equal(means.samples[:, 0] == 0, np.isnan(aurocs.samples[:, 0]))
+    assert 40 < (means.samples == 0).sum() < 110  # 0.36 of 200
+    other = bootstrap_mean(only, resamples=200, seed=4)
+    assert not np.array_equal(other.samples == 0, means.samples == 0)
+
+
+def test_the_interval_of_a_paired_difference_of_means_is_narrower_than_unpaired():
+    rng = np.random.default_rng(0)
+    hits = rng.random(400) < 0.7
+    better = hits | (rng.random(400) < 0.1)
+    samples, point = bootstrap_mean(np.stack([better, hits]))
+    low, high = interval(samples[:, 0] - samples[:, 1])
+    assert 0 < low < point[0] - point[1] < high
+    single_low, single_high = interval(samples[:, 1])
+    assert high - low < 0.5 * (single_high - single_low)
+
+
+def test_bad_values_are_named():
+    values = np.zeros((2, 5))
+    values[1, 3] = np.nan
+    with pytest.raises(ValueError, match=r"^Values hold NaN, first at model 1, record 3: leave such records out"):
+        bootstrap_mean(values)
+    for shape in ((2, 0), (2, 3, 4)):
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
+            bootstrap_mean(np.zeros(shape))
+        assert str(error.value) == f"Expected values (N,) or (M, N) with at least one record, got {shape}."
 
 
 def test_interval_is_the_percentile_interval():

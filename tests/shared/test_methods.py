@@ -23,11 +23,11 @@ from shared.backbones.heads import mlp, projector
 from shared.callbacks import SeedEachEpoch
 from shared.checkpoint import read_checkpoint
 from shared.distributed import convert_batchnorm
-from shared.methods import BYOL, BarlowTwins, SelfSupervised, SimCLR, SimSiam, feature_std
+from shared.methods import BYOL, BarlowTwins, Pretraining, SimCLR, SimSiam, feature_std
 from shared.methods.byol import target_momentum
 
 WORLD_SIZE, GLOBAL_BATCH, WIDTH = 2, 8, 6
-SMALL: dict[type[SelfSupervised], dict[str, Any]] = {
+SMALL: dict[type[Pretraining], dict[str, Any]] = {
     SimCLR: {"projection_dim": 5},
     BYOL: {"projection_dim": 5, "hidden_dim": 7},
     SimSiam: {"projection_dim": 5, "predictor_hidden_dim": 4},
@@ -76,7 +76,7 @@ class Shift(nn.Module):
         return x + 0.3 * torch.sin(5 * x)
 
 
-def make(cls: type[SelfSupervised], views: nn.Module | None = None, **arguments: Any) -> SelfSupervised:
+def make(cls: type[Pretraining], views: nn.Module | None = None, **arguments: Any) -> Pretraining:
     torch.manual_seed(0)
     arguments = {"encoder": Encoder(), **SMALL[cls], **arguments}
     return cls(views=views or TwoViews(nn.Identity(), Shift()), **arguments)
@@ -150,7 +150,7 @@ def barlow_oracle(net: Any, x1: Tensor, x2: Tensor) -> float:
     return total
 
 
-ORACLES: dict[type[SelfSupervised], Callable[..., float]] = {
+ORACLES: dict[type[Pretraining], Callable[..., float]] = {
     SimCLR: simclr_oracle,
     BYOL: byol_oracle,
     SimSiam: simsiam_oracle,
@@ -165,7 +165,7 @@ def numpy(x: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("cls", METHODS)
 def test_the_loss_is_the_papers_and_the_embedding_the_first_views_projection(
-    cls: type[SelfSupervised], training: bool
+    cls: type[Pretraining], training: bool
 ) -> None:
     net: Any = make(cls).double().train(training)
     if cls is BYOL:
@@ -179,7 +179,7 @@ def test_the_loss_is_the_papers_and_the_embedding_the_first_views_projection(
 
 
 @pytest.mark.parametrize("cls", METHODS)
-def test_every_trained_parameter_gets_a_finite_gradient_in_bf16_autocast(cls: type[SelfSupervised]) -> None:
+def test_every_trained_parameter_gets_a_finite_gradient_in_bf16_autocast(cls: type[Pretraining]) -> None:
     net = make(cls)
     with torch.autocast("cpu", torch.bfloat16):
         step = net.step((inputs().float(),))
@@ -373,7 +373,7 @@ def test_feature_std_is_0_at_a_collapse_and_about_1_where_directions_fill_the_sp
 @pytest.mark.parametrize("cls", METHODS)
 @pytest.mark.parametrize("collapsed", [True, False], ids=["collapsed", "healthy"])
 def test_a_collapse_is_warned_of_in_training_and_nothing_else_is(
-    cls: type[SelfSupervised], collapsed: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    cls: type[Pretraining], collapsed: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Batch norm's statistics of one point are not zero in floating point, so the projector must not have any.
     net: Any = make(cls, encoder=Constant() if collapsed else Encoder(), views=TwoViews(Noise()))
@@ -401,7 +401,7 @@ def test_a_collapse_is_warned_of_in_training_and_nothing_else_is(
 
 
 @pytest.mark.parametrize("cls", METHODS)
-def test_a_method_trains_and_its_checkpoint_brings_the_weights_back(cls: type[SelfSupervised], tmp_path: Path) -> None:
+def test_a_method_trains_and_its_checkpoint_brings_the_weights_back(cls: type[Pretraining], tmp_path: Path) -> None:
     net = make(cls, views=TwoViews(Noise()))
     before = weights(net)
     run = trainer(tmp_path, 2)
@@ -427,7 +427,7 @@ def test_a_method_trains_and_its_checkpoint_brings_the_weights_back(cls: type[Se
 
 @pytest.mark.parametrize("cls", METHODS)
 def test_validation_draws_the_same_in_every_epoch_and_leaves_the_trainings_draws_alone(
-    cls: type[SelfSupervised], tmp_path: Path
+    cls: type[Pretraining], tmp_path: Path
 ) -> None:
     class Draws(pl.Callback):
         def __init__(self) -> None:
@@ -468,7 +468,7 @@ def test_validation_draws_the_same_in_every_epoch_and_leaves_the_trainings_draws
 class Stepper(nn.Module):
     """What DDP wraps: Lightning too sends `training_step` through the wrapper's forward."""
 
-    def __init__(self, method: SelfSupervised) -> None:
+    def __init__(self, method: Pretraining) -> None:
         super().__init__()
         self.method = method
 
@@ -476,7 +476,7 @@ class Stepper(nn.Module):
         return self.method.step((x,)).loss
 
 
-def optimise(method: SelfSupervised, wrapped: nn.Module, x: Tensor) -> list[float]:
+def optimise(method: Pretraining, wrapped: nn.Module, x: Tensor) -> list[float]:
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     losses = []
     for _ in range(2):
@@ -517,7 +517,7 @@ def ranks() -> list[Any]:
 
 
 @pytest.mark.parametrize("cls", METHODS)
-def test_two_processes_step_as_one_does_on_the_joined_batch(cls: type[SelfSupervised], ranks: list[Any]) -> None:
+def test_two_processes_step_as_one_does_on_the_joined_batch(cls: type[Pretraining], ranks: list[Any]) -> None:
     one = make(cls).double()
     losses = optimise(one, Stepper(one), inputs())
     found = [rank[cls.__name__] for rank in ranks]

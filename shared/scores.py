@@ -81,7 +81,7 @@ def read_scores(folder: Path) -> TestScores:
     """
     path = folder / FILE
     if not path.is_file():
-        raise DataError(f"no {path}: python -m ecg_text evaluate writes it")
+        raise DataError(f"no {path}: python -m <package> evaluate writes it")
     scores: dict[str, dict[str, NDArray[np.float64]]] = {}
     try:
         with np.load(path, allow_pickle=False) as content:

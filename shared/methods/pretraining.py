@@ -1,4 +1,4 @@
-"""What the self-supervised methods share: the training loop's wiring, the watch for collapse, and the optimiser.
+"""What the methods that learn an encoder share: the wiring, the watch for collapse, and the optimiser.
 
 Shapes: B samples, D features.
 """
@@ -61,8 +61,8 @@ def feature_std(z: Tensor) -> Tensor:
     return unit.std(0, correction=0).mean() * math.sqrt(z.shape[1])
 
 
-class SelfSupervised(pl.LightningModule, ABC):
-    """A method that learns an encoder from unlabelled samples. A subclass says in `step` what its loss is.
+class Pretraining(pl.LightningModule, ABC):
+    """A method that learns an encoder. A subclass says in `step` what its loss is.
 
     A batch is a tuple whose first field is the input `(B, ...)`. Nothing else is asked of the data module. Views are
     drawn in `step`, on the model's device, from the generators that `shared.callbacks.SeedEachEpoch` seeds.
@@ -93,6 +93,11 @@ class SelfSupervised(pl.LightningModule, ABC):
     @abstractmethod
     def step(self, batch: Any) -> Step:
         """The loss on a batch: in training mode over all processes' batches, in eval mode over this one's."""
+
+    def input_of(self, batch: Any) -> Tensor:
+        """What the encoder takes of a batch."""
+        x: Tensor = batch[0]
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         """The encoder's features, `(B, ...) -> (B, D)`."""
@@ -147,7 +152,7 @@ class SelfSupervised(pl.LightningModule, ABC):
 
         And `row`, of the data module's table, where its batches have that.
         """
-        columns = {"embedding": list(self(batch[0]).float().cpu().numpy())}
+        columns = {"embedding": list(self(self.input_of(batch)).float().cpu().numpy())}
         row = getattr(batch, "row", None)
         return columns if row is None else {"row": row.cpu().numpy(), **columns}
 

@@ -11,48 +11,12 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
+from shared.augment.base import Augmentation, checked_probability, checked_size
+
 SLOWEST_WANDER = 0.05  # Hz; slower drift is an offset, which normalisation removes
 
 
-class Augment(nn.Sequential):
-    """The given augmentations one after the other.
-
-    Args:
-        transforms: Modules `(B, C, T) -> (B, C, T)`.
-    """
-
-    def __init__(self, transforms: list[nn.Module]) -> None:
-        super().__init__(*transforms)
-
-
-class TwoViews(nn.Module):
-    """Two views of every sample, as contrastive methods compare.
-
-    Args:
-        first: Augmentation `(B, C, T) -> (B, C, T')` of the first view.
-        second: Of the second; by default the first one, drawn anew.
-    """
-
-    def __init__(self, first: nn.Module, second: nn.Module | None = None) -> None:
-        super().__init__()
-        self.first = first
-        self.second = second
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, ...)` to two views."""
-        return self.first(x), (self.second or self.first)(x)
-
-
-class _Augmentation(nn.Module):
-    """An augmentation that prints as its call: `TimeOut(low=0.0, high=0.5)`."""
-
-    def extra_repr(self) -> str:
-        settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        del settings["training"]
-        return ", ".join(f"{name}={value}" for name, value in settings.items())
-
-
-class TimeCrop(_Augmentation):
+class TimeCrop(Augmentation):
     """Keep a random window and stretch it back to full length, linearly interpolated.
 
     The "random resized crop" of Mehari & Strodthoff 2022.
@@ -86,7 +50,7 @@ class TimeCrop(_Augmentation):
         return torch.lerp(before, after, weight)
 
 
-class Window(_Augmentation):
+class Window(Augmentation):
     """Keep a random window of fixed length: nothing is stretched, so rates stay what they are.
 
     A convolutional encoder that averages over time takes any length, so training on windows and evaluating on whole
@@ -114,7 +78,7 @@ class Window(_Augmentation):
         return signal.gather(2, index.unsqueeze(1).expand(-1, channels, -1))
 
 
-class TimeOut(_Augmentation):
+class TimeOut(Augmentation):
     """Set one random stretch of each sample to zero, in all channels (Mehari & Strodthoff 2022, "time out").
 
     Args:
@@ -142,7 +106,7 @@ class TimeOut(_Augmentation):
         return signal * keep.unsqueeze(1)  # several times as fast as masked_fill on a CPU
 
 
-class Permute(_Augmentation):
+class Permute(Augmentation):
     """Cut each sample at random places into segments, and shuffle these (TS-TCC's strong augmentation).
 
     Eldele et al. 2021, section 3.1. The number of segments is drawn from U{1, ..., max_segments}; where two cuts meet,
@@ -206,7 +170,7 @@ class Permute(_Augmentation):
         return signal.gather(2, index.unsqueeze(1).expand(-1, channels, -1))
 
 
-class Scale(_Augmentation):
+class Scale(Augmentation):
     """Multiply each sample by a factor of mean 1.
 
     Args:
@@ -218,7 +182,7 @@ class Scale(_Augmentation):
 
     def __init__(self, sigma: float = 0.1) -> None:
         super().__init__()
-        self.sigma = _size("sigma", sigma)
+        self.sigma = checked_size("sigma", sigma)
 
     def forward(self, signal: Tensor) -> Tensor:
         """`(B, C, T) -> (B, C, T)`."""
@@ -226,7 +190,7 @@ class Scale(_Augmentation):
         return signal * (factor * self.sigma - self.sigma**2 / 2).exp()
 
 
-class Jitter(_Augmentation):
+class Jitter(Augmentation):
     """Add white noise.
 
     Args:
@@ -238,14 +202,14 @@ class Jitter(_Augmentation):
 
     def __init__(self, sigma: float = 0.05) -> None:
         super().__init__()
-        self.sigma = _size("sigma", sigma)
+        self.sigma = checked_size("sigma", sigma)
 
     def forward(self, signal: Tensor) -> Tensor:
         """`(B, C, T) -> (B, C, T)`."""
         return torch.randn_like(signal).mul_(self.sigma).add_(signal)
 
 
-class ChannelMask(_Augmentation):
+class ChannelMask(Augmentation):
     """Set each channel of each sample to zero with probability `p` (a lead that fell off).
 
     Args:
@@ -257,7 +221,7 @@ class ChannelMask(_Augmentation):
 
     def __init__(self, p: float = 0.1) -> None:
         super().__init__()
-        self.p = _probability("p", p)
+        self.p = checked_probability("p", p)
 
     def forward(self, signal: Tensor) -> Tensor:
         """`(B, C, T) -> (B, C, T)`."""
@@ -265,7 +229,7 @@ class ChannelMask(_Augmentation):
         return signal * keep
 
 
-class Invert(_Augmentation):
+class Invert(Augmentation):
     """Change the sign of each sample with probability `p` (the "inversion" of ETP, section 2.2).
 
     Args:
@@ -277,7 +241,7 @@ class Invert(_Augmentation):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        self.p = _probability("p", p)
+        self.p = checked_probability("p", p)
 
     def forward(self, signal: Tensor) -> Tensor:
         """`(B, C, T) -> (B, C, T)`."""
@@ -285,7 +249,7 @@ class Invert(_Augmentation):
         return signal * (1 - 2 * inverted.to(signal.dtype))
 
 
-class Powerline(_Augmentation):
+class Powerline(Augmentation):
     r"""Add hum of the mains (Mehari & Strodthoff 2022, "powerline noise").
 
     With a phase :math:`\varphi` and an amplitude :math:`a \sim U(0, amplitude)` for each sample, and a gain
@@ -310,7 +274,7 @@ class Powerline(_Augmentation):
             raise ValueError(
                 f"frequency must be above 0 and at most half of sampling_rate {sampling_rate}, got {frequency}"
             )
-        self.amplitude = _size("amplitude", amplitude)
+        self.amplitude = checked_size("amplitude", amplitude)
         self.frequency = frequency
         self.sampling_rate = sampling_rate
 
@@ -320,7 +284,7 @@ class Powerline(_Augmentation):
         return _add_sines(signal, self.amplitude, frequency)
 
 
-class BaselineWander(_Augmentation):
+class BaselineWander(Augmentation):
     """Add slow sines, as breathing and moving electrodes do (Mehari & Strodthoff 2022, "baseline wander").
 
     Each sine is drawn as that of `Powerline`, with a frequency from U(0.05 Hz, max_frequency).
@@ -346,7 +310,7 @@ class BaselineWander(_Augmentation):
             raise ValueError(f"duration must be above 0, got {duration}")
         if components < 1:
             raise ValueError(f"components must be at least 1, got {components}")
-        self.amplitude = _size("amplitude", amplitude)
+        self.amplitude = checked_size("amplitude", amplitude)
         self.max_frequency = max_frequency
         self.duration = duration
         self.components = components
@@ -369,15 +333,3 @@ def _add_sines(signal: Tensor, amplitude: float, frequency: Tensor) -> Tensor:
     sines = cycles.mul_(2 * math.pi).sin_()
     with torch.autocast(signal.device.type, enabled=False):  # it would return the sum in half precision
         return torch.baddbmm(signal, gain.to(signal.dtype), sines.to(signal.dtype))
-
-
-def _size(name: str, value: float) -> float:
-    if not 0 <= value < math.inf:  # also catches NaN
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
-    return value
-
-
-def _probability(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be in [0, 1], got {value}")
-    return value

@@ -1,0 +1,395 @@
+"""Per-sample batched augmentation of images `(B, C, H, W)`: every sample of a batch draws its own parameters.
+
+Shapes: B batch, C channels, H x W source pixels, S output pixels. The draws come from torch's generator of the images'
+device, which `shared.callbacks.SeedEachEpoch` seeds.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shared.augment.base import Augmentation, checked_probability, checked_size
+
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+TRIES = 10  # at a crop that fits into the image, as torchvision
+SHARPEST = 1e-3  # pixels; a Gaussian that leaves its pixel alone
+
+
+class ImageParameters(NamedTuple):
+    """What every sample of a batch drew; B rows each.
+
+    Attributes:
+        top: `(B,)` float32, first row of the crop, pixels of the source.
+        left: `(B,)`, its first column.
+        height: `(B,)`, its rows.
+        width: `(B,)`, its columns.
+        flip: `(B,)` bool, mirrored left to right.
+        angle: `(B,)` degrees, counter-clockwise about the centre; 0 does not rotate.
+        sigma: `(B,)` pixels of the source, of the blur; 0 does not blur.
+        operation: `(B, K)` int64, the colour operations in order: 0 brightness, 1 contrast, 2 saturation.
+        factor: `(B, K)`, their factors; 1 changes nothing.
+    """
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+    angle: Tensor
+    sigma: Tensor
+    operation: Tensor
+    factor: Tensor
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Images as an encoder takes them: `size` pixels square, float32 in [0, 1]; antialiased bilinear.
+
+    Args:
+        images: `(B, C, H, W)`, uint8, or float in [0, 1]. Images that are not square are squashed.
+        size: Pixels of the output.
+
+    Returns:
+        `(B, C, size, size)`; images that have that size already are converted only.
+
+    Raises:
+        ValueError: `images` has another type or shape.
+
+    Example:
+        >>> resize(torch.full((2, 3, 300, 300), 255, dtype=torch.uint8), 128).shape
+        torch.Size([2, 3, 128, 128])
+    """
+    images = _to_unit(images)
+    if images.shape[2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
+class ImageAugment(Augmentation):
+    r"""Random crop, flip, blur, colour jitter, greyscale and rotation, as contrastive methods on images use them.
+
+    Each operation is torchvision's of the same name (`RandomResizedCrop`, `RandomHorizontalFlip`, `GaussianBlur`,
+    `ColorJitter` without hue, `RandomGrayscale`, `RandomRotation` with bilinear interpolation), drawn for each sample.
+    The defaults are MMCL's for DVM: the authors' code, which the paper's supplement describes.
+
+    Blur, crop, antialiased resize and flip are linear and act on rows and columns alike, so a sample's whole chain is
+
+    .. math:: W_y \, x \, W_x^\top, \quad W_y \in R^{S \times H}, \; W_x \in R^{S \times W}
+
+    and the batch's two batched matrix products. A row of :math:`W_y` is the resize's triangle filter inside the crop,
+    times the (band) matrix of the blur; flipping reverses :math:`W_x`. This is exact, borders included.
+
+    The authors' order is jitter, greyscale, blur, crop, flip; for cardiac images flip, rotation, jitter, crop.
+    Flipping last is the same distribution, as angles and crops are drawn symmetrically. With `exact_order` colours are
+    changed at the source's resolution, after rotation and before the blur, as the authors do. By default they are
+    changed after the crop, on S x S pixels, which is several times as fast. The mean grey that contrast needs is still
+    that of the whole source, brought through the same operations, so the two orders agree to rounding as long as no
+    operation clamps a value to [0, 1]; where one does, a pixel may differ.
+
+    Args:
+        size: S, pixels of the output.
+        crop_scale: Smallest and largest area of the crop, as a share of the image's.
+        crop_ratio: Smallest and largest width / height of the crop.
+        flip: Probability of a mirrored sample.
+        rotation: Largest angle in degrees, drawn from U(-rotation, rotation); outside the image is black.
+        brightness: The factor is drawn from U(max(0, 1 - brightness), 1 + brightness).
+        contrast: Same, about the mean grey of the image.
+        saturation: Same, about the grey of each pixel.
+        jitter_probability: Of changing these three, in random order.
+        grayscale: Probability of a grey sample.
+        blur_probability: Probability of a blurred sample.
+        blur_sigma: Smallest and largest standard deviation of the blur, pixels of the source.
+        blur_kernel: Width of the blur, odd.
+        probability: Of a sample to be augmented at all; the others are resized only.
+        exact_order: See above.
+
+    Raises:
+        ValueError: A setting is out of its range; or, when called, the images are not `(B, C, H, W)` of uint8 or float,
+            are too small for the blur, or have no colour (C other than 3) while `saturation` or `grayscale` is on.
+
+    Example:
+        >>> augment = ImageAugment(size=32)
+        >>> views = augment(torch.randint(256, (4, 3, 75, 100), dtype=torch.uint8))
+        >>> views.shape, views.dtype
+        (torch.Size([4, 3, 32, 32]), torch.float32)
+    """
+
+    def __init__(
+        self,
+        size: int = 128,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+        rotation: float = 0.0,
+        brightness: float = 0.8,
+        contrast: float = 0.8,
+        saturation: float = 0.8,
+        jitter_probability: float = 0.8,
+        grayscale: float = 0.2,
+        blur_probability: float = 0.5,
+        blur_sigma: tuple[float, float] = (0.1, 2.0),
+        blur_kernel: int = 29,
+        probability: float = 0.95,
+        exact_order: bool = False,
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        if blur_kernel < 1 or blur_kernel % 2 == 0:
+            raise ValueError(f"blur_kernel must be odd and at least 1, got {blur_kernel}")
+        if not 0 <= rotation <= 180:
+            raise ValueError(f"rotation must be in [0, 180], got {rotation}")
+        self.size = size
+        self.crop_scale = _range("crop_scale", crop_scale)
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale must be at most 1, the whole image, got {crop_scale[1]}")
+        self.crop_ratio = _range("crop_ratio", crop_ratio)
+        self.flip = checked_probability("flip", flip)
+        self.rotation = rotation
+        self.brightness = checked_size("brightness", brightness)
+        self.contrast = checked_size("contrast", contrast)
+        self.saturation = checked_size("saturation", saturation)
+        self.jitter_probability = checked_probability("jitter_probability", jitter_probability)
+        self.grayscale = checked_probability("grayscale", grayscale)
+        self.blur_probability = checked_probability("blur_probability", blur_probability)
+        self.blur_sigma = _range("blur_sigma", blur_sigma)
+        self.blur_kernel = blur_kernel
+        self.probability = checked_probability("probability", probability)
+        self.exact_order = exact_order
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`(B, C, H, W)` uint8, or float in [0, 1], to `(B, C, S, S)` float32 in [0, 1]."""
+        self._check(images)
+        return self.apply_drawn(images, self.draw(images))
+
+    def draw(self, images: Tensor) -> ImageParameters:
+        """Parameters for every sample of `(B, C, H, W)`."""
+        batch, device = len(images), images.device
+
+        def happens(probability: float) -> Tensor:
+            return torch.rand(batch, device=device) < probability
+
+        def uniform(low: float, high: float) -> Tensor:
+            return torch.empty(batch, device=device).uniform_(low, high)
+
+        applied = happens(self.probability)
+        top, left, height, width = _draw_crop(images, self.crop_scale, self.crop_ratio)
+        strengths = (self.brightness, self.contrast, self.saturation)
+        factor = torch.stack([uniform(max(0.0, 1 - strength), 1 + strength) for strength in strengths], dim=1)
+        factor = factor.where((applied & happens(self.jitter_probability))[:, None], 1)
+        order = torch.rand(batch, len(strengths), device=device).argsort(dim=1)
+        grey = applied & happens(self.grayscale)  # saturation 0, after the others
+        return ImageParameters(
+            top=top.where(applied, 0),
+            left=left.where(applied, 0),
+            height=height.where(applied, images.shape[2]),
+            width=width.where(applied, images.shape[3]),
+            flip=applied & happens(self.flip),
+            angle=uniform(-self.rotation, self.rotation).where(applied, 0),
+            sigma=uniform(*self.blur_sigma).where(applied & happens(self.blur_probability), 0),
+            operation=F.pad(order, (0, 1), value=SATURATION),
+            factor=torch.cat([factor.gather(1, order), 1 - grey[:, None].float()], dim=1),
+        )
+
+    def apply_drawn(self, images: Tensor, drawn: ImageParameters) -> Tensor:
+        """What `forward` makes of `images` with these parameters."""
+        with torch.autocast(images.device.type, enabled=False):  # products in half precision would show
+            if images.device.type != "cpu":
+                return self._augmented(images, drawn)
+            # One by one: a sample's float copy stays in the processor's cache, a batch's does not.
+            samples = zip(images.split(1), *(values.split(1) for values in drawn), strict=True)
+            return torch.cat([self._augmented(sample, ImageParameters(*values)) for sample, *values in samples])
+
+    def _augmented(self, images: Tensor, drawn: ImageParameters) -> Tensor:
+        x = _to_unit(images)
+        if self.rotation:
+            x = rotate(x, drawn.angle)
+        if self.exact_order:
+            x = change_colours(x, drawn.operation, drawn.factor)
+        mean = _grey(x.mean((2, 3), keepdim=True))
+        x = self._resample(*self._window(x, drawn))
+        if not self.exact_order:
+            x = change_colours(x, drawn.operation, drawn.factor, mean)
+        return x.clamp_(0, 1)  # of rounding
+
+    def _window(self, x: Tensor, drawn: ImageParameters) -> tuple[Tensor, ImageParameters]:
+        """The part of the source that the crop of a single sample sees, which halves the arithmetic.
+
+        On a GPU, where the host would have to wait for the bounds, all of it.
+        """
+        if x.device.type != "cpu":
+            return x, drawn
+        margin = self.blur_kernel // 2 if drawn.sigma.any() else 0
+        top, left = (max(int(start) - margin, 0) for start in (drawn.top, drawn.left))
+        bottom, right = int(drawn.top + drawn.height) + margin, int(drawn.left + drawn.width) + margin
+        return x[:, :, top:bottom, left:right], drawn._replace(top=drawn.top - top, left=drawn.left - left)
+
+    def _resample(self, x: Tensor, drawn: ImageParameters) -> Tensor:
+        rows = resize_matrix(drawn.top, drawn.height, x.shape[2], self.size)
+        columns = resize_matrix(drawn.left, drawn.width, x.shape[3], self.size, drawn.flip)
+        if self.blur_probability and _may_be_any(drawn.sigma != 0):
+            rows = rows @ blur_matrix(drawn.sigma, x.shape[2], self.blur_kernel)
+            columns = columns @ blur_matrix(drawn.sigma, x.shape[3], self.blur_kernel)
+        return rows[:, None] @ (x @ columns[:, None].mT)
+
+    def _check(self, images: Tensor) -> None:
+        _check_images(images)
+        channels, height, width = images.shape[1:]
+        if channels != 3 and (self.saturation or self.grayscale):
+            raise ValueError(f"saturation and grayscale need images of 3 channels (RGB), got {channels}: set both to 0")
+        if self.blur_probability and min(height, width) <= self.blur_kernel // 2:
+            raise ValueError(
+                f"a blur_kernel of {self.blur_kernel} needs images of more than {self.blur_kernel // 2} pixels, got "
+                f"{height} x {width}: choose a smaller blur_kernel, or set blur_probability to 0"
+            )
+
+
+def resize_matrix(start: Tensor, extent: Tensor, length: int, size: int, flip: Tensor | None = None) -> Tensor:
+    r"""The matrix that crops one axis and resizes the crop, antialiased.
+
+    Output pixel i looks at :math:`c_i = start + s (i + 1/2)` with :math:`s = extent / size`; source pixel j inside the
+    crop weighs :math:`\max(0, 1 - |j + 1/2 - c_i| / \max(1, s))`, and the weights of i sum to 1.
+
+    Args:
+        start: `(B,)` first pixel of the crop.
+        extent: `(B,)` pixels of the crop.
+        length: Pixels of the source.
+        size: Pixels of the output.
+        flip: `(B,)` bool, samples whose output is reversed.
+
+    Returns:
+        `(B, size, length)`.
+    """
+    start, extent = start[:, None, None], extent[:, None, None]
+    target = torch.arange(0.5, size, device=start.device)[:, None]
+    if flip is not None:
+        target = torch.where(flip[:, None, None], size - target, target)
+    source = torch.arange(0.5, length, device=start.device)
+    scale = extent / size
+    distance = (source - (start + scale * target)).abs_()
+    weight = (1 - distance / scale.clamp(min=1)).clamp_(min=0)
+    weight *= (source > start) & (source < start + extent)
+    return weight / weight.sum(2, keepdim=True)
+
+
+def blur_matrix(sigma: Tensor, length: int, kernel: int) -> Tensor:
+    """The matrix that blurs one axis with a Gaussian, the signal reflected at its ends.
+
+    Args:
+        sigma: `(B,)` standard deviation in pixels; 0 gives the identity.
+        length: Pixels of the axis, more than `kernel // 2`.
+        kernel: Pixels of the Gaussian, odd; it is normalised over them.
+
+    Returns:
+        `(B, length, length)`.
+    """
+    offset = torch.arange(kernel, device=sigma.device) - kernel // 2
+    gaussian = (-0.5 * (offset / sigma[:, None].clamp(min=SHARPEST)) ** 2).softmax(dim=1)
+    source = (torch.arange(length, device=sigma.device)[:, None] + offset).abs_()
+    source = length - 1 - (length - 1 - source).abs_()
+    shape = (len(sigma), length, kernel)
+    matrix = torch.zeros(len(sigma), length, length, device=sigma.device)
+    return matrix.scatter_add_(2, source.expand(shape), gaussian[:, None].expand(shape))
+
+
+def change_colours(images: Tensor, operation: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Brightness, contrast and saturation of each sample, in its own order, each clamped to [0, 1].
+
+    All three blend with a grey image, `factor * x + (1 - factor) * other`: black for brightness, the mean grey for
+    contrast, and every pixel's own grey for saturation.
+
+    Args:
+        images: `(B, C, H, W)` in [0, 1].
+        operation: `(B, K)` in {0: brightness, 1: contrast, 2: saturation}, in the order of application.
+        factor: `(B, K)`, at least 0; 1 changes nothing.
+        mean: `(B, 1, 1, 1)` mean grey that contrast takes for the first operation, and follows without clamping; by
+            default that of `images`, measured anew each time.
+    """
+    images = images.clone()
+    for kinds, factors in zip(operation.unbind(1), factor.unbind(1), strict=True):
+        if not _may_be_any(factors != 1):
+            continue
+        kind, weight = kinds[:, None, None, None], factors[:, None, None, None]
+        grey = _grey(images)
+        centre = grey.mean((2, 3), keepdim=True) if mean is None else mean
+        other = torch.where(kind == SATURATION, grey, centre * (kind == CONTRAST))
+        images.lerp_(other, 1 - weight).clamp_(0, 1)
+        if mean is not None:
+            mean = torch.where(kind == BRIGHTNESS, mean * weight, mean).clamp_(max=1)
+    return images
+
+
+def rotate(images: Tensor, angle: Tensor) -> Tensor:
+    """Rotate each sample of `(B, C, H, W)` about its centre, bilinear, black outside the image.
+
+    Args:
+        images: Float images.
+        angle: `(B,)` degrees, counter-clockwise.
+    """
+    height, width = images.shape[2:]
+    cos, sin = angle.deg2rad().cos(), angle.deg2rad().sin()
+    zero = torch.zeros_like(cos)
+    # The grid's coordinates run from -1 to 1 along either axis, hence the ratios.
+    rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
+    theta = torch.stack(rows, dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _draw_crop(
+    images: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Top, left, height and width of a crop for each sample: the first of some tries that fits, else the centre."""
+    batch, _, rows, columns = images.shape
+    shape, device = (batch, TRIES), images.device
+    area = torch.empty(shape, device=device).uniform_(*scale) * (rows * columns)
+    aspect = torch.empty(shape, device=device).uniform_(math.log(ratio[0]), math.log(ratio[1])).exp_()
+    width, height = (area * aspect).sqrt_().round_(), (area / aspect).sqrt_().round_()
+    fits = (width > 0) & (width <= columns) & (height > 0) & (height <= rows)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+    central_ratio = min(max(columns / rows, ratio[0]), ratio[1])
+    central_width, central_height = min(columns, round(rows * central_ratio)), min(rows, round(columns / central_ratio))
+    width = width.gather(1, first).squeeze(1).where(found, central_width)
+    height = height.gather(1, first).squeeze(1).where(found, central_height)
+    top, left = (
+        torch.where(found, (torch.rand(batch, device=device) * (room + 1)).floor_(), (room / 2).floor_())
+        for room in (rows - height, columns - width)
+    )
+    return top, left, height, width
+
+
+def _grey(images: Tensor) -> Tensor:
+    """`(B, C, H, W)` to `(B, 1, H, W)`: the luma of RGB, the mean of other channels."""
+    if images.shape[1] != 3:
+        return images.mean(1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    grey: Tensor = 0.2989 * red
+    return grey.add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def _may_be_any(condition: Tensor) -> bool:
+    """Whether any is true, where that can be seen without waiting for a GPU."""
+    return condition.device.type != "cpu" or bool(condition.any())
+
+
+def _to_unit(images: Tensor) -> Tensor:
+    _check_images(images)
+    x = images.to(torch.float32)
+    return x.div_(255) if images.dtype == torch.uint8 else x
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise ValueError(
+            f"images must be (B, C, H, W) of uint8, or of float in [0, 1], got {tuple(images.shape)} of {images.dtype}"
+        )
+
+
+def _range(name: str, limits: tuple[float, float]) -> tuple[float, float]:
+    low, high = limits
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"{name} must be two numbers with 0 < low <= high, got {low} and {high}")
+    return low, high

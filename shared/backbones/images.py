@@ -1,0 +1,90 @@
+"""Image encoders from timm.
+
+Shapes: B batch, C channels, H x W pixels, D features.
+"""
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shared.augment import resize
+
+STAGES = 4  # of a ResNet
+
+
+class ImageEncoder(nn.Module):
+    """An image network of timm with fresh weights and without its classifier: `(B, C, H, W) -> (B, D)`, pooled.
+
+    The default is MMCL's: a ResNet50 with the stem of width 7, whose global average pooling gives 2,048 features
+    (MMCL, section 4.2).
+
+    Args:
+        name: timm's name of the architecture.
+        in_channels: Channels of the images.
+        image_px: Pixels to which uint8 images are resized.
+        layers: Blocks in each stage, instead of the architecture's; of a ResNet.
+        channels: Width of each stage, instead of the architecture's; of a ResNet. With `layers` it makes an encoder
+            small enough for a laptop.
+
+    Attributes:
+        out_dim: D.
+
+    Raises:
+        ValueError: timm has no such architecture, or it does not take `layers` or `channels`, or these do not hold
+            four numbers.
+
+    Example:
+        >>> encoder = ImageEncoder("resnet18", image_px=64, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
+        >>> encoder(torch.randint(256, (2, 3, 75, 100), dtype=torch.uint8)).shape  # as stored: resized, in [0, 1]
+        torch.Size([2, 64])
+        >>> encoder(torch.rand(2, 3, 64, 64)).shape  # as augmented
+        torch.Size([2, 64])
+    """
+
+    net: Any  # timm's models say their widths in attributes that nn.Module does not know
+
+    def __init__(
+        self,
+        name: str = "resnet50",
+        in_channels: int = 3,
+        image_px: int = 128,
+        layers: list[int] | None = None,
+        channels: list[int] | None = None,
+    ) -> None:
+        super().__init__()
+        import timm  # takes seconds, which a package without images need not spend
+
+        # Also keeps out the names that timm would look up on a hub.
+        if not timm.is_model(name):
+            similar = get_close_matches(name, timm.list_models(), n=1)
+            hint = f"did you mean {similar[0]}?" if similar else "timm.list_models() lists them"
+            raise ValueError(f"timm has no architecture {name!r}; {hint}")
+        given: dict[str, Any] = {
+            key: value for key, value in (("layers", layers), ("channels", channels)) if value is not None
+        }
+        if any(len(values) != STAGES for values in given.values()):
+            raise ValueError(f"layers and channels need {STAGES} numbers, one for each stage, got {given}")
+        try:
+            self.net = timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=0, **given)
+        except TypeError as error:
+            if not given:
+                raise
+            raise ValueError(f"{name} does not take {' and '.join(given)}, which are for a ResNet") from error
+        self.image_px = image_px
+        # Not num_features: some architectures have a layer after the pooling.
+        self.out_dim = int(self.net.head_hidden_size)
+
+    @property
+    def stage(self) -> nn.Module:
+        """The last stage, whose output `(B, D, H', W')` Grad-CAM looks at; `layer4` of a ResNet."""
+        module: nn.Module = self.net.get_submodule(self.net.feature_info[-1]["module"])
+        return module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pooled features `(B, D)` of uint8 images of any size, or of float images in [0, 1], taken as they are."""
+        if x.dtype == torch.uint8:
+            x = resize(x, self.image_px)
+        features: Tensor = self.net(x)
+        return features
