@@ -1,0 +1,53 @@
+"""MMCL: multimodal contrastive learning with tables and images (Hager et al., 2023), and what it is compared with.
+
+Example:
+    >>> import torch
+    >>> from shared.augment import ImageAugment, Views
+    >>> from shared.backbones import ImageEncoder
+    >>> from tabular_imaging import MMCL, TabularEncoder
+    >>> encoder = ImageEncoder("resnet18", image_px=32, channels=[8, 8, 16, 16])
+    >>> model = MMCL(encoder, Views(ImageAugment(size=32), count=1), TabularEncoder())
+    >>> model.eval()(torch.randint(256, (2, 3, 48, 48), dtype=torch.uint8)).shape  # images alone
+    torch.Size([2, 16])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tabular_imaging.data import ImageTableBatch, TabularImagingDataModule
+    from tabular_imaging.datasets import CardiacDataModule, DVMCarDataModule, ImageTableDataModule
+    from tabular_imaging.methods import SCARF, Supervised
+    from tabular_imaging.module import MMCL
+    from tabular_imaging.schema import ColumnTypes
+    from tabular_imaging.tabular import TabularEncoder
+
+__all__ = [
+    "MMCL",
+    "SCARF",
+    "CardiacDataModule",
+    "ColumnTypes",
+    "DVMCarDataModule",
+    "ImageTableBatch",
+    "ImageTableDataModule",
+    "Supervised",
+    "TabularEncoder",
+    "TabularImagingDataModule",
+]
+
+_FILES = {
+    "MMCL": "module",
+    "SCARF": "methods",
+    "Supervised": "methods",
+    "ColumnTypes": "schema",
+    "TabularEncoder": "tabular",
+    "ImageTableBatch": "data",
+    "TabularImagingDataModule": "data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: workers that only read images need no torch (0.5 GB each)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'tabular_imaging' has no attribute {name!r}")
+    return getattr(import_module(f"tabular_imaging.{_FILES.get(name, 'datasets')}"), name)

@@ -1,0 +1,56 @@
+"""`python -m tabular_imaging <verb>`: Lightning's subcommands and this package's own verbs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.cli import ArgsType
+from pytorch_lightning.utilities import rank_zero_only
+
+from shared.cli import QuintetCLI, run_main
+from shared.tracking import run_dir_of
+from tabular_imaging.data import TabularImagingDataModule
+from tabular_imaging.dvm_inventory import dvm
+from tabular_imaging.explain import explain
+from tabular_imaging.predict import predict
+from tabular_imaging.synthetic import write_synthetic
+from tabular_imaging.table import print_table
+from tabular_imaging.verbs import evaluate
+
+
+class SaveSchema(Callback):
+    """Writes what the table's columns are as `schema.json` in the run's folder."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write it."""
+        data, run_dir = trainer.datamodule, run_dir_of(trainer)  # type: ignore[attr-defined]
+        if run_dir is not None and isinstance(data, TabularImagingDataModule):
+            data.schema.save(run_dir / "schema.json")
+
+
+class TabularImagingCLI(QuintetCLI):
+    """The CLI of tabular_imaging; model and data are chosen by class_path."""
+
+    package = "tabular_imaging"
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """With the schema kept beside the model."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "fit":
+            trainer.callbacks.append(SaveSchema())  # type: ignore[attr-defined]
+        return trainer
+
+
+def main(args: ArgsType = None) -> Any:
+    """Run a verb; tests call `main([...])`."""
+    verbs: dict[str, Callable[..., Any]] = {
+        "synthetic": write_synthetic,
+        "evaluate": evaluate,
+        "explain": explain,
+        "table": print_table,
+        "predict": predict,
+        "dvm": dvm,
+    }
+    return run_main(TabularImagingCLI, verbs, args)

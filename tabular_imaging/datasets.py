@@ -1,0 +1,334 @@
+"""The data sets: anybody's CSV with images, DVM-car, and UK Biobank's cardiac form."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shared.data.images import Fit, inside
+from shared.data.report import DataError, OnError, Report
+from shared.data.splits import stratified_split
+from tabular_imaging.cardiac import CONFIGS, balanced_subset, cardiac_frame, read_fields
+from tabular_imaging.data import SPLITS, Metric, Split, TabularImagingDataModule
+from tabular_imaging.dvm import CATEGORICAL, CONTINUOUS, MORPHOMETRIC, TARGET, dvm_frame
+from tabular_imaging.schema import ColumnTypes
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+TARGET_NAMES = ("target", "label", "class", "species", "category")
+SMALLEST_CLASS = 3  # one sample for each split
+FIELDS, ICD10 = CONFIGS / "cardiac.yaml", CONFIGS / "icd10.yaml"
+
+
+class ImageTableDataModule(TabularImagingDataModule):
+    """A CSV with a row a sample: the path of an image, and columns of any kind.
+
+    Which column holds the images, the identifiers, the target and the splits is inferred where it is not given, and
+    said in the log; see `tabular_imaging.schema.infer_kinds` for the types of the others.
+
+    Args:
+        csv: The table; a relative path is under `root` where that is given.
+        root: Folder that the image paths are relative to; by default the CSV's own. Paths that leave it are refused.
+        unlabelled_csv: A second table, whose samples join the pre-training.
+        image_column: Column of image paths; by default the one whose values end as image files do.
+        id_column: Identifiers; by default `id` where there is such a column, else the image paths.
+        target: Column of the class; by default one called target, label, class, species or category.
+        split_column: Column with train, val or test; by default `split` where there is such a column, else the samples
+            are split at random.
+        fractions: Of the random split, stratified by class: train, validation, test.
+        split_seed: Of the random split.
+        cache_px: See `TabularImagingDataModule`; as are the others.
+        channels: See there.
+        fit: See there.
+        batch_size: See there.
+        metric: See there.
+        columns: See there.
+        on_error: See there.
+        cache_dir: See there.
+        num_workers: See there.
+        seed: See there.
+    """
+
+    name = "image_table"
+
+    def __init__(
+        self,
+        csv: str,
+        root: str | None = None,
+        unlabelled_csv: str | None = None,
+        image_column: str | None = None,
+        id_column: str | None = None,
+        target: str | None = None,
+        split_column: str | None = None,
+        fractions: Sequence[float] = (0.7, 0.15, 0.15),
+        split_seed: int = 0,
+        cache_px: int = 160,
+        channels: int = 3,
+        fit: Fit = "pad",
+        batch_size: int = 128,
+        metric: Metric = "accuracy",
+        columns: ColumnTypes | None = None,
+        on_error: OnError = "raise",
+        cache_dir: str = "data/cache",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        folder = str(Path(csv).parent) if root is None else root
+        super().__init__(
+            folder, cache_px, channels, fit, batch_size, metric, columns, on_error, cache_dir, num_workers, seed
+        )
+        self.csv = Path(csv) if root is None else Path(root, csv)
+        self.unlabelled_csv = None if unlabelled_csv is None else self.csv.parent / unlabelled_csv
+        self.given = {"image": image_column, "id": id_column, "target": target, "split": split_column}
+        self.fractions = tuple(fractions)
+        self.split_seed = split_seed
+        self._target: str | None = target
+
+    @property
+    def target_column(self) -> str | None:
+        """Column of the class."""
+        return self._target
+
+    def read_frame(self, report: Report) -> pd.DataFrame:
+        """The CSV's rows with `id`, `image` and `split`; rows that cannot be used go to the report."""
+        frame = _read_csv(self.csv)
+        roles = self._roles(frame)
+        self._target = target = roles["target"]
+        if self.unlabelled_csv is not None:
+            more = _read_csv(self.unlabelled_csv)
+            if target and target in more:
+                raise DataError(f"{self.unlabelled_csv} has the target column {target}; join the two files instead")
+            frame = pd.concat([frame, more], ignore_index=True)
+        images = [str(path) for path in frame[roles["image"]]]
+        ids = frame[roles["id"] or roles["image"]].astype(str)
+        keep = self._usable(frame, images, ids, target, report)
+        split = self._splits(frame[keep], roles["split"])
+        read = frame.drop(columns=[name for key, name in roles.items() if name and key != "target"])[keep]
+        clash = [name for name in ("id", "image", "split") if name in read]
+        if clash:
+            raise DataError(f"{self.csv} has a column {clash[0]} beside the one used for that; rename it")
+        return read.assign(
+            id=ids[keep], image=[str(inside(self.root, path)) for path in np.asarray(images)[keep]], split=split
+        )
+
+    def _roles(self, frame: pd.DataFrame) -> dict[str, str | None]:
+        for option, name in self.given.items():
+            if name is not None and name not in frame:
+                close = difflib.get_close_matches(name, frame.columns, 1)
+                hint = f"; did you mean {close[0]}?" if close else f"; it has {', '.join(frame.columns[:8])}, ..."
+                raise DataError(f"{self.csv} has no column {name} ({option}){hint}")
+        roles = dict(self.given)
+        if roles["image"] is None:
+            found = [name for name in frame.columns if _holds_images(frame[name])]
+            if len(found) != 1:
+                held = "no column holds" if not found else f"the columns {', '.join(found)} hold"
+                raise DataError(f"{self.csv}: {held} image paths; say which with --data.init_args.image_column NAME")
+            roles["image"] = found[0]
+        for option, names in (("id", ("id",)), ("split", ("split",)), ("target", TARGET_NAMES)):
+            if roles[option] is None:
+                roles[option] = next((name for name in frame.columns if str(name).lower() in names), None)
+        described = ", ".join(f"{option}: {name or 'none'}" for option, name in roles.items())
+        log.info("%s: columns of %s", self.csv, described)
+        return roles
+
+    def _usable(
+        self, frame: pd.DataFrame, images: list[str], ids: "pd.Series[str]", target: str | None, report: Report
+    ) -> NDArray[np.bool_]:
+        keep = np.ones(len(frame), dtype=bool)
+        counts = frame[target].value_counts() if target else pd.Series(dtype=int)
+        duplicated = ids.duplicated().to_numpy()
+        for row, (image, name) in enumerate(zip(images, ids, strict=True)):
+            label = frame[target].iloc[row] if target else None
+            reason = ""
+            if duplicated[row]:
+                reason = "this id occurs a second time"
+            elif not pd.isna(label) and target and counts[label] < SMALLEST_CLASS:
+                reason = f"{target} {label} has {counts[label]} of the {SMALLEST_CLASS} samples that three splits need"
+            else:
+                try:
+                    inside(self.root, image)
+                except DataError as error:
+                    reason = str(error)
+            if reason:
+                report.problem(f"{self.csv}, row {row + 2}, {name}", reason)
+                keep[row] = False
+        return keep
+
+    def _splits(self, frame: pd.DataFrame, column: str | None) -> NDArray[np.object_]:
+        unlabelled = frame[self._target].isna().to_numpy() if self._target else np.zeros(len(frame), dtype=bool)
+        if column is not None:
+            values = frame[column].where(frame[column].notna() | ~unlabelled, "train")
+            wrong = sorted(set(values.astype(str)) - set(SPLITS))
+            if wrong:
+                raise DataError(f"{self.csv}: column {column} holds {wrong[0]}; expected train, val or test")
+            return values.to_numpy(dtype=object)
+        strata = frame[self._target].astype(str).tolist() if self._target else [""] * len(frame)
+        parts = np.array(SPLITS, dtype=object)[stratified_split(strata, self.fractions, self.split_seed)]
+        if self._target:
+            parts[unlabelled] = "train"
+        return parts
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise DataError(f"no file {path}: pass your table as --data.init_args.csv") from error
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path} cannot be read as a CSV ({error})") from error
+    if frame.empty:
+        raise DataError(f"{path} has no row")
+    return frame
+
+
+def _holds_images(column: "pd.Series[str]") -> bool:
+    values = column.dropna()
+    return len(values) > 0 and all(str(value).lower().endswith(IMAGE_SUFFIXES) for value in values.head(100))
+
+
+class DVMCarDataModule(TabularImagingDataModule):
+    """DVM-car: 286 car models from a picture and the advert (paper, section 4.1). See `tabular_imaging.dvm`.
+
+    Args:
+        root: Folder with the published tables and images.
+        image: Which picture of an advert: its first, as in the authors' code, or a random one, as in the paper.
+        min_per_class: Models with fewer adverts are left out (section 4.1: 100).
+        splits: Folder of the authors' split identifiers, if you have them.
+        split_seed: Of the split, the jitter of the sizes, and random pictures (the authors' code: 2022).
+        cache_px: See `TabularImagingDataModule`; as are the others.
+        channels: See there.
+        fit: See there.
+        batch_size: See there.
+        metric: See there.
+        on_error: See there.
+        cache_dir: See there.
+        num_workers: See there.
+        seed: See there.
+    """
+
+    name = "dvm"
+    target_column = TARGET
+
+    def __init__(
+        self,
+        root: str,
+        image: Literal["first", "random"] = "first",
+        min_per_class: int = 100,
+        splits: str | None = None,
+        split_seed: int = 2022,
+        cache_px: int = 300,
+        channels: int = 3,
+        fit: Fit = "stretch",
+        batch_size: int = 512,
+        metric: Metric = "accuracy",
+        on_error: OnError = "raise",
+        cache_dir: str = "data/cache",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        columns = ColumnTypes(
+            continuous=list(CONTINUOUS), categorical=list(CATEGORICAL), morphometric=list(MORPHOMETRIC)
+        )
+        super().__init__(
+            root, cache_px, channels, fit, batch_size, metric, columns, on_error, cache_dir, num_workers, seed
+        )
+        self.image = image
+        self.min_per_class = min_per_class
+        self.splits = Path(splits) if splits else None
+        self.split_seed = split_seed
+
+    def read_frame(self, report: Report) -> pd.DataFrame:
+        """The adverts that the published tables and steps leave."""
+        frame = dvm_frame(self.root, self.split_seed, self.image, self.min_per_class, self.splits)
+        return frame.assign(image=[str(self.root / path) for path in frame["image"]])
+
+
+class CardiacDataModule(TabularImagingDataModule):
+    """UK Biobank's cardiac MR images with its fields (paper, section 4.1). See `tabular_imaging.cardiac`.
+
+    Args:
+        root: Folder with the field table and `<eid>.npy` images.
+        disease: Target: `infarction`, `cad`, or another name of `icd10`. The pre-training does not depend on it.
+        fields: Which fields become which column; by default configs/fields/cardiac.yaml.
+        icd10: Diagnoses by disease; by default configs/fields/icd10.yaml.
+        splits: Folder or file of the authors' split, if you have it.
+        balanced: Fine-tune on all positive subjects and as many negative ones (section 4.1).
+        split_seed: Of the split and the balanced subset.
+        cache_px: See `TabularImagingDataModule`; as are the others. Images are zero-padded to it.
+        channels: End-systole and end-diastole.
+        batch_size: See there.
+        metric: See there.
+        min_coverage: Fields recorded for a smaller share of the subjects are left out (section 4.1: 80%).
+        on_error: See there; far more subjects have a table than images.
+        cache_dir: See there.
+        num_workers: See there.
+        seed: See there.
+    """
+
+    name = "cardiac"
+
+    def __init__(
+        self,
+        root: str,
+        disease: str = "infarction",
+        fields: str | None = None,
+        icd10: str | None = None,
+        splits: str | None = None,
+        balanced: bool = True,
+        split_seed: int = 2022,
+        cache_px: int = 210,
+        channels: int = 2,
+        batch_size: int = 512,
+        metric: Metric = "auroc",
+        min_coverage: float = 0.8,
+        on_error: OnError = "skip",
+        cache_dir: str = "data/cache",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            root, cache_px, channels, "pad", batch_size, metric, None, on_error, cache_dir, num_workers, seed
+        )
+        self.disease = disease
+        self.fields = Path(fields) if fields else FIELDS
+        self.icd10 = Path(icd10) if icd10 else ICD10
+        self.splits = Path(splits) if splits else None
+        self.min_coverage = min_coverage
+        self.balanced = balanced
+        self.split_seed = split_seed
+
+    @property
+    def target_column(self) -> str:
+        """The disease."""
+        return self.disease
+
+    def read_frame(self, report: Report) -> pd.DataFrame:
+        """A row a subject, and the types of its columns from the list of fields."""
+        frame = cardiac_frame(self.root, self.fields, self.icd10, self.disease, self.split_seed, self.splits, report)
+        listed = read_fields(self.fields)
+        features = [feature for feature in listed.features if feature.name in frame]
+        by_kind = {
+            kind: [feature.name for feature in features if feature.kind == kind]
+            for kind in ("continuous", "categorical")
+        }
+        self.columns = ColumnTypes(
+            continuous=by_kind["continuous"],
+            categorical=by_kind["categorical"],
+            ignored=[feature.name for feature in listed.groups if feature.name in frame],
+            morphometric=[feature.name for feature in features if feature.morphometric],
+            min_coverage=self.min_coverage,
+        )
+        return frame.assign(image=[str(self.root / path) for path in frame["image"]])
+
+    def rows(self, split: Split, purpose: Literal["pretrain", "evaluate"]) -> NDArray[np.int64]:
+        """As for the others; the training subjects with a label are a balanced, fixed subset."""
+        rows = super().rows(split, purpose)
+        if self.balanced and split == "train" and purpose == "evaluate":
+            return balanced_subset(self.target, rows, self.split_seed)
+        return rows

@@ -1,0 +1,227 @@
+"""Pictures: what the model sees, which fields and pixels matter to it, and its results over labels and methods.
+
+They are matplotlib figures without pyplot: nothing is shown, no window system is needed, nothing stays open.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+INK, ACCENT, GREY = "#1d2433", "#1f6f8b", "#a7adb8"
+ORANGE = "#e08214"  # morphometric, as in Figs. 3 and 4
+# Okabe and Ito's palette, which colour-blind people tell apart, without their yellow: too faint for a line.
+PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MARKERS = "osD^vPX"
+
+
+def draw_importance(
+    names: Sequence[str],
+    importance: NDArray[np.floating],
+    morphometric: Sequence[bool],
+    title: str = "",
+    top: int = 20,
+    note: str = "",
+) -> Figure:
+    """The most important fields as ranked bars, morphometric ones in orange: MMCL Figs. 3 and 4.
+
+    Args:
+        names: Of the M fields.
+        importance: `(M,)` shares, as `attributions.field_importance` gives them; shown in percent.
+        morphometric: `(M,)`, whether the field is a size or a shape. Their total is in the legend (Table 2).
+        title: Above the bars.
+        top: At most so many fields are drawn.
+        note: Before the title, "SYNTHETIC" for made-up data.
+    """
+    percent, is_shape = 100 * np.asarray(importance, float), np.asarray(morphometric, bool)
+    order = np.argsort(-percent, kind="stable")[:top]
+    place = np.arange(len(order))[::-1]
+    figure = Figure(figsize=(7.5, 1.5 + 0.27 * len(order)), layout="constrained")
+    axis = figure.subplots()
+    axis.barh(place, percent[order], color=[ORANGE if shape else ACCENT for shape in is_shape[order]])
+    for y, value in zip(place, percent[order], strict=True):
+        axis.annotate(f"{value:.1f}", (value, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.set_yticks(place, [_short(names[index]) for index in order])
+    axis.set_ylim(-0.6, len(order) - 0.4)
+    axis.margins(x=0.08)
+    shown = "" if len(order) == len(names) else f" (the first {len(order)} of {len(names)} fields)"
+    axis.set_xlabel(f"importance for the embedding, %{shown}")
+    handles = [
+        Patch(color=colour, label=f"{label}: {percent[group].sum():.1f}% in all, {group.sum()} fields")
+        for colour, label, group in ((ORANGE, "morphometric", is_shape), (ACCENT, "other", ~is_shape))
+    ]
+    figure.legend(handles=handles, frameon=False, ncols=2, loc="outside lower left")
+    _head(figure, title, note)
+    _open(axis)
+    return figure
+
+
+def draw_low_data(table: pd.DataFrame, title: str = "", metric: str = "top-1 accuracy", note: str = "") -> Figure:
+    """A metric over the number of labels, a line a method, with shaded 95% intervals on a log axis: MMCL Fig. 2.
+
+    Args:
+        table: Columns `method`, `value`, `low`, `high` (shares, shown in percent), and `labels` (a count) or
+            `fraction` (of the training set).
+        title: Above the lines.
+        metric: Name of the value.
+        note: Before the title, "SYNTHETIC" for made-up data.
+    """
+    over = "labels" if "labels" in table else "fraction"
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axis = figure.subplots()
+    for index, (method, rows) in enumerate(table.groupby("method", sort=False)):
+        rows = rows.sort_values(over)
+        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+        dashes = "-" if index < len(PALETTE) else "--"
+        axis.fill_between(rows[over], 100 * rows["low"], 100 * rows["high"], color=colour, alpha=0.16, linewidth=0)
+        axis.plot(
+            rows[over], 100 * rows["value"], dashes, marker=marker, color=colour, markersize=5.5, label=str(method)
+        )
+    axis.set_xscale("log")
+    axis.set_xticks(np.unique(table[over]))  # the sizes that were run, rather than powers of ten
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if over == "labels" else f"{100 * x:g}%"))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("labels to train on" if over == "labels" else "share of the labelled training set")
+    axis.set_ylabel(f"{metric}, %")
+    axis.grid(axis="y", color=GREY, alpha=0.35, linewidth=0.6)
+    figure.legend(frameon=False, ncols=3, loc="outside lower left", title="shaded: 95% interval", alignment="left")
+    _head(figure, title, note)
+    _open(axis)
+    return figure
+
+
+def draw_results(rows: pd.DataFrame, title: str = "", metric: str = "top-1 accuracy", note: str = "") -> Figure:
+    """Every method with its 95% interval, a mark a protocol (frozen and trainable): MMCL Table 1 as a picture.
+
+    Args:
+        rows: Columns `method`, `protocol`, `value`, `low`, `high` (shares, shown in percent); best listed in the order
+            of the table. A dash stands for a value that is absent or not a number: of a run that did not converge.
+        title: Above the marks.
+        metric: Name of the value.
+        note: Before the title, "SYNTHETIC" for made-up data.
+    """
+    methods, protocols = list(rows["method"].unique()), list(rows["protocol"].unique())
+    figure = Figure(figsize=(7.5, 1.6 + 0.42 * len(methods)), layout="constrained")
+    axis = figure.subplots()
+    height = 0.76 / len(protocols)
+    for index, protocol in enumerate(protocols):
+        part = rows[rows["protocol"] == protocol].set_index("method").reindex(methods)
+        value, low, high = (100 * part[column].to_numpy(float) for column in ("value", "low", "high"))
+        place = np.arange(len(methods))[::-1] + 0.38 - height * (index + 0.5)
+        colour = (ACCENT, ORANGE, GREY)[index % 3]
+        whiskers = np.clip([value - low, high - value], 0, None)
+        axis.barh(place, value, 0.92 * height, xerr=whiskers, color=colour, ecolor=INK, capsize=2, label=protocol)
+        for y, number, end in zip(place, value, np.fmax(value, high), strict=True):
+            text, x = (f"{number:.1f}", end) if np.isfinite(number) else ("—", 0.0)
+            axis.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.set_yticks(np.arange(len(methods))[::-1], [_short(method) for method in methods])
+    axis.set_ylim(-0.55, len(methods) - 0.45)
+    axis.set_xlim(0, 1.1 * np.nanmax(100 * rows[["value", "high"]].to_numpy(float)))
+    axis.set_xlabel(f"{metric}, % (whiskers: 95% interval)")
+    figure.legend(frameon=False, ncols=len(protocols), loc="outside lower left")
+    _head(figure, title, note)
+    _open(axis)
+    return figure
+
+
+def draw_grad_cam(
+    images: NDArray[np.generic],
+    maps: NDArray[np.floating],
+    titles: Sequence[str],
+    title: str = "",
+    note: str = "",
+) -> Figure:
+    """Each image beside itself under its guided Grad-CAM map: MMCL Fig. 5.
+
+    A map is drawn from 0 to its own 99.5th percentile, so it says where within one image, not how much.
+
+    Args:
+        images: `(N, C, H, W)`, uint8 or floats in [0, 1], of one, two or three channels.
+        maps: `(N, H, W)`, at least 0, as `attributions.guided_grad_cam` gives them.
+        titles: Of each image: the class that is explained and, where known, the true one.
+        title: Above all.
+        note: Before the title, "SYNTHETIC" for made-up data.
+    """
+    pairs = min(3, len(images))
+    lines = -(-len(images) // pairs)
+    figure = Figure(figsize=(4.1 * pairs, 0.5 + 2.3 * lines), layout="constrained")
+    _head(figure, title, note)
+    cells = figure.subfigures(lines, pairs, squeeze=False).ravel()
+    for cell, image, heat, name in zip(cells[: len(images)], images, maps, titles, strict=True):
+        plain, overlay = cell.subplots(1, 2)
+        picture = _picture(image)
+        level = np.clip(heat / (np.percentile(heat, 99.5) or 1.0), 0, 1)
+        plain.imshow(picture)
+        overlay.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1.3)  # dimmed: the map is what is read
+        overlay.imshow(level, cmap="inferno", alpha=np.sqrt(level), vmin=0, vmax=1)
+        plain.set_title(_short(name, 42), loc="left", fontsize=9)
+        plain.set_axis_off()
+        overlay.set_axis_off()
+    return figure
+
+
+def draw_pairs(
+    images: NDArray[np.generic],
+    views: NDArray[np.generic],
+    rows: Sequence[Mapping[str, str]],
+    title: str = "",
+    note: str = "",
+) -> Figure:
+    """What the model is trained on: each sample's image, its augmented view, and some values of its row of the table.
+
+    Args:
+        images: `(N, C, H, W)`, uint8 or floats in [0, 1].
+        views: `(N, C, H', W')`, the augmented views, of any size.
+        rows: For each sample some fields by name, as text: what is corrupted can be marked there.
+        title: Above all.
+        note: Before the title, "SYNTHETIC" for made-up data.
+    """
+    lines = max(map(len, rows))
+    figure = Figure(figsize=(2.2 * len(images), 5.0 + 0.16 * lines), layout="constrained")
+    axes = figure.subplots(3, len(images), squeeze=False, height_ratios=[1, 1, 0.12 + 0.085 * lines])
+    for column, (image, view, row) in enumerate(zip(images, views, rows, strict=True)):
+        axes[0, column].imshow(_picture(image))
+        axes[1, column].imshow(_picture(view))
+        for line, (name, value) in enumerate(row.items()):
+            height = 1 - line / lines
+            axes[2, column].text(0.03, height, _short(name, 14), fontsize=8, va="top", color=INK, alpha=0.7)
+            axes[2, column].text(0.97, height, _short(value, 14), fontsize=8, va="top", ha="right", color=INK)
+        axes[2, column].set_xlim(0, 1)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for line, name in enumerate(("image", "augmented view", "table")):
+        axes[line, 0].set_title(name, loc="left", fontsize=9, fontweight="bold")
+    _head(figure, title, note)
+    return figure
+
+
+def _picture(image: NDArray[np.generic]) -> NDArray[np.float64]:
+    """`(C, H, W)` to `(H, W, 3)` in [0, 1]; of two channels (end-systole, end-diastole) the mean is shown."""
+    values = np.asarray(image, float) / (255 if image.dtype == np.uint8 else 1)
+    if len(values) != 3:
+        values = np.repeat(values.mean(0, keepdims=True), 3, axis=0)
+    return np.clip(values.transpose(1, 2, 0), 0, 1)
+
+
+def _short(text: str, width: int = 36) -> str:
+    """The text, its middle left out if it is long: names of one family often differ at their ends."""
+    if len(text) <= width:
+        return text
+    return f"{text[: width - width // 2 - 1]}…{text[-(width // 2) :]}"
+
+
+def _head(figure: Figure, title: str, note: str) -> None:
+    text = f"{note}: {title}" if note and title else note or title
+    lines = textwrap.fill(text, int(11 * figure.get_figwidth()))
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=11, color=INK)
+
+
+def _open(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)

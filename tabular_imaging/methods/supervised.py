@@ -1,0 +1,72 @@
+"""The supervised baseline of Table 1, and fine-tuning at scale: an encoder and a linear classifier, with labels."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from shared.methods import Pretraining, Step
+from tabular_imaging.data import NO_LABEL, ImageTableBatch, TabularImagingDataModule
+
+
+class Supervised(Pretraining):
+    """Cross-entropy on the labelled images of a batch (paper, section 4.2).
+
+    Args:
+        encoder: Of images, `(B, C, H, W) -> (B, encoder.out_dim)`.
+        views: One augmented view of a batch of images, as a tuple of one; see `shared.augment.Views`.
+        optimizer: The authors' code: Adam, 1e-3 for cardiac images and 1e-4 for cars.
+        warmup_epochs: None.
+        lr_schedule: Constant.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        views: nn.Module,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-4),
+        warmup_epochs: int = 0,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+    ) -> None:
+        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        self.views = views
+        self.classes: list[str] = []
+        self.head = nn.Linear(int(encoder.out_dim), 0)  # type: ignore[arg-type]
+
+    def use_classes(self, classes: list[str]) -> None:
+        """Choose what the classifier tells apart; a fresh one where that changes."""
+        if classes != self.classes:
+            self.classes = list(classes)
+            self.head = nn.Linear(self.head.in_features, len(classes))
+
+    def setup(self, stage: str) -> None:
+        """Take the classes from the data module."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, TabularImagingDataModule):
+            raise TypeError(f"Supervised needs one of tabular_imaging's data modules, got {type(data).__name__}")
+        self.use_classes(data.classes)
+
+    def step(self, batch: ImageTableBatch) -> Step:
+        """Cross-entropy, on augmented images in training and on the images as they are in validation."""
+        labelled = batch.target != NO_LABEL
+        image, target = batch.image[labelled], batch.target[labelled]
+        (view,) = self.views(image) if self.training else (image,)
+        logits = self.head(self.encoder(view))
+        accuracy = (logits.argmax(1) == target).float().mean()
+        return Step(F.cross_entropy(logits, target), logits, {"accuracy": accuracy})
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits of encoded images, `(B, D) -> (B, C)`."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the classes beside plain hyper-parameters."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["classes"] = self.classes
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A classifier of the size it was trained with."""
+        self.use_classes(list(checkpoint["classes"]))
