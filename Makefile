@@ -1,6 +1,7 @@
 # `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= JOBS= METHOD= VARIANT= TABLE_METHODS= PROFILE= ARGS=
+# and, of tabular_imaging: METHODS= IMAGE_METHODS= MMCL_VARIANTS=
 .DEFAULT_GOAL := help
-.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp compare sync test check format
+.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp mmcl-data train-mmcl table-mmcl bench-mmcl compare sync test check format
 SHELL := /bin/bash
 
 # glibc hands freed blocks of a batch's size back to the kernel, and the next batch pays their page faults again: keeping
@@ -47,6 +48,24 @@ SUFFIX ?=
 TABLE_RUNS = $(TABLE_METHODS:%=$(ETP_RUNS)/%$(SHORT)$(SUFFIX))
 print-table = $(RUN) -m ecg_text table --table $(ETP)/tables/$(1).yaml --runs
 
+# tabular_imaging. configs/images/<set>.yaml has the encoder and the augmentation that suit a data set's images.
+MMCL := tabular_imaging/configs
+# $(call mmcl-file,data|images,SET): configs/<kind>/<set>_demo.yaml, where there is one, in the demo profile.
+mmcl-file = $(firstword $(wildcard $(MMCL)/$(1)/$(2)_$(PROFILE).yaml) $(MMCL)/$(1)/$(2).yaml)
+MMCL_RUNS = runs/tabular_imaging/$(shell sed -n 's/^  dataset: *//p' $(call mmcl-file,data,$(DATASET)))
+# Rows of Table 1 that are trained alike; the changes of MMCL in Tables 2 and 3.
+TRAINABLE_EPOCHS ?= 30
+IMAGE_METHODS ?= simclr byol simsiam barlow_twins
+MMCL_VARIANTS ?= mmcl mmcl_laaf mmcl_fn_elimination mmcl_fn_elimination_laaf mmcl_supcon mmcl_supcon_laaf mmcl_morphometric mmcl_non_morphometric
+# $(call mmcl-fit,METHOD,further configuration)
+mmcl-fit = tabular_imaging fit --config $(MMCL)/base.yaml --config $(MMCL)/methods/$(1).yaml \
+  --config $(call mmcl-file,data,$(DATASET)) --config $(call mmcl-file,images,$(DATASET)) \
+  $(if $(filter demo,$(PROFILE)),--config $(MMCL)/demo.yaml) $(2) $(if $(DATA),--data.init_args.root $(DATA)) $(ARGS)
+# $(call mmcl-grid,NAMES,METHOD,further configuration): every name of the grid takes the place of {}
+mmcl-grid = $(if $(1),$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(1) -- \
+  $(call mmcl-fit,$(2),$(3) --run.variant {}$(SUFFIX)))
+mmcl-runs = $(patsubst %,$(MMCL_RUNS)/%$(SUFFIX),$(1))
+
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -91,6 +110,33 @@ data-ptbxl: ## download PTB-XL 1.0.3 (about 3 GB) to data/ptbxl, resumable, with
 
 bench-etp: install ## measure ETP's data path, text features and cache against the plain way; writes results/bench_etp.csv
 	$(RUN) -m benchmarks.etp $(ARGS)
+
+mmcl-data: install
+ifeq ($(DATASET),synthetic)
+	$(RUN) -m tabular_imaging synthetic --root $(or $(DATA),data/dvm_synthetic)
+endif
+
+train-mmcl: mmcl-data ## pre-train MMCL and SimCLR, evaluate them on images alone beside supervised training, explain MMCL: DATASET=synthetic|dvm|leaves|cardiac_infarction|cardiac_cad DATA=<root>
+	$(call mmcl-grid,simclr,{},)
+	$(call mmcl-grid,mmcl,mmcl,)
+	$(RUN) -m tabular_imaging evaluate --run $(call mmcl-runs,simclr mmcl) --settings.trainable_epochs $(TRAINABLE_EPOCHS) $(EVALUATE_ARGS)
+	$(RUN) -m tabular_imaging explain --run $(call mmcl-runs,mmcl)
+	$(RUN) -m tabular_imaging table --table $(MMCL)/tables/table1.yaml --runs $(call mmcl-runs,simclr mmcl)
+	$(RUN) -m shared.compare
+
+table-mmcl: mmcl-data ## the paper's Tables 1, 2 and 3 beside ours: runs what is missing of IMAGE_METHODS, MMCL_VARIANTS and SEEDS, JOBS at a time
+	$(call mmcl-grid,$(IMAGE_METHODS),{},)
+	$(call mmcl-grid,$(MMCL_VARIANTS),mmcl,--config $(MMCL)/variants/{}.yaml)
+	$(RUN) -m tabular_imaging evaluate --run $(call mmcl-runs,$(IMAGE_METHODS) $(MMCL_VARIANTS)) --missing_only true \
+	  --settings.trainable_epochs $(TRAINABLE_EPOCHS) $(EVALUATE_ARGS)
+	$(foreach run,$(call mmcl-runs,$(filter mmcl%,$(MMCL_VARIANTS))),$(RUN) -m tabular_imaging explain --run $(run) &&) true
+	$(RUN) -m tabular_imaging table --table $(MMCL)/tables/table1.yaml --runs $(call mmcl-runs,$(IMAGE_METHODS) mmcl) $(TABLE_ARGS)
+	$(RUN) -m tabular_imaging table --table $(MMCL)/tables/table2.yaml --runs $(call mmcl-runs,mmcl mmcl_morphometric mmcl_non_morphometric) $(TABLE_ARGS)
+	$(RUN) -m tabular_imaging table --table $(MMCL)/tables/table3.yaml --runs $(call mmcl-runs,$(filter-out %morphometric,$(MMCL_VARIANTS))) $(TABLE_ARGS)
+	$(RUN) -m shared.compare
+
+bench-mmcl: install ## measure tabular_imaging's augmentation, corruption and attributions against the plain way; writes results/bench_mmcl.csv
+	$(RUN) -m benchmarks.mmcl $(ARGS)
 
 compare: install ## runs/ -> runs/compare.html and runs/compare.csv
 	$(RUN) -m shared.compare

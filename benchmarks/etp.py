@@ -4,8 +4,6 @@ Every figure is a ratio of two ways of doing the same, timed in turn in one run 
 with their range. Signals and reports are SYNTHETIC; speed does not depend on whether a heart made them.
 """
 
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ import wfdb
 from jsonargparse import auto_cli
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from benchmarks.timing import PAIRS, Rows, ratio, write_rows
 from ecg_text import ETP, PTBXLDataModule
 from ecg_text.data import normalize
 from ecg_text.methods.clocs import clocs_loss
@@ -31,47 +30,6 @@ from shared.backbones import HashedNgrams, HuggingFaceText, ResNet1D
 from shared.losses import clip_loss
 
 BATCH = 128
-PAIRS = 7
-
-Rows = list[dict[str, object]]
-
-
-def ratio(
-    name: str,
-    unit: str,
-    ours: Callable[[], None],
-    other: Callable[[], None],
-    amount: int,
-    pairs: int,
-    calls: int = 1,
-) -> dict[str, object]:
-    """Time both in turn; the ratio is other / ours, so above 1 ours is faster.
-
-    What is too short to be timed alone is timed over `calls` calls in a row.
-    """
-    ours(), other()  # warm-up: page cache, allocator, threads
-    times = []
-    for _ in range(pairs):
-        pair = []
-        for function, count in ((ours, calls), (other, 1)):
-            start = time.perf_counter()
-            for _ in range(count):
-                function()
-            pair.append((time.perf_counter() - start) / count)
-        times.append(pair)
-    taken = np.array(times)
-    ratios = taken[:, 1] / taken[:, 0]
-    row: dict[str, object] = {
-        "benchmark": name,
-        "unit": unit,
-        "ours": round(amount / float(np.median(taken[:, 0])), 1),
-        "other": round(amount / float(np.median(taken[:, 1])), 1),
-        "ratio": round(float(np.median(ratios)), 2),
-        "ratio_min": round(float(ratios.min()), 2),
-        "ratio_max": round(float(ratios.max()), 2),
-    }
-    print(f"{name:<82} {row['ratio']:>7} x  ({row['ratio_min']} to {row['ratio_max']})", flush=True)
-    return row
 
 
 def synthetic_module(folder: Path, sampling_rate: int, records: int) -> PTBXLDataModule:
@@ -336,18 +294,7 @@ def run(
         rows = bench_loading(low, folder, pairs) + bench_loading(high, folder, pairs) + bench_clocs(pairs)
         torch.set_num_threads(threads)
         rows += bench_step(low, pairs) + bench_text(low, folder, pairs) + bench_cache(folder, cache_records)
-    table = pd.DataFrame(rows).assign(
-        data_kind="synthetic",
-        batch_size=BATCH,
-        hardware=f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        python=platform.python_version(),
-        torch=torch.__version__,
-        wfdb=wfdb.__version__,
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(output, index=False)
-    print(f"wrote {output}")
-    return table
+    return write_rows(rows, output, data_kind="synthetic", batch_size=BATCH, wfdb=wfdb.__version__)
 
 
 if __name__ == "__main__":

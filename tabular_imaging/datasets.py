@@ -113,9 +113,9 @@ class ImageTableDataModule(TabularImagingDataModule):
         clash = [name for name in ("id", "image", "split") if name in read]
         if clash:
             raise DataError(f"{self.csv} has a column {clash[0]} beside the one used for that; rename it")
-        return read.assign(
-            id=ids[keep], image=[str(inside(self.root, path)) for path in np.asarray(images)[keep]], split=split
-        )
+        paths = [str(inside(self.root, path)) for path in np.asarray(images)[keep]]
+        keys = pd.DataFrame({"id": ids[keep], "image": paths, "split": split}, index=read.index)
+        return pd.concat([keys, read], axis=1)
 
     def _roles(self, frame: pd.DataFrame) -> dict[str, str | None]:
         for option, name in self.given.items():

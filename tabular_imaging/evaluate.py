@@ -1,77 +1,45 @@
-"""The paper's evaluation (section 4.2): a linear classifier on a frozen encoder, or the whole network trained on.
+"""The paper's evaluation (section 4.2) of pre-trained encoders beside untrained ones, with intervals.
 
-A protocol is named `frozen` or `trainable`, with the share or number of labels where not all are used (`frozen@10%`,
-`frozen@3 a class`), and with ` (table)` where the input is the table instead of the image.
-
-Shapes: M models, N samples, C classes, D features.
+Shapes: M models, N samples, C classes.
 """
 
 import copy
-import logging
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from shared.augment import ImageAugment
-from shared.checkpoint import load_module
 from shared.data.report import DataError
-from shared.data.samplers import EpochBatchSampler
-from shared.data.splits import labels_per_class, nested_subsets
 from shared.methods import Pretraining
 from shared.metrics import bootstrap_auroc, bootstrap_mean, interval, over_models
-from shared.probe import Features, FineTuned, LinearHead, ProbeResult, class_scores, encode, fine_tune, linear_probe
-from shared.runs import load_data
+from shared.probe import LinearHead, class_scores, encode
 from shared.scores import Scores
-from tabular_imaging.data import SPLITS, ImageTableBatch, Metric, Split, TabularImagingDataModule
+from tabular_imaging.classify import (
+    Classified,
+    Evaluator,
+    Input,
+    Settings,
+    ValTest,
+    encoder_for,
+    load_data_module,
+    load_model,
+)
+from tabular_imaging.data import Metric, TabularImagingDataModule
 from tabular_imaging.methods import SCARF, Supervised
 from tabular_imaging.pretraining import TabularPretraining
 
-log = logging.getLogger(__name__)
-
-Input = Literal["image", "table"]
-ValTest = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores (M, N, C) of validation and test samples
 RANDOM, SUPERVISED = "Random init", "Supervised"
 FIRST_RANDOM_SEED = 1000  # away from the seeds that models are trained with
 # Recipe, "Evaluation": fine-tuning crops less than pre-training, and augments 80% of the images.
 FINE_TUNE_CROP, FINE_TUNE_PROBABILITY = (0.6, 1.0), 0.8
-PATIENCE, MIN_DELTA = 10, 2e-4  # of its early stopping on validation
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How classifiers are trained.
-
-    Attributes:
-        probe_seeds: Of the classifiers of one pre-trained model (section 4.2: five). With several pre-trained models
-            each has one.
-        lrs: Grid of the linear classifier's learning rates.
-        weight_decays: Grid of its regularisation; both are chosen on validation, with the epoch.
-        probe_epochs: Passes over the features, at most.
-        trainable_epochs: Passes of fine-tuning, at most (recipe: 500, with early stopping); 0 leaves it out.
-        trainable_lr: Of fine-tuning (recipe: 1e-3, cars 1e-4).
-        batch_size: Of fine-tuning.
-        fractions: Low-data regimes as shares of the labelled training samples, e.g. 0.1 and 0.01 (section 4.4).
-        per_class: Low-data regimes as numbers of labels a class.
-    """
-
-    probe_seeds: int = 5
-    lrs: tuple[float, ...] = (1e-3, 1e-2)
-    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
-    probe_epochs: int = 100
-    trainable_epochs: int = 0
-    trainable_lr: float = 1e-3
-    batch_size: int = 64
-    fractions: tuple[float, ...] = ()
-    per_class: tuple[int, ...] = ()
 
 
 @dataclass
@@ -83,7 +51,7 @@ class Evaluation:
         rows: Rows of the test samples.
         scores: By protocol and method.
         table: A row for each protocol and method: `value` of the data's metric with `std` over the models, its
-            bootstrap interval `low` to `high`, and `gain`, its difference to the untrained encoder, paired over samples.
+            bootstrap interval `low` to `high`, and `gain`, its paired difference to the untrained encoder.
         groups: The metric by sex and age group, where the data have these.
         heads: By pre-training seed and input, the linear classifier on all labels.
     """
@@ -94,41 +62,6 @@ class Evaluation:
     table: pd.DataFrame
     groups: pd.DataFrame
     heads: dict[tuple[int, Input], LinearHead | None] = field(default_factory=dict)
-
-
-class TableInput(nn.Module):
-    """A model's table encoder as one that takes the data's whole table and the label's column last.
-
-    Args:
-        model: Built for the data's schema.
-    """
-
-    def __init__(self, model: TabularPretraining) -> None:
-        super().__init__()
-        self.encoder = model.table_encoder
-        self.out_dim = model.table_encoder.out_dim
-        self.columns = model.columns
-        self.label_as_feature = model.label_as_feature
-
-    def forward(self, table: Tensor) -> Tensor:
-        """`(B, M) -> (B, D)`. A label that is a feature is hidden: what a classifier shall find is not given to it."""
-        chosen = table[:, self.columns]
-        if self.label_as_feature:
-            chosen = torch.cat([chosen, torch.full_like(chosen[:, :1], -1)], dim=1)
-        features: Tensor = self.encoder(chosen)
-        return features
-
-
-def encoder_for(model: Pretraining, kind: Input) -> nn.Module | None:
-    """The part of a model that takes images or tables; None where it has no such part."""
-    if kind == "table":
-        return TableInput(model) if isinstance(model, TabularPretraining) else None
-    return None if isinstance(model, SCARF) else model.encoder
-
-
-def inputs_of(batch: ImageTableBatch, kind: Input) -> Tensor:
-    """What `encoder_for` takes of a batch."""
-    return batch.image if kind == "image" else batch.table
 
 
 def metric_samples(
@@ -148,144 +81,6 @@ def _one_versus_rest(
     """Scores and targets by class; of two classes the second, so that the area is that class's alone."""
     one_hot = np.eye(scores_MNC.shape[2])[target]
     return (scores_MNC[..., 1:], one_hot[:, 1:]) if one_hot.shape[1] == 2 else (scores_MNC, one_hot)
-
-
-@dataclass
-class Classified:
-    """What classifiers of one encoder and one input found.
-
-    Attributes:
-        scores: By protocol, of the validation and the test samples.
-        head: The first linear classifier on all labels.
-    """
-
-    scores: dict[str, ValTest] = field(default_factory=dict)
-    head: LinearHead | None = None
-
-
-class Evaluator:
-    """Evaluates encoders on one data set, each on the same samples.
-
-    Args:
-        data: Set up.
-        settings: How classifiers are trained.
-    """
-
-    def __init__(self, data: TabularImagingDataModule, settings: Settings) -> None:
-        if not data.classes:
-            raise DataError(
-                "the data have no target column, so there is nothing to classify: name it with --options.target NAME"
-            )
-        self.data, self.settings = data, settings
-        self.rows: dict[Split, NDArray[np.int64]] = {split: data.rows(split, "evaluate") for split in SPLITS}
-        for split, rows in self.rows.items():
-            if not len(rows):
-                raise DataError(f"the {split} split has no labelled sample; change the split")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.budgets = self._budgets()
-
-    def _budgets(self) -> dict[str, NDArray[np.int64]]:
-        """Training rows by what a protocol's name says of them."""
-        rows, target, settings = self.rows["train"], self.data.target, self.settings
-        budgets = {"": rows}
-        if settings.fractions:
-            subsets = nested_subsets(target, rows, settings.fractions)
-            budgets |= {f"@{100 * fraction:g}%": subset for fraction, subset in subsets.items()}
-        if settings.per_class:
-            counted = labels_per_class(target, rows, settings.per_class)
-            budgets |= {f"@{count} a class": subset for count, subset in counted.items()}
-        return budgets
-
-    def labels(self, protocol: str) -> int:
-        """How many training labels a protocol uses."""
-        return len(self.budgets[re.sub(r"^(frozen|trainable)| \(table\)$", "", protocol)])
-
-    def pairs(
-        self, rows: NDArray[np.int64], kind: Input, augment: nn.Module | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and one-hot targets in batches."""
-        classes = len(self.data.classes)
-        for batch in self.data.batches(rows, self.settings.batch_size):
-            x = inputs_of(batch, kind)
-            target = nn.functional.one_hot(batch.target, classes).float()
-            yield (x if augment is None else augment(x.to(self.device))), target
-
-    def classify(self, encoder: nn.Module, kind: Input, augment: nn.Module | None, seeds: Sequence[int]) -> Classified:
-        """Linear classifiers of a frozen encoder for every budget of labels; and, if asked for, copies of it trained on.
-
-        Args:
-            encoder: Of the inputs of this kind.
-            kind: What is classified.
-            augment: Of the inputs, in fine-tuning.
-            seeds: Of the classifiers, one each.
-        """
-        features = {split: encode(encoder, self.pairs(rows, kind), self.device) for split, rows in self.rows.items()}
-        suffix = "" if kind == "image" else f" ({kind})"
-        found = Classified()
-        for budget in self.budgets:
-            linear = self._frozen(features, budget, seeds)
-            found.scores[f"frozen{budget}{suffix}"] = linear.val_scores, linear.test_scores
-            if not budget:
-                found.head = linear.heads[0]
-            if self.settings.trainable_epochs:
-                tuned = [self._trainable(encoder, augment, kind, budget, seed) for seed in seeds]
-                val, test = ([getattr(each, f"{split}_scores") for each in tuned] for split in ("val", "test"))
-                found.scores[f"trainable{budget}{suffix}"] = np.stack(val), np.stack(test)
-        return found
-
-    def _frozen(self, features: dict[Split, Features], budget: str, seeds: Sequence[int]) -> ProbeResult:
-        chosen = np.isin(self.rows["train"], self.budgets[budget])
-        train = Features(features["train"].x[chosen], features["train"].target[chosen])
-        return linear_probe(
-            train,
-            features["val"],
-            features["test"],
-            self.data.label_mode,
-            seeds=seeds,
-            lrs=self.settings.lrs,
-            weight_decays=self.settings.weight_decays,
-            epochs=self.settings.probe_epochs,
-            metric=self.data.metric,
-            device=self.device,
-        )
-
-    def _trainable(
-        self, encoder: nn.Module, augment: nn.Module | None, kind: Input, budget: str, seed: int
-    ) -> FineTuned:
-        """A copy of the encoder, trained on a budget's rows."""
-        rows = self.budgets[budget]
-        sampler = EpochBatchSampler(len(rows), min(self.settings.batch_size, len(rows)), seed=seed)
-
-        def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            sampler.set_epoch(epoch)
-            return self.pairs(rows[np.concatenate(list(sampler))], kind, augment)
-
-        return fine_tune(
-            copy.deepcopy(encoder),
-            train_batches,
-            lambda: self.pairs(self.rows["val"], kind),
-            lambda: self.pairs(self.rows["test"], kind),
-            feature_dim=int(encoder.out_dim),  # type: ignore[arg-type]
-            num_classes=len(self.data.classes),
-            label_mode=self.data.label_mode,
-            seed=seed,
-            lr=self.settings.trainable_lr,
-            epochs=self.settings.trainable_epochs,
-            metric=self.data.metric,
-            patience=PATIENCE,
-            min_delta=MIN_DELTA,
-            device=self.device,
-        )
-
-
-def load_model(checkpoint: Path, weights: bool = True) -> Pretraining:
-    """The model of a checkpoint, in eval mode; without its weights, one as untrained."""
-    return load_module(checkpoint, Pretraining, weights=weights)  # type: ignore[type-abstract]
-
-
-def load_data_module(config: dict[str, Any], options: dict[str, Any] | None = None) -> TabularImagingDataModule:
-    """The data module of a `data:` block, set up, with some settings changed."""
-    return load_data(TabularImagingDataModule, config, options or {})  # type: ignore[type-abstract]
 
 
 def evaluate_models(

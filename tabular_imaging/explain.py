@@ -16,8 +16,8 @@ from shared.probe import LinearHead
 from shared.runs import first_seed, read_data_config
 from shared.tracking import save_figure
 from tabular_imaging.attributions import field_importance, guided_grad_cam
+from tabular_imaging.classify import load_data_module, load_model
 from tabular_imaging.data import ImageTableBatch
-from tabular_imaging.evaluate import load_data_module, load_model
 from tabular_imaging.figures import draw_grad_cam, draw_importance, draw_pairs
 from tabular_imaging.predict import load_classifier
 from tabular_imaging.pretraining import TabularPretraining

@@ -16,7 +16,7 @@ from shared.data.report import DataError, OnError, Report
 from shared.methods import Pretraining
 from shared.probe import LinearHead, encode
 from shared.runs import first_seed, read_data_config
-from tabular_imaging.evaluate import Evaluator, Input, Settings, encoder_for, load_data_module, load_model
+from tabular_imaging.classify import Evaluator, Input, Settings, encoder_for, load_data_module, load_model
 from tabular_imaging.pretraining import TabularPretraining
 from tabular_imaging.schema import encode as encode_table
 

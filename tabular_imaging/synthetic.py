@@ -55,8 +55,8 @@ CLASSES = (
 )
 YEARS = range(2006, 2019)
 COLOUR_SHARES = {
-    "Black": 0.20, "Grey": 0.18, "White": 0.18, "Silver": 0.14, "Blue": 0.13, "Red": 0.09, "Green": 0.03, "Orange": 0.02,
-    "Brown": 0.02, "Yellow": 0.01,
+    "Black": 0.20, "Grey": 0.18, "White": 0.18, "Silver": 0.14, "Blue": 0.13, "Red": 0.09, "Green": 0.03,
+    "Orange": 0.02, "Brown": 0.02, "Yellow": 0.01,
 }  # fmt: skip
 RARE = 2  # models with so few adverts that the class minimum drops them
 

@@ -15,7 +15,8 @@ from shared.runs import check_same_settings, find_checkpoints, read_data_config,
 from shared.scores import FILE, write_scores
 from shared.table import append_results
 from shared.tracking import WandbMode, save_figure, wandb_logger
-from tabular_imaging.evaluate import RANDOM, Classified, Evaluation, Input, Settings, evaluate_models, metric_samples
+from tabular_imaging.classify import Classified, Input, Settings
+from tabular_imaging.evaluate import RANDOM, Evaluation, evaluate_models, metric_samples
 from tabular_imaging.figures import draw_low_data, draw_results
 from tabular_imaging.predict import save_classifier
 

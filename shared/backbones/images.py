@@ -72,6 +72,8 @@ class ImageEncoder(nn.Module):
             if not given:
                 raise
             raise ValueError(f"{name} does not take {' and '.join(given)}, which are for a ResNet") from error
+        # Convolutions are 1.5 to 2 times as fast on a CPU in this layout, and tensor cores want it too.
+        self.net = self.net.to(memory_format=torch.channels_last)
         self.image_px = image_px
         # Not num_features: some architectures have a layer after the pooling.
         self.out_dim = int(self.net.head_hidden_size)
@@ -86,5 +88,5 @@ class ImageEncoder(nn.Module):
         """Pooled features `(B, D)` of uint8 images of any size, or of float images in [0, 1], taken as they are."""
         if x.dtype == torch.uint8:
             x = resize(x, self.image_px)
-        features: Tensor = self.net(x)
+        features: Tensor = self.net(x.contiguous(memory_format=torch.channels_last))
         return features
