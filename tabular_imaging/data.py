@@ -166,7 +166,10 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         reserved = [*RESERVED, *([target] if target else [])]
         kinds = infer_kinds(frame, self.columns, reserved)
         self.schema: Schema = fit_schema(frame[train], kinds, self.columns, target, classes)
-        values = encode(frame, self.schema, report, str(self.root))
+        # A rare category may have no training row: its value is imputed, which is no reason to lose the sample.
+        unseen = Report("skip", noun="value")
+        values = encode(frame, self.schema, unseen, str(self.root))
+        unseen.write(cache.folder / "unseen_values.csv")
         self.table = impute(values, np.flatnonzero(train), self.schema)
         self.target = np.asarray(pd.Categorical(labels, classes).codes, dtype=np.int64)  # -1: no label
         report.write(cache.folder / "skipped.csv")

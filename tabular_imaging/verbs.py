@@ -188,7 +188,7 @@ def print_table(table: pd.DataFrame, dataset: str, kind: str) -> None:
     for protocol, part in table.groupby("protocol", sort=False):
         for index, row in enumerate(part.to_dict("records")):
             value = f"{100 * row['value']:.1f}"
-            value += "" if pd.isna(row["value_std"]) else f" ± {100 * row['std']:.1f}"
+            value += "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
             gain = row.get("gain")
             over = "-" if gain is None or pd.isna(gain) else f"{100 * gain:+.1f} {_ends(row, 'gain_')}"
             name = row["method"] if row["method"] == RANDOM else f"[bold]{row['method']}[/]"
