@@ -113,15 +113,14 @@ bench-etp: install ## measure ETP's data path, text features and cache against t
 
 mmcl-data: install
 ifeq ($(DATASET),synthetic)
-	$(RUN) -m tabular_imaging synthetic --root $(or $(DATA),data/dvm_synthetic)
+	$(RUN) -m tabular_imaging synthetic --root $(or $(DATA),data/dvm_synthetic) --adverts 2400
 endif
 
 train-mmcl: mmcl-data ## pre-train MMCL and SimCLR, evaluate them on images alone beside supervised training, explain MMCL: DATASET=synthetic|dvm|leaves|cardiac_infarction|cardiac_cad DATA=<root>
-	$(call mmcl-grid,simclr,{},)
-	$(call mmcl-grid,mmcl,mmcl,)
-	$(RUN) -m tabular_imaging evaluate --run $(call mmcl-runs,simclr mmcl) --settings.trainable_epochs $(TRAINABLE_EPOCHS) $(EVALUATE_ARGS)
+	$(call mmcl-grid,supervised simclr mmcl,{},)
+	$(RUN) -m tabular_imaging evaluate --run $(call mmcl-runs,supervised simclr mmcl) $(EVALUATE_ARGS)
 	$(RUN) -m tabular_imaging explain --run $(call mmcl-runs,mmcl)
-	$(RUN) -m tabular_imaging table --table $(MMCL)/tables/table1.yaml --runs $(call mmcl-runs,simclr mmcl)
+	$(RUN) -m tabular_imaging table --table $(MMCL)/tables/table1.yaml --runs $(call mmcl-runs,supervised simclr mmcl)
 	$(RUN) -m shared.compare
 
 table-mmcl: mmcl-data ## the paper's Tables 1, 2 and 3 beside ours: runs what is missing of IMAGE_METHODS, MMCL_VARIANTS and SEEDS, JOBS at a time

@@ -135,7 +135,8 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
     rows: dict[str, dict[str, Any]] = {}
     drawn: dict[tuple[str, str], NDArray[np.float64]] = {}
     rng = np.random.default_rng(0)
-    for run in runs:
+    # A supervised run goes first: without one, the untrained encoders' fine-tuning stands for it.
+    for run in sorted(runs, key=lambda run: method_name(run) != SUPERVISED):
         kept = read_scores(run / "evaluation" / dataset)
         if not kept.same_records(first):
             raise DataError(
@@ -147,6 +148,8 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
         for column, protocol in paper.columns.items():
             for name, scores in kept.scores.get(protocol, {}).items():
                 method = method_name(run) if name != RANDOM else RANDOM if protocol.startswith("frozen") else SUPERVISED
+                if name == RANDOM and method == SUPERVISED and supervised_run:
+                    continue
                 if (method, column) in drawn:
                     if name != RANDOM:
                         raise DataError(f"{run} and another of the variants are both {method}; compare one at a time")
