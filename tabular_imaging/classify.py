@@ -26,7 +26,7 @@ from shared.methods import Pretraining
 from shared.probe import Features, FineTuned, LinearHead, ProbeResult, encode, fine_tune, linear_probe
 from shared.runs import load_data
 from tabular_imaging.data import SPLITS, ImageTableBatch, Split, TabularImagingDataModule
-from tabular_imaging.methods import SCARF
+from tabular_imaging.methods import SCARF, Supervised
 from tabular_imaging.pretraining import TabularPretraining
 
 Input = Literal["image", "table"]
@@ -102,6 +102,13 @@ def encoder_for(model: Pretraining, kind: Input) -> nn.Module | None:
     return None if isinstance(model, SCARF) else model.encoder
 
 
+def own_head(model: Supervised) -> LinearHead:
+    """The classifier that a supervised model was trained with, of features that are not standardised."""
+    weight, bias = model.head.weight.detach(), model.head.bias.detach()
+    width = weight.shape[1]
+    return LinearHead(weight.T.contiguous(), bias, torch.zeros(width), torch.ones(width), "single")
+
+
 def inputs_of(batch: ImageTableBatch, kind: Input) -> Tensor:
     """What `encoder_for` takes of a batch."""
     return batch.image if kind == "image" else batch.table
@@ -138,6 +145,10 @@ class Evaluator:
         for split, rows in self.rows.items():
             if not len(rows):
                 raise DataError(f"the {split} split has no labelled sample; change the split")
+        absent = set(range(len(data.classes))) - set(data.target[self.rows["test"]].tolist())
+        if absent and data.metric == "auroc":
+            names = ", ".join(data.classes[index] for index in sorted(absent))
+            raise DataError(f"the test split has no sample of {names}, so there is no AUC; change the split")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.budgets = self._budgets()
 

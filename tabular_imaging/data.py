@@ -163,6 +163,10 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         target = self.target_column
         labels = tidy(frame[target]).map(category_name, na_action="ignore") if target else pd.Series(index=frame.index)
         classes = natural_order(labels[train].dropna().unique())
+        for row in np.flatnonzero(labels.notna() & ~labels.isin(classes)):
+            report.problem(
+                str(frame["id"][row]), f"{target} {labels[row]} has no training sample; the sample counts as unlabelled"
+            )
         reserved = [*RESERVED, *([target] if target else [])]
         kinds = infer_kinds(frame, self.columns, reserved)
         self.schema: Schema = fit_schema(frame[train], kinds, self.columns, target, classes)
@@ -171,7 +175,7 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         values = encode(frame, self.schema, unseen, str(self.root))
         unseen.write(cache.folder / "unseen_values.csv")
         self.table = impute(values, np.flatnonzero(train), self.schema)
-        self.target = np.asarray(pd.Categorical(labels, classes).codes, dtype=np.int64)  # -1: no label
+        self.target = pd.Index(classes, dtype=object).get_indexer(pd.Index(labels)).astype(np.int64)  # -1: no label
         report.write(cache.folder / "skipped.csv")
         self.frame = frame
 

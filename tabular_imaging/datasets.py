@@ -14,12 +14,14 @@ from shared.data.images import Fit, inside
 from shared.data.report import DataError, OnError, Report
 from shared.data.splits import stratified_split
 from tabular_imaging.cardiac import CONFIGS, balanced_subset, cardiac_frame, read_fields
+from tabular_imaging.cells import category_name, listed, tidy
 from tabular_imaging.data import SPLITS, Metric, Split, TabularImagingDataModule
 from tabular_imaging.dvm import CATEGORICAL, CONTINUOUS, MORPHOMETRIC, TARGET, dvm_frame
 from tabular_imaging.schema import ColumnTypes
 
 log = logging.getLogger(__name__)
 
+INIT_ARGS = {"image": "image_column", "id": "id_column", "target": "target", "split": "split_column"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 TARGET_NAMES = ("target", "label", "class", "species", "category")
 SMALLEST_CLASS = 3  # one sample for each split
@@ -35,12 +37,12 @@ class ImageTableDataModule(TabularImagingDataModule):
     Args:
         csv: The table; a relative path is under `root` where that is given.
         root: Folder that the image paths are relative to; by default the CSV's own. Paths that leave it are refused.
-        unlabelled_csv: A second table, whose samples join the pre-training.
+        unlabelled_csv: A second table, beside `csv`, whose samples join the pre-training.
         image_column: Column of image paths; by default the one whose values end as image files do.
         id_column: Identifiers; by default `id` where there is such a column, else the image paths.
         target: Column of the class; by default one called target, label, class, species or category.
         split_column: Column with train, val or test; by default `split` where there is such a column, else the samples
-            are split at random.
+            are split at random. Without an entry, a sample without a label trains.
         fractions: Of the random split, stratified by class: train, validation, test.
         split_seed: Of the random split.
         cache_px: See `TabularImagingDataModule`; as are the others.
@@ -87,6 +89,8 @@ class ImageTableDataModule(TabularImagingDataModule):
         self.unlabelled_csv = None if unlabelled_csv is None else self.csv.parent / unlabelled_csv
         self.given = {"image": image_column, "id": id_column, "target": target, "split": split_column}
         self.fractions = tuple(fractions)
+        if len(self.fractions) != len(SPLITS):
+            raise DataError(f"fractions: expected a share of train, val and test, got {list(fractions)}")
         self.split_seed = split_seed
         self._target: str | None = target
 
@@ -99,29 +103,46 @@ class ImageTableDataModule(TabularImagingDataModule):
         """The CSV's rows with `id`, `image` and `split`; rows that cannot be used go to the report."""
         frame = _read_csv(self.csv)
         roles = self._roles(frame)
+        places = [f"row {row + 2} of {self.csv}" for row in range(len(frame))]
         self._target = target = roles["target"]
+        rows = len(frame)
         if self.unlabelled_csv is not None:
-            more = _read_csv(self.unlabelled_csv)
-            if target and target in more:
-                raise DataError(f"{self.unlabelled_csv} has the target column {target}; join the two files instead")
+            more = self._read_unlabelled(self.unlabelled_csv, roles)
+            places += [f"row {row + 2} of {self.unlabelled_csv}" for row in range(len(more))]
             frame = pd.concat([frame, more], ignore_index=True)
-        images = [str(path) for path in frame[roles["image"]]]
-        ids = frame[roles["id"] or roles["image"]].astype(str)
-        keep = self._usable(frame, images, ids, target, report)
-        split = self._splits(frame[keep], roles["split"])
+        if target:
+            frame[target] = tidy(frame[target]).map(category_name, na_action="ignore")
+        ids = frame[roles["id"] or roles["image"]].map(category_name, na_action="ignore")
+        images = tidy(frame[roles["image"]]).map(str, na_action="ignore")
+        reasons = self._reasons(ids, images, frame[target] if target and roles["split"] is None else None)
+        for name, place, reason in zip(ids.fillna("no id"), places, reasons, strict=True):
+            if reason:
+                report.problem(name, f"{place}: {reason}")
+        keep = np.array([not reason for reason in reasons])
+        unlabelled = frame[target].isna().to_numpy() if target else np.arange(len(frame)) >= rows
+        split = self._splits(frame[keep], roles["split"], unlabelled[keep])
         read = frame.drop(columns=[name for key, name in roles.items() if name and key != "target"])[keep]
         clash = [name for name in ("id", "image", "split") if name in read]
         if clash:
             raise DataError(f"{self.csv} has a column {clash[0]} beside the one used for that; rename it")
-        paths = [str(inside(self.root, path)) for path in np.asarray(images)[keep]]
+        paths = [str(inside(self.root, path)) for path in images[keep]]
         keys = pd.DataFrame({"id": ids[keep], "image": paths, "split": split}, index=read.index)
         return pd.concat([keys, read], axis=1)
+
+    def _read_unlabelled(self, path: Path, roles: dict[str, str | None]) -> pd.DataFrame:
+        frame = _read_csv(path)
+        if roles["target"] in frame:
+            raise DataError(f"{path} has the target column {roles['target']}; join the two files instead")
+        for option in ("image", "id"):
+            if roles[option] is not None and roles[option] not in frame:
+                raise DataError(f"{path} has no column {roles[option]} ({option}), which {self.csv} has")
+        return frame
 
     def _roles(self, frame: pd.DataFrame) -> dict[str, str | None]:
         for option, name in self.given.items():
             if name is not None and name not in frame:
                 close = difflib.get_close_matches(name, frame.columns, 1)
-                hint = f"; did you mean {close[0]}?" if close else f"; it has {', '.join(frame.columns[:8])}, ..."
+                hint = f"; did you mean {close[0]}?" if close else f"; it has {listed(frame.columns)}"
                 raise DataError(f"{self.csv} has no column {name} ({option}){hint}")
         roles = dict(self.given)
         if roles["image"] is None:
@@ -132,46 +153,54 @@ class ImageTableDataModule(TabularImagingDataModule):
             roles["image"] = found[0]
         for option, names in (("id", ("id",)), ("split", ("split",)), ("target", TARGET_NAMES)):
             if roles[option] is None:
-                roles[option] = next((name for name in frame.columns if str(name).lower() in names), None)
+                found = [name for name in frame.columns if name.lower() in names and name not in roles.values()]
+                if len(found) > 1:  # also because a second copy of the label is no feature
+                    raise DataError(
+                        f"{self.csv}: {' and '.join(found)} could each be the {option}; say which with "
+                        f"--data.init_args.{INIT_ARGS[option]} NAME, and list the other under columns.ignored"
+                    )
+                roles[option] = found[0] if found else None
         described = ", ".join(f"{option}: {name or 'none'}" for option, name in roles.items())
         log.info("%s: columns of %s", self.csv, described)
         return roles
 
-    def _usable(
-        self, frame: pd.DataFrame, images: list[str], ids: "pd.Series[str]", target: str | None, report: Report
-    ) -> NDArray[np.bool_]:
-        keep = np.ones(len(frame), dtype=bool)
-        counts = frame[target].value_counts() if target else pd.Series(dtype=int)
-        duplicated = ids.duplicated().to_numpy()
-        for row, (image, name) in enumerate(zip(images, ids, strict=True)):
-            label = frame[target].iloc[row] if target else None
+    def _reasons(self, ids: "pd.Series[str]", images: "pd.Series[str]", strata: "pd.Series[str] | None") -> list[str]:
+        """Why each row cannot be used; empty where it can. Strata: the classes, where the splits are drawn."""
+        reasons = []
+        for name, again, image in zip(ids, ids.duplicated(), images, strict=True):
             reason = ""
-            if duplicated[row]:
+            if pd.isna(image):
+                reason = "it has no image path"
+            elif pd.isna(name):
+                reason = "it has no id"
+            elif again:
                 reason = "this id occurs a second time"
-            elif not pd.isna(label) and target and counts[label] < SMALLEST_CLASS:
-                reason = f"{target} {label} has {counts[label]} of the {SMALLEST_CLASS} samples that three splits need"
             else:
                 try:
                     inside(self.root, image)
                 except DataError as error:
                     reason = str(error)
-            if reason:
-                report.problem(f"{self.csv}, row {row + 2}, {name}", reason)
-                keep[row] = False
-        return keep
+            reasons.append(reason)
+        if strata is not None:
+            counts = strata[[not reason for reason in reasons]].value_counts()
+            for row, label in enumerate(strata):
+                if not reasons[row] and not pd.isna(label) and counts[label] < SMALLEST_CLASS:
+                    reasons[row] = f"class {label} has {counts[label]} of the {SMALLEST_CLASS} samples that it needs"
+        return reasons
 
-    def _splits(self, frame: pd.DataFrame, column: str | None) -> NDArray[np.object_]:
-        unlabelled = frame[self._target].isna().to_numpy() if self._target else np.zeros(len(frame), dtype=bool)
+    def _splits(self, frame: pd.DataFrame, column: str | None, unlabelled: NDArray[np.bool_]) -> NDArray[np.object_]:
         if column is not None:
-            values = frame[column].where(frame[column].notna() | ~unlabelled, "train")
+            values = tidy(frame[column])
+            values = values.astype(object).where(values.notna() | ~unlabelled, "train").fillna("")
             wrong = sorted(set(values.astype(str)) - set(SPLITS))
             if wrong:
-                raise DataError(f"{self.csv}: column {column} holds {wrong[0]}; expected train, val or test")
+                raise DataError(f"{self.csv}: column {column} holds {wrong[0]!r}; expected train, val or test")
             return values.to_numpy(dtype=object)
-        strata = frame[self._target].astype(str).tolist() if self._target else [""] * len(frame)
+        labels = frame[self._target].astype(str) if self._target else pd.Series("", frame.index)
+        # By themselves, so that the others' split does not depend on them.
+        strata = [None if without else label for label, without in zip(labels, unlabelled, strict=True)]
         parts = np.array(SPLITS, dtype=object)[stratified_split(strata, self.fractions, self.split_seed)]
-        if self._target:
-            parts[unlabelled] = "train"
+        parts[unlabelled] = "train"
         return parts
 
 
@@ -179,8 +208,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError as error:
-        raise DataError(f"no file {path}: pass your table as --data.init_args.csv") from error
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"no file {path}: give the path of your table") from error
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path} cannot be read as a CSV ({error})") from error
     if frame.empty:
         raise DataError(f"{path} has no row")
@@ -188,7 +217,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _holds_images(column: "pd.Series[str]") -> bool:
-    values = column.dropna()
+    values = tidy(column).dropna()
     return len(values) > 0 and all(str(value).lower().endswith(IMAGE_SUFFIXES) for value in values.head(100))
 
 
@@ -257,7 +286,7 @@ class CardiacDataModule(TabularImagingDataModule):
         disease: Target: `infarction`, `cad`, or another name of `icd10`. The pre-training does not depend on it.
         fields: Which fields become which column; by default configs/fields/cardiac.yaml.
         icd10: Diagnoses by disease; by default configs/fields/icd10.yaml.
-        splits: Folder or file of the authors' split, if you have it.
+        splits: CSV `id,split` of a given split, in place of a drawn one.
         balanced: Fine-tune on all positive subjects and as many negative ones (section 4.1).
         split_seed: Of the split and the balanced subset.
         cache_px: See `TabularImagingDataModule`; as are the others. Images are zero-padded to it.
@@ -311,8 +340,8 @@ class CardiacDataModule(TabularImagingDataModule):
     def read_frame(self, report: Report) -> pd.DataFrame:
         """A row a subject, and the types of its columns from the list of fields."""
         frame = cardiac_frame(self.root, self.fields, self.icd10, self.disease, self.split_seed, self.splits, report)
-        listed = read_fields(self.fields)
-        features = [feature for feature in listed.features if feature.name in frame]
+        fields = read_fields(self.fields)
+        features = [feature for feature in fields.features if feature.name in frame]
         by_kind = {
             kind: [feature.name for feature in features if feature.kind == kind]
             for kind in ("continuous", "categorical")
@@ -320,7 +349,7 @@ class CardiacDataModule(TabularImagingDataModule):
         self.columns = ColumnTypes(
             continuous=by_kind["continuous"],
             categorical=by_kind["categorical"],
-            ignored=[feature.name for feature in listed.groups if feature.name in frame],
+            ignored=[feature.name for feature in fields.groups if feature.name in frame],
             morphometric=[feature.name for feature in features if feature.morphometric],
             min_coverage=self.min_coverage,
         )

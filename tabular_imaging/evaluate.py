@@ -20,7 +20,7 @@ from shared.augment import ImageAugment
 from shared.data.report import DataError
 from shared.methods import Pretraining
 from shared.metrics import bootstrap_auroc, bootstrap_mean, interval, over_models
-from shared.probe import LinearHead, class_scores, encode
+from shared.probe import LinearHead, encode
 from shared.scores import Scores
 from tabular_imaging.classify import (
     Classified,
@@ -31,6 +31,7 @@ from tabular_imaging.classify import (
     encoder_for,
     load_data_module,
     load_model,
+    own_head,
 )
 from tabular_imaging.data import Metric, TabularImagingDataModule
 from tabular_imaging.methods import SCARF, Supervised
@@ -119,11 +120,12 @@ def evaluate_models(
     for name, seed, path in tqdm(jobs, desc=f"evaluate {method} on {data.name}", unit="model"):
         torch.manual_seed(seed)
         model = load_model(path, weights=name != RANDOM)
-        if isinstance(model, TabularPretraining):
+        if isinstance(model, TabularPretraining) and "table" in inputs:  # images need not come with the same table
             model.use_schema(data.schema)
         if isinstance(model, Supervised):
             if name != RANDOM:
                 _keep(scores, name, {"trainable": _own_scores(model, evaluator)})
+                heads[seed, "image"] = own_head(model)
             continue
         # One pre-trained model has several classifiers, as in the paper; several models have one each.
         classifiers = range(seed, seed + settings.probe_seeds) if len(paths) == 1 else [seed]
@@ -162,13 +164,13 @@ def _keep(scores: dict[str, dict[str, Scores]], name: str, found: dict[str, ValT
         kept.test.extend(test)
 
 
-@torch.no_grad()
 def _own_scores(model: Supervised, evaluator: Evaluator) -> ValTest:
     """Scores `(1, N, C)` of a supervised model by its own classifier."""
     if model.classes != evaluator.data.classes:
         raise DataError("the supervised model was trained on other classes than the data's; train it on these")
+    head = own_head(model)
     val, test = (
-        class_scores(model.scores(encode(model.encoder, evaluator.pairs(evaluator.rows[split], "image")).x), "single")
+        head.scores(encode(model.encoder, evaluator.pairs(evaluator.rows[split], "image"), evaluator.device).x)
         for split in ("val", "test")
     )
     return val[None], test[None]

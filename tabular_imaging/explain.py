@@ -1,5 +1,6 @@
 """`python -m tabular_imaging explain`: which fields and which pixels a trained model rests on (paper, Figs. 3 to 5)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from tabular_imaging.data import ImageTableBatch
 from tabular_imaging.figures import draw_grad_cam, draw_importance, draw_pairs
 from tabular_imaging.predict import load_classifier
 from tabular_imaging.pretraining import TabularPretraining
-from tabular_imaging.schema import Schema
 
 FIELDS_SHOWN = 8
 
@@ -43,6 +43,10 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
     model = load_model(seed / "checkpoints" / "best.ckpt")
     data = load_data_module(config)
     rows = data.rows("test", "evaluate")
+    if not len(rows):
+        raise DataError("the test split has no labelled sample to explain; change the split")
+    # The data may be sorted: the first of them need not stand for all.
+    rows = np.random.default_rng(0).permutation(rows)
     table = pd.DataFrame(columns=["field", "importance", "morphometric"])
     if isinstance(model, TabularPretraining):
         model.use_schema(data.schema)
@@ -61,12 +65,13 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
         print(
             f"morphometric fields: {100 * share:.1f}% of the importance, {table['morphometric'].sum()} of {len(table)}"
         )
-    shown = rows[np.random.default_rng(0).permutation(len(rows))[:pictures]]
+    shown = rows[:pictures]
     batch = next(data.batches(shown, len(shown)))
     views = getattr(model, "views", None)
     if isinstance(views, Views):
         torch.manual_seed(0)
-        fields = [_fields(data.schema, data.frame.iloc[row]) for row in shown]
+        names = model.schema.names if isinstance(model, TabularPretraining) and model.schema else ()
+        fields = [_fields(names, data.frame.iloc[row]) for row in shown]
         figure = draw_pairs(
             batch.image.numpy(),
             views(batch.image)[0].numpy(),
@@ -81,9 +86,9 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
         head, classes = load_classifier(seed, "image")
         images = resize(batch.image, model.encoder.image_px)
         maps = guided_grad_cam(model.encoder, linear(head), images, batch.target, model.encoder.stage)
-        names = [f"{classes[index]}" for index in batch.target]
+        shown_classes = [classes[index] for index in batch.target]
         title = f"Where the classifier sees the class (guided Grad-CAM), {run.name} on {dataset}"
-        figure = draw_grad_cam(images.numpy(), maps.numpy(), names, title, note)
+        figure = draw_grad_cam(images.numpy(), maps.numpy(), shown_classes, title, note)
         print(f"wrote {save_figure(figure, seed, f'{dataset}_grad_cam')}")
     return table
 
@@ -99,9 +104,9 @@ def _importance(model: TabularPretraining, batch: ImageTableBatch) -> pd.DataFra
     return table.sort_values("importance", ascending=False, ignore_index=True)
 
 
-def _fields(schema: Schema, row: "pd.Series[Any]") -> dict[str, str]:
-    values = {name: row[name] for name in schema.names[:FIELDS_SHOWN]}
-    return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+def _fields(names: Sequence[str], row: "pd.Series[Any]") -> dict[str, str]:
+    values = {name: row[name] for name in names[:FIELDS_SHOWN]}
+    return {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in values.items()}
 
 
 def linear(head: LinearHead) -> nn.Linear:

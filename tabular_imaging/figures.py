@@ -196,7 +196,7 @@ def draw_pairs(
         axes[2, column].set_xlim(0, 1)
     for axis in axes.ravel():
         axis.set_axis_off()
-    for line, name in enumerate(("image", "augmented view", "table")):
+    for line, name in enumerate(("image", "augmented view", "table")[: 3 if lines else 2]):
         axes[line, 0].set_title(name, loc="left", fontsize=9, fontweight="bold")
     _head(figure, title, note)
     return figure

@@ -16,7 +16,8 @@ from shared.data.report import DataError, OnError, Report
 from shared.methods import Pretraining
 from shared.probe import LinearHead, encode
 from shared.runs import first_seed, read_data_config
-from tabular_imaging.classify import Evaluator, Input, Settings, encoder_for, load_data_module, load_model
+from tabular_imaging.classify import Evaluator, Input, Settings, encoder_for, load_data_module, load_model, own_head
+from tabular_imaging.methods import Supervised
 from tabular_imaging.pretraining import TabularPretraining
 from tabular_imaging.schema import encode as encode_table
 
@@ -71,22 +72,26 @@ def predict(
         What `predictions.csv` holds: `id`, `prediction`, and `probability/<class>`.
     """
     seed = first_seed(run)
-    model = load_model(seed / "checkpoints" / "best.ckpt")
+    checkpoint = seed / "checkpoints" / "best.ckpt"
+    model = load_model(checkpoint)
     _, _, config = read_data_config(seed / "config.yaml")
-    if not (seed / "checkpoints" / f"classifier_{input}.pt").is_file():
+    kept = checkpoint.with_name(f"classifier_{input}.pt")
+    if not kept.is_file() or kept.stat().st_mtime < checkpoint.stat().st_mtime:  # a resumed run has other features
         _train_classifier(model, config, seed, input)
     head, classes = load_classifier(seed, input)
     try:
         frame = pd.read_csv(csv)
     except FileNotFoundError as error:
         raise DataError(f"no file {csv}") from error
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{csv} cannot be read as a CSV ({error})") from error
     report = Report(on_error, noun="sample")
     arguments = config["init_args"]
     column = image_column or arguments.get("image_column") or "image"
     ids = frame["id"].astype(str) if "id" in frame else frame[column].astype(str) if column in frame else frame.index
     ids = pd.Series(ids).astype(str)
     if input == "image":
-        settings = ImageSettings(arguments["cache_px"], arguments["channels"], arguments["fit"])
+        settings = ImageSettings(arguments["cache_px"], arguments["channels"], arguments.get("fit", "pad"))  # cardiac
         keep, features = _encode_images(model, frame, column, root or csv.parent, settings, ids, report)
     else:
         keep, features = _encode_table(model, frame, str(csv), report)
@@ -110,6 +115,9 @@ def predict(
 
 
 def _train_classifier(model: Pretraining, config: dict[str, object], seed: Path, kind: Input) -> None:
+    if isinstance(model, Supervised) and kind == "image":
+        save_classifier(seed, kind, own_head(model), model.classes)
+        return
     print(f"training the classifier of {seed} on its frozen encoder, once")
     data = load_data_module(config)
     if isinstance(model, TabularPretraining):

@@ -302,6 +302,7 @@ def fit_schema(
     """The schema of a table, from its training rows.
 
     A column without any value, with one value only, or with values in too few rows is dropped, which is logged.
+    Categories keep the order of an ordered categorical column; others are put in natural order.
 
     Args:
         frame: The training rows, and no others.
@@ -318,7 +319,7 @@ def fit_schema(
     columns: list[Column] = []
     dropped: list[str] = []
     for name, kind in kinds.items():
-        fitted = _fitted(name, kind, tidy(frame[name]), name in morphometric, types.min_coverage)
+        fitted = _fitted(name, kind, frame[name], name in morphometric, types.min_coverage)
         if isinstance(fitted, Column):
             columns.append(fitted)
         else:
@@ -393,6 +394,8 @@ def _inferred(frame: pd.DataFrame, name: str) -> Kind | None:
 
 def _fitted(name: str, kind: Kind, values: "pd.Series[Any]", morphometric: bool, min_coverage: float) -> Column | str:
     """The column's statistics, or why it cannot be used."""
+    declared = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) and values.cat.ordered else ()
+    values = tidy(values)
     numbers = numbers_in(values)
     recorded = ~np.isnan(numbers) if kind == "continuous" else values.notna().to_numpy()
     if not recorded.any():
@@ -403,7 +406,9 @@ def _fitted(name: str, kind: Kind, values: "pd.Series[Any]", morphometric: bool,
         categories = {category_name(value) for value in values[recorded].unique()}
         if len(categories) == 1:
             return f"it is {categories.pop()} in every training row"
-        return Column(name, kind, categories=tuple(natural_order(categories)), morphometric=morphometric)
+        # An order that the table itself declares (slow < steady < brisk) says more than the alphabet.
+        order = [category_name(value) for value in tidy(pd.Series(declared))] or natural_order(categories)
+        return Column(name, kind, categories=tuple(c for c in order if c in categories), morphometric=morphometric)
     known = numbers[recorded]
     std = float(known.std())
     if known.min() == known.max() or std == 0:  # the rounded mean of equal values may leave a tiny deviation

@@ -148,8 +148,6 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
         for column, protocol in paper.columns.items():
             for name, scores in kept.scores.get(protocol, {}).items():
                 method = method_name(run) if name != RANDOM else RANDOM if protocol.startswith("frozen") else SUPERVISED
-                if name == RANDOM and method == SUPERVISED and supervised_run:
-                    continue
                 if (method, column) in drawn:
                     if name != RANDOM:
                         raise DataError(f"{run} and another of the variants are both {method}; compare one at a time")

@@ -76,7 +76,8 @@ def evaluate(
         torch.set_num_threads(threads)
     kinds = _inputs(inputs)
     settings = settings or Settings()
-    known: dict[str, Classified] = {}  # untrained encoders: the same for every method of one encoder
+    # Untrained encoders, by the data: the same for every method of one encoder.
+    known: dict[str, dict[str, Classified]] = {}
     tables = []
     for folder in map(Path, run):
         checkpoints = find_checkpoints(folder, checkpoint)
@@ -85,19 +86,22 @@ def evaluate(
         dataset, tags, data_config = read_data_config(data or first_run / "config.yaml")
         written = folder / "evaluation" / dataset
         changes = dict(options or {}) | ({"root": root} if root else {})
-        asked = f"{checkpoint}; {settings}; {'; '.join(f'{key}={value}' for key, value in changes.items())}"
+        given = [checkpoint, f"inputs={kinds}", f"resamples={resamples}", str(settings)]
+        asked = "; ".join([*given, *(f"{key}={value}" for key, value in changes.items())])
         if missing_only and _is_evaluated(written, checkpoints, asked):
             print(f"{written} is up to date")
             tables.append(pd.read_csv(written / "results.csv"))
             continue
         method = method_name(folder)
-        evaluation = evaluate_models(checkpoints, data_config, changes, method, settings, kinds, resamples, known)
+        untrained = known.setdefault(repr((data_config, changes)), {})
+        evaluation = evaluate_models(checkpoints, data_config, changes, method, settings, kinds, resamples, untrained)
         kind = "synthetic" if "synthetic" in tags else "real"
         evaluation.table = evaluation.table.assign(data_kind=kind, asked=asked)
         _record(evaluation, folder, list(checkpoints), method, f"{dataset}/" if data else "")
         _write(evaluation, written)
         for (seed, of_input), head in evaluation.heads.items():
-            if head is not None and not data:
+            # `predict` is for the best checkpoint and the classes that the model was trained beside.
+            if head is not None and checkpoint == "best" and not data and not options:
                 save_classifier(folder / f"seed_{seed}", of_input, head, evaluation.data.classes)
         _draw(evaluation, folder, first_run, dataset, kind, wandb)
         print_table(evaluation.table, dataset, kind)
@@ -164,8 +168,9 @@ def _draw(evaluation: Evaluation, run: Path, first_run: Path, dataset: str, kind
     few = table["protocol"].str.contains("@")
     figure = draw_results(table[~few], f"{metric} on {dataset}", metric, note)
     save_figure(figure, first_run, f"{dataset}_results", loggers)
-    if few.any():
-        figure = draw_low_data(table[table["protocol"].map(is_frozen_image)], f"few labels on {dataset}", metric, note)
+    images = table[table["protocol"].map(is_frozen_image)]
+    if images["protocol"].nunique() > 1:
+        figure = draw_low_data(images, f"few labels on {dataset}", metric, note)
         save_figure(figure, first_run, f"{dataset}_low_data", loggers)
     for logger in loggers:
         logger.experiment.finish()

@@ -14,6 +14,8 @@ from tabular_imaging.data import NO_LABEL, ImageTableBatch, TabularImagingDataMo
 class Supervised(Pretraining):
     """Cross-entropy on the labelled images of a batch (paper, section 4.2).
 
+    The others count for batch norm's statistics only; a batch of them has a loss of 0 and a gradient of 0.
+
     Args:
         encoder: Of images, `(B, C, H, W) -> (B, encoder.out_dim)`.
         views: One augmented view of a batch of images, as a tuple of one; see `shared.augment.Views`.
@@ -50,12 +52,13 @@ class Supervised(Pretraining):
 
     def step(self, batch: ImageTableBatch) -> Step:
         """Cross-entropy, on augmented images in training and on the images as they are in validation."""
-        labelled = batch.target != NO_LABEL
-        image, target = batch.image[labelled], batch.target[labelled]
-        (view,) = self.views(image) if self.training else (image,)
+        (view,) = self.views(batch.image) if self.training else (batch.image,)
         logits = self.head(self.encoder(view))
-        accuracy = (logits.argmax(1) == target).float().mean()
-        return Step(F.cross_entropy(logits, target), logits, {"accuracy": accuracy})
+        # Not the mean of the labelled rows alone: a batch without labels has none, and batch norm needs 2 images.
+        labels = (batch.target != NO_LABEL).sum().clamp(min=1)
+        loss = F.cross_entropy(logits, batch.target, ignore_index=NO_LABEL, reduction="sum") / labels
+        accuracy = (logits.argmax(1) == batch.target).sum() / labels
+        return Step(loss, logits, {"accuracy": accuracy})
 
     def scores(self, features: Tensor) -> Tensor:
         """Logits of encoded images, `(B, D) -> (B, C)`."""

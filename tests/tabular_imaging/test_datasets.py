@@ -1,0 +1,358 @@
+"""The data sets: roles and splits of a CSV, and the exact messages for bad ones."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from shared.data.report import DataError
+from tabular_imaging import ImageTableDataModule
+
+HINT = "(on_error: skip would leave it out and list it)"
+SPECIES = ("2", "10", "30", "31")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """40 SYNTHETIC leaves in `set`: 4 species with 10 each, and a table of them."""
+    root = tmp_path / "set"
+    (root / "pictures").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for row in range(40):
+        Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8)).save(root / "pictures" / f"{row}.png")
+    leaves = pd.DataFrame(
+        {
+            "leaf": [f"s{row}" for row in range(40)],
+            "photo": [f"pictures/{row}.png" for row in range(40)],
+            "length": rng.normal(40, 9, 40),
+            "colour": rng.choice(["red", "green"], 40),
+            "Species": [int(SPECIES[row % 4]) for row in range(40)],
+        }
+    )
+    leaves.to_csv(root / "leaves.csv", index=False)
+    return root
+
+
+def module(root: Path, /, **arguments: Any) -> ImageTableDataModule:
+    given = {"csv": str(root / "leaves.csv"), "cache_px": 6, "channels": 1, "batch_size": 4}
+    return ImageTableDataModule(**given | {"cache_dir": str(root.parent / "cache")} | arguments)
+
+
+def ready(folder: Path, /, **arguments: Any) -> ImageTableDataModule:
+    data = module(folder, **arguments)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def edit(root: Path, change: Callable[[pd.DataFrame], pd.DataFrame | None]) -> None:
+    table = pd.read_csv(root / "leaves.csv")
+    changed = change(table)
+    (table if changed is None else changed).to_csv(root / "leaves.csv", index=False)
+
+
+def put(column: str, values: dict[int, Any]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Sets cells, whatever the column's type."""
+    return lambda table: table.assign(
+        **{column: [values.get(row, value) for row, value in enumerate(table[column].astype(object))]}
+    )
+
+
+def message(function: Callable[..., Any], *arguments: Any, **named: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        function(*arguments, **named)
+    return str(caught.value)
+
+
+def skipped(root: Path) -> list[list[str]]:
+    """What the newest cache lists."""
+    listed = max(root.parent.glob("cache/*/*/skipped.csv"), key=lambda path: path.stat().st_mtime_ns)
+    return pd.read_csv(listed).values.tolist()
+
+
+# --- a CSV: which column is what ---
+
+
+def test_roles_are_inferred_and_said_in_the_log(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "tabular_imaging.datasets"):
+        data = ready(root)
+    assert (
+        caplog.messages[0] == f"{root / 'leaves.csv'}: columns of image: photo, id: none, target: Species, split: none"
+    )
+    assert data.target_column == data.schema.target == "Species"
+    assert data.schema.names == ("length", "colour")  # the leaves' names are taken for identifiers
+    assert data.classes == list(SPECIES)
+    assert data.target.tolist() == [row % 4 for row in range(40)]
+    assert data.frame["id"].tolist() == [f"pictures/{row}.png" for row in range(40)]
+    assert data.frame["image"].tolist() == [str(root / "pictures" / f"{row}.png") for row in range(40)]
+
+
+def test_common_names_are_recognised_in_any_case(root: Path) -> None:
+    names = {"leaf": "ID", "Species": "Label"}
+    edit(root, lambda table: table.rename(columns=names).assign(Split=["train"] * 24 + ["val"] * 8 + ["test"] * 8))
+    data = ready(root)
+    assert data.frame["id"].tolist() == [f"s{row}" for row in range(40)]
+    assert data.target_column == "Label"
+    assert data.split.tolist() == ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    assert list(data.frame.columns) == ["id", "image", "split", "length", "colour", "Label"]
+
+
+def test_given_roles_come_before_inference(root: Path) -> None:
+    edit(root, lambda table: table.assign(id=range(40), second=table["photo"][::-1].to_numpy(), fold="train"))
+    data = ready(root, image_column="second", id_column="id", target="colour", split_column="fold", on_error="skip")
+    assert data.classes == ["green", "red"]
+    assert data.frame["id"].tolist() == [str(row) for row in range(40)]
+    assert data.frame["image"].tolist() == [str(root / "pictures" / f"{39 - row}.png") for row in range(40)]
+    assert set(data.split) == {"train"}
+    assert data.schema.names == ("length", "Species")
+
+
+def test_the_csv_is_under_a_given_root_and_pictures_are_too(root: Path, tmp_path: Path) -> None:
+    (root / "tables").mkdir()
+    (root / "leaves.csv").rename(root / "tables" / "leaves.csv")
+    data = ready(root, csv="tables/leaves.csv", root=str(root))
+    assert data.frame["image"][3] == str(root / "pictures" / "3.png")
+    assert message(ready, root, csv=str(root / "tables" / "leaves.csv")).startswith(
+        f"pictures/0.png: no image file {root / 'tables' / 'pictures' / '0.png'} "
+    )
+
+
+def test_several_or_no_columns_of_pictures_ask_which(root: Path) -> None:
+    ask = "image paths; say which with --data.init_args.image_column NAME"
+    edit(root, lambda table: table.assign(second=table["photo"].str.upper()))
+    assert message(ready, root) == f"{root / 'leaves.csv'}: the columns photo, second hold {ask}"
+    edit(root, lambda table: table.drop(columns=["photo", "second"]))
+    assert message(ready, root) == f"{root / 'leaves.csv'}: no column holds {ask}"
+
+
+def test_two_columns_that_could_be_the_target_ask_which(root: Path) -> None:
+    edit(root, lambda table: table.assign(label=table["Species"]))  # as a feature it would give the class away
+    assert message(ready, root) == (
+        f"{root / 'leaves.csv'}: Species and label could each be the target; say which with --data.init_args.target "
+        "NAME, and list the other under columns.ignored"
+    )
+
+
+def test_a_named_column_that_is_absent_gets_a_hint(root: Path) -> None:
+    assert message(ready, root, target="species") == (
+        f"{root / 'leaves.csv'} has no column species (target); did you mean Species?"
+    )
+    assert message(ready, root, id_column="number") == (
+        f"{root / 'leaves.csv'} has no column number (id); it has leaf, photo, length, colour, Species"
+    )
+
+
+@pytest.mark.parametrize("name", ["id", "image", "split"])
+def test_a_column_called_as_one_of_ours_beside_the_one_in_use_is_refused(root: Path, name: str) -> None:
+    edit(root, lambda table: table.assign(**{name: range(40), "fold": "train"}))
+    assert message(ready, root, id_column="leaf", split_column="fold", image_column="photo") == (
+        f"{root / 'leaves.csv'} has a column {name} beside the one used for that; rename it"
+    )
+
+
+# --- a CSV: splits ---
+
+
+def test_the_random_split_is_stratified_and_hangs_on_its_seed_alone(root: Path) -> None:
+    first, again = ready(root, fractions=(0.7, 0.1, 0.2)), ready(root, fractions=(0.7, 0.1, 0.2), seed=8)
+    assert first.split.tolist() == again.split.tolist()
+    for label in range(4):
+        assert Counter(first.split[first.target == label]) == {"train": 7, "val": 1, "test": 2}
+    other = ready(root, fractions=(0.7, 0.1, 0.2), split_seed=1)
+    assert other.split.tolist() != first.split.tolist()
+    edit(root, lambda table: table.drop(columns="colour"))
+    assert ready(root, fractions=(0.7, 0.1, 0.2)).split.tolist() == first.split.tolist()
+    assert message(module, root, fractions=(0.8, 0.2)) == (
+        "fractions: expected a share of train, val and test, got [0.8, 0.2]"
+    )
+
+
+def test_a_split_column_holds_train_val_or_test_and_samples_without_label_train(root: Path) -> None:
+    splits = ["train", "train", "val", "test"] * 10
+    edit(root, lambda table: table.assign(split=splits, Species=[row // 10 for row in range(40)]))
+    edit(root, put("split", {2: None, 39: "test "}))
+    assert message(ready, root) == f"{root / 'leaves.csv'}: column split holds ''; expected train, val or test"
+    edit(root, put("Species", {2: None, 3: None}))
+    data = ready(root)
+    assert data.split[:4].tolist() == ["train", "train", "train", "test"]
+    assert data.split[39] == "test"
+    assert data.rows("train", "evaluate")[:3].tolist() == [0, 1, 4]
+    assert data.rows("test", "evaluate")[0] == 7
+    edit(root, put("split", {7: "validation"}))
+    assert message(ready, root) == (
+        f"{root / 'leaves.csv'}: column split holds 'validation'; expected train, val or test"
+    )
+
+
+def test_samples_without_label_train_in_a_random_split(root: Path) -> None:
+    unlabelled = list(range(0, 40, 3))
+    edit(root, put("Species", dict.fromkeys(unlabelled)))
+    data = ready(root, fractions=(0.4, 0.3, 0.3))
+    assert set(data.split[unlabelled]) == {"train"}
+    assert set(data.target[unlabelled]) == {-1}
+    assert set(data.rows("train", "pretrain")) > set(unlabelled)
+    assert not set(data.rows("train", "evaluate")) & set(unlabelled)
+    assert data.classes == list(SPECIES)
+
+
+def write_more(root: Path, **columns: Any) -> None:
+    more = {"leaf": [f"u{row}" for row in range(5)], "photo": [f"pictures/{row}.png" for row in range(5)]}
+    numbers = {"length": np.arange(5.0), "colour": "red"}
+    pd.DataFrame(more | numbers | columns).to_csv(root / "more.csv", index=False)
+
+
+@pytest.mark.parametrize("target", ["Species", None])
+def test_an_unlabelled_table_joins_the_training_and_no_evaluation(root: Path, target: str | None) -> None:
+    write_more(root)
+    if target is None:
+        edit(root, lambda table: table.drop(columns="Species"))
+    alone = ready(root, id_column="leaf")
+    data = ready(root, id_column="leaf", unlabelled_csv="more.csv")
+    assert data.frame["id"].tolist() == [*(f"s{row}" for row in range(40)), *(f"u{row}" for row in range(5))]
+    assert data.split.tolist() == alone.split.tolist() + ["train"] * 5
+    assert data.target.tolist() == alone.target.tolist() + [-1] * 5
+    assert set(data.rows("train", "pretrain")) > set(range(40, 45))
+    evaluated = [row for split in ("train", "val", "test") for row in data.rows(split, "evaluate")]
+    assert sorted(evaluated) == (list(range(40)) if target else [])
+    assert data.classes == (list(SPECIES) if target else [])
+
+
+def test_an_unlabelled_table_joins_a_table_with_a_split_column(root: Path) -> None:
+    write_more(root)
+    edit(root, lambda table: table.drop(columns="Species").assign(split=["train", "val"] * 20))
+    data = ready(root, id_column="leaf", unlabelled_csv="more.csv")
+    assert data.split.tolist() == ["train", "val"] * 20 + ["train"] * 5
+
+
+def test_an_unlabelled_table_that_does_not_fit_is_refused(root: Path) -> None:
+    write_more(root, Species=2)
+    more = root / "more.csv"
+    assert message(ready, root, unlabelled_csv="more.csv") == (
+        f"{more} has the target column Species; join the two files instead"
+    )
+    pd.DataFrame({"picture": ["pictures/1.png"]}).to_csv(more, index=False)
+    assert message(ready, root, unlabelled_csv="more.csv") == (
+        f"{more} has no column photo (image), which {root / 'leaves.csv'} has"
+    )
+    pd.DataFrame({"photo": ["pictures/1.png"]}).to_csv(more, index=False)
+    assert message(ready, root, unlabelled_csv="more.csv", id_column="leaf") == (
+        f"{more} has no column leaf (id), which {root / 'leaves.csv'} has"
+    )
+    more.unlink()
+    assert message(ready, root, unlabelled_csv="more.csv") == f"no file {more}: give the path of your table"
+    write_more(root, leaf=["u0", "u1", "s1", "u3", "u4"])
+    assert message(ready, root, unlabelled_csv="more.csv", id_column="leaf") == (
+        f"s1: row 4 of {more}: this id occurs a second time {HINT}"
+    )
+
+
+# --- a CSV: bad rows ---
+
+
+def outside(root: Path) -> str:
+    (root.parent / "secret.png").write_bytes((root / "pictures" / "0.png").read_bytes())
+    return f"leads out of the data's root {root}: give a path within it"
+
+
+BAD_ROWS: dict[str, tuple[str, Any, str, str]] = {
+    "twice": ("leaf", "s4", "s4", "this id occurs a second time"),
+    "no id": ("leaf", None, "no id", "it has no id"),
+    "no path": ("photo", None, "s6", "it has no image path"),
+    "up": ("photo", "../secret.png", "s6", "'../secret.png' OUT"),
+    "rare": ("Species", 77, "s6", "class 77 has 1 of the 3 samples that it needs"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_a_row_that_cannot_be_used_is_refused_or_skipped_and_listed(root: Path, case: str) -> None:
+    column, value, name, reason = BAD_ROWS[case]
+    reason = reason.replace("OUT", outside(root))
+    edit(root, put(column, {6: value}))
+    said = f"row 8 of {root / 'leaves.csv'}: {reason}"
+    assert message(ready, root, id_column="leaf") == f"{name}: {said} {HINT}"
+    data = ready(root, id_column="leaf", on_error="skip")
+    assert data.frame["id"].tolist() == [f"s{row}" for row in range(40) if row != 6]
+    assert data.target.tolist() == [row % 4 for row in range(40) if row != 6]
+    assert data.images.shape == (39, 1, 6, 6)
+    assert skipped(root) == [[name, said]]
+
+
+def test_a_link_out_of_the_root_is_refused(root: Path) -> None:
+    reason = outside(root)
+    (root / "pictures" / "6.png").unlink()
+    (root / "pictures" / "6.png").symlink_to(root.parent / "secret.png")
+    assert message(ready, root, id_column="leaf").startswith(
+        f"s6: row 8 of {root / 'leaves.csv'}: 'pictures/6.png' {reason}"
+    )
+
+
+def test_the_rows_of_the_table_and_the_pictures_share_one_list(root: Path) -> None:
+    edit(root, put("leaf", {6: "s4"}))
+    (root / "pictures" / "9.png").unlink()
+    data = ready(root, id_column="leaf", on_error="skip")
+    assert skipped(root) == [
+        ["s4", f"row 8 of {root / 'leaves.csv'}: this id occurs a second time"],
+        ["s9", f"no image file {root / 'pictures' / '9.png'}"],
+    ]
+    kept = [row for row in range(40) if row not in (6, 9)]
+    for batch in data.predict_dataloader():
+        for place, row in enumerate(batch.row.tolist()):
+            picture = np.asarray(Image.open(root / "pictures" / f"{kept[row]}.png"))
+            np.testing.assert_array_equal(batch.image[place, 0], picture)
+
+
+def test_a_small_class_is_enough_where_the_splits_are_given(root: Path) -> None:
+    edit(root, put("Species", {4: 77, 7: 77}))
+    edit(root, lambda table: table.assign(split=["train"] * 24 + ["val"] * 8 + ["test"] * 8))
+    data = ready(root)
+    assert data.classes == [*SPECIES, "77"]
+    assert data.target[[4, 7]].tolist() == [4, 4]
+
+
+def test_a_class_that_bad_rows_leave_too_small_is_skipped_too(root: Path) -> None:
+    edit(root, put("Species", {0: 77, 1: 77, 2: 77}))
+    edit(root, put("photo", {1: None}))
+    ready(root, id_column="leaf", on_error="skip")
+    small = "class 77 has 2 of the 3 samples that it needs"
+    place = f"of {root / 'leaves.csv'}:"
+    assert skipped(root) == [
+        ["s0", f"row 2 {place} {small}"],
+        ["s1", f"row 3 {place} it has no image path"],
+        ["s2", f"row 4 {place} {small}"],
+    ]
+
+
+def test_a_file_that_is_no_table_is_named(root: Path) -> None:
+    path = root / "leaves.csv"
+    for content, said in (
+        (b"", f"{path} cannot be read as a CSV (No columns to parse from file)"),
+        (b"leaf,photo\n", f"{path} has no row"),
+        (b"\xff\xfe\x00", f"{path} cannot be read as a CSV ('utf-8' codec can't decode byte 0xff"),
+        (b'a,b\n1,2\n1,2,3,4\n"', f"{path} cannot be read as a CSV (Error tokenizing data."),
+    ):
+        path.write_bytes(content)
+        assert message(ready, root).startswith(said)
+    path.unlink()
+    assert message(ready, root) == f"no file {path}: give the path of your table"
+    path.mkdir()
+    assert message(ready, root).startswith(f"{path} cannot be read as a CSV ([Errno 21] Is a directory")
+
+
+def test_no_row_left_says_why(root: Path) -> None:
+    edit(root, lambda table: table.assign(photo="pictures/x.png"))
+    said = message(ready, root, image_column="photo", on_error="skip")
+    assert said.startswith(
+        f"no sample found for ImageTableDataModule under {root} (40 samples skipped: pictures/x.png "
+    )
+    edit(root, lambda table: table.assign(photo=[f"pictures/x{row}.png" for row in range(40)]))
+    said = message(ready, root, on_error="skip")
+    assert said.startswith(f"no training sample is left under {root} (40 samples skipped: pictures/x0.png ")
+    edit(root, lambda table: table.assign(photo="../x.png"))
+    said = message(ready, root, id_column="leaf", on_error="skip")
+    assert said.startswith(f"no sample found for ImageTableDataModule under {root} (40 samples skipped: s0 (row 2 of")
