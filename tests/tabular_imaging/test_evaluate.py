@@ -1,0 +1,113 @@
+"""`evaluate`, `explain`, `table` and `predict` through the real `main([...])`, on a small SYNTHETIC run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tabular_imaging
+from shared.scores import read_scores
+from tabular_imaging.cli import main
+
+CONFIGS = Path(tabular_imaging.__file__).parent / "configs"
+SETTINGS = [
+    *("--inputs", "image", "table"),
+    *("--settings.per_class", "[1]"),
+    *("--settings.probe_epochs", "5"),
+    *("--settings.probe_seeds", "2"),
+    *("--wandb", "disabled"),
+]
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("evaluated") / trained.relative_to(trained.parents[2])
+    shutil.copytree(trained, run)
+    main(["evaluate", "--run", str(run), *SETTINGS])
+    return run
+
+
+def test_the_evaluation_writes_its_files_and_its_accuracy_is_that_of_the_scores(evaluated: Path) -> None:
+    folder = evaluated / "evaluation" / "dvm_synthetic"
+    assert {path.name for path in folder.iterdir()} == {"groups.csv", "results.csv", "scores.npz"}
+    table = pd.read_csv(folder / "results.csv")
+    protocols = ["frozen", "frozen@1 a class", "frozen (table)", "frozen@1 a class (table)"]
+    assert table["protocol"].unique().tolist() == protocols
+    assert table["method"].tolist() == ["Random init", "MMCL"] * 4
+    kept = read_scores(folder)
+    truth = kept.target.argmax(1)
+    for row in table.to_dict("records"):
+        scores = kept.scores[row["protocol"]][row["method"]]
+        assert scores.shape == (2, len(truth), len(kept.classes))
+        hits = np.array([[model[record].argmax() == truth[record] for record in range(len(truth))] for model in scores])
+        assert row["value"] == pytest.approx(hits.mean())
+        assert row["low"] <= row["value"] <= row["high"]
+    assert (table.loc[table["protocol"] == "frozen@1 a class", "labels"] == len(kept.classes)).all()
+    results = json.loads((evaluated / "seed_0" / "results.json").read_text())
+    assert results["frozen/accuracy"] == pytest.approx(table["value"][1])
+    figures = {path.name for path in (evaluated / "seed_0" / "figures").iterdir()}
+    assert {"dvm_synthetic_results.png", "dvm_synthetic_low_data.png"} <= figures
+
+
+def test_an_evaluation_that_is_up_to_date_is_left_alone(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = evaluated / "evaluation" / "dvm_synthetic" / "results.csv"
+    before = results.stat().st_mtime_ns
+    main(["evaluate", "--run", str(evaluated), *SETTINGS, "--missing_only", "true"])
+    assert "is up to date" in capsys.readouterr().out
+    assert results.stat().st_mtime_ns == before
+
+
+def test_explain_says_which_fields_matter(evaluated: Path) -> None:
+    table = main(["explain", "--run", str(evaluated)])
+    assert len(table) == 17
+    assert table["importance"].sum() == pytest.approx(1, abs=1e-5)
+    assert table["importance"].is_monotonic_decreasing
+    share = table.loc[table["morphometric"], "importance"].sum()
+    results = json.loads((evaluated / "seed_0" / "results.json").read_text())
+    assert results["importance/morphometric"] == pytest.approx(share)
+    written = {path.name for path in (evaluated / "seed_0" / "figures").iterdir()}
+    assert {f"dvm_synthetic_{name}.png" for name in ("importance", "pairs", "grad_cam")} <= written
+
+
+def test_the_table_stands_beside_the_paper_and_says_synthetic(
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = main(["table", "--table", str(CONFIGS / "tables" / "table1.yaml"), "--runs", str(evaluated)])
+    assert rows["method"].tolist() == ["Random init", "MMCL"]
+    frozen = pd.read_csv(evaluated / "evaluation" / "dvm_synthetic" / "results.csv")["value"][:2]
+    assert rows["Frozen"].tolist() == pytest.approx(frozen.tolist())
+    assert rows["over_random"][1] == pytest.approx(frozen[1] - frozen[0])
+    said = capsys.readouterr().out
+    assert "SYNTHETIC DATA" in said
+    assert "beyond noise" in said
+
+
+def test_predict_classifies_new_images_alone(evaluated: Path, vehicles_root: Path, tmp_path: Path) -> None:
+    pictures = sorted(vehicles_root.rglob("*.jpg"))[:5]
+    names = [str(path.relative_to(vehicles_root)) for path in pictures]
+    table = pd.DataFrame({"id": range(6), "image": [*names, "nowhere.jpg"]})
+    table.to_csv(tmp_path / "new.csv", index=False)
+    arguments = ["predict", "--run", str(evaluated), "--csv", str(tmp_path / "new.csv"), "--root", str(vehicles_root)]
+    main([*arguments, "--output", str(tmp_path / "out")])
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"predictions.csv", "embeddings.parquet", "skipped.csv"}
+    predicted = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert predicted["id"].tolist() == list(range(5))
+    probability = predicted.filter(like="probability/")
+    assert probability.sum(axis=1).tolist() == pytest.approx([1.0] * 5, abs=1e-4)
+    classes = [name.removeprefix("probability/") for name in probability]
+    assert predicted["prediction"].tolist() == [classes[index] for index in probability.to_numpy().argmax(1)]
+    embeddings = pd.read_parquet(tmp_path / "out" / "embeddings.parquet")
+    assert [len(row) for row in embeddings["embedding"]] == [16] * 5
+    with pytest.raises(SystemExit, match=r"error: the table has no column picture of image paths; name it with"):
+        main([*arguments, "--image_column", "picture"])
+
+
+def test_predict_from_a_table_checks_it_against_the_schema(evaluated: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"Length": [4100], "Bodytype": ["SUV"]}).to_csv(tmp_path / "new.csv", index=False)
+    arguments = ["predict", "--run", str(evaluated), "--csv", str(tmp_path / "new.csv"), "--input", "table"]
+    with pytest.raises(SystemExit, match=r"new\.csv lacks Wheelbase, Height.* of the 17 columns"):
+        main([*arguments, "--output", str(tmp_path / "out")])
