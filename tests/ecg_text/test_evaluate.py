@@ -93,7 +93,7 @@ def test_a_missing_run_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "--run", str(tmp_path)])
     assert stop.value.code == (
-        f"error: no {tmp_path}/seed_*/checkpoints/best.ckpt: train first (make train-etp), or pass another --run"
+        f"error: no {tmp_path}/seed_*/checkpoints/best.ckpt: train first (make train-...), or pass another --run"
     )
 
 

@@ -52,7 +52,8 @@ def test_uint8_images_are_resized_and_float_images_taken_as_they_are() -> None:
     encoder.net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     views = torch.rand(3, 3, 32, 32)
     encoder(views)
-    assert seen[0] is views
+    assert torch.equal(seen[0], views)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "vit_tiny_patch16_224"])
