@@ -12,8 +12,6 @@ Sources: the sum of Gaussians follows McSharry et al., IEEE Trans. Biomed. Eng. 
 Dower et al., Clin. Cardiol. 3, 1980; the layout is PTB-XL's (Wagner et al., Scientific Data 7, 2020).
 """
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ecg_text.synthetic_reports import write_report
+from shared.data.synthetic import is_complete, start_set, write_whole
 
 Array = NDArray[np.float64]
 
@@ -302,13 +301,6 @@ def _write_record(folder: Path, name: str, rate: int, signal: Array) -> None:
     (folder / f"{name}.hea").write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def _statements() -> pd.DataFrame:
     rows = {
         code: {
@@ -321,25 +313,6 @@ def _statements() -> pd.DataFrame:
         for code, (description, kinds, superclass, subclass) in STATEMENTS.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(STATEMENT_COLUMNS))
-
-
-def _is_complete(root: Path, settings: dict[str, Any]) -> bool:
-    """Whether `root` holds the finished set of `settings`; an error if it holds something else."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    try:
-        found = json.loads((root / "synthetic.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FileExistsError(
-            f"{root} holds something that `synthetic` did not write (no readable synthetic.json in it) and is"
-            " left alone; give a new or empty folder"
-        ) from None
-    if found != settings:
-        raise FileExistsError(
-            f"{root} holds a synthetic set with other settings: found {found}, asked for {settings};"
-            " give another folder, or remove this one first"
-        )
-    return (root / "ptbxl_database.csv").exists()
 
 
 def write_synthetic(
@@ -372,18 +345,16 @@ def write_synthetic(
         raise ValueError(f"sampling_rate must be 100 or 500, the rates of PTB-XL, got {sampling_rate}")
     root = Path(root)
     settings = {"version": 1, "records": records, "sampling_rate": sampling_rate, "seed": seed}
-    if _is_complete(root, settings):
-        tqdm.write(f"{root}: the synthetic set with these settings is already there, reused")
+    if is_complete(root, settings, "ptbxl_database.csv"):
         return root
-    root.mkdir(parents=True, exist_ok=True)
-    _write_whole(root / "synthetic.json", json.dumps(settings, indent=2) + "\n")
-    _write_whole(
-        root / "README.txt",
+    start_set(
+        root,
+        settings,
         "SYNTHETIC data, written by `python -m ecg_text synthetic`. No patient data: signals, reports, ages\n"
         "and labels come from a random generator, in the layout of PTB-XL. Every number obtained on it is\n"
         "synthetic and says nothing about medicine.\n",
     )
-    _write_whole(root / "scp_statements.csv", _statements().to_csv())
+    write_whole(root / "scp_statements.csv", _statements().to_csv())
 
     # The plan, each patient and each record have their own stream, so none depends on another's draws.
     plan = np.random.default_rng([seed, 0])
@@ -442,5 +413,5 @@ def write_synthetic(
                 **quality,
             }
         )
-    _write_whole(root / "ptbxl_database.csv", pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
+    write_whole(root / "ptbxl_database.csv", pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
     return root

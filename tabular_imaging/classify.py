@@ -47,6 +47,7 @@ class Settings:
         trainable_epochs: Passes of fine-tuning, at most (recipe: 500, with early stopping); 0 leaves it out.
         trainable_lr: Of fine-tuning (recipe: 1e-3, cars 1e-4).
         batch_size: Of fine-tuning.
+        trainable_low_data: Fine-tune for the low-data regimes too.
         fractions: Low-data regimes as shares of the labelled training samples, e.g. 0.1 and 0.01 (section 4.4).
         per_class: Low-data regimes as numbers of labels a class.
     """
@@ -58,6 +59,7 @@ class Settings:
     trainable_epochs: int = 0
     trainable_lr: float = 1e-3
     batch_size: int = 64
+    trainable_low_data: bool = True
     fractions: tuple[float, ...] = ()
     per_class: tuple[int, ...] = ()
 
@@ -195,7 +197,7 @@ class Evaluator:
             found.scores[f"frozen{budget}{suffix}"] = linear.val_scores, linear.test_scores
             if not budget:
                 found.head = linear.heads[0]
-            if self.settings.trainable_epochs:
+            if self.settings.trainable_epochs and (not budget or self.settings.trainable_low_data):
                 tuned = [self._trainable(encoder, augment, kind, budget, seed) for seed in seeds]
                 val, test = ([getattr(each, f"{split}_scores") for each in tuned] for split in ("val", "test"))
                 found.scores[f"trainable{budget}{suffix}"] = np.stack(val), np.stack(test)

@@ -101,7 +101,7 @@ class ImageTableDataModule(TabularImagingDataModule):
 
     def read_frame(self, report: Report) -> pd.DataFrame:
         """The CSV's rows with `id`, `image` and `split`; rows that cannot be used go to the report."""
-        frame = _read_csv(self.csv)
+        frame = read_csv(self.csv)
         roles = self._roles(frame)
         places = [f"row {row + 2} of {self.csv}" for row in range(len(frame))]
         self._target = target = roles["target"]
@@ -130,7 +130,7 @@ class ImageTableDataModule(TabularImagingDataModule):
         return pd.concat([keys, read], axis=1)
 
     def _read_unlabelled(self, path: Path, roles: dict[str, str | None]) -> pd.DataFrame:
-        frame = _read_csv(path)
+        frame = read_csv(path)
         if roles["target"] in frame:
             raise DataError(f"{path} has the target column {roles['target']}; join the two files instead")
         for option in ("image", "id"):
@@ -204,7 +204,12 @@ class ImageTableDataModule(TabularImagingDataModule):
         return parts
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> pd.DataFrame:
+    """A user's table.
+
+    Raises:
+        DataError: There is no such file, it is no CSV, or it has no row.
+    """
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError as error:

@@ -56,7 +56,7 @@ class MMCL(TabularPretraining):
         label_as_feature: bool = False,
         labels: Labels = "none",
         fields: Fields = "all",
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=3e-3, weight_decay=1e-4),
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=3e-3, weight_decay=1e-4, fused=True),
         warmup_epochs: int = 10,
         lr_schedule: Literal["constant", "cosine"] = "cosine",
     ) -> None:

@@ -17,6 +17,7 @@ from shared.methods import Pretraining
 from shared.probe import LinearHead, encode
 from shared.runs import first_seed, read_data_config
 from tabular_imaging.classify import Evaluator, Input, Settings, encoder_for, load_data_module, load_model, own_head
+from tabular_imaging.datasets import read_csv
 from tabular_imaging.methods import Supervised
 from tabular_imaging.pretraining import TabularPretraining
 from tabular_imaging.schema import encode as encode_table
@@ -65,8 +66,9 @@ def predict(
         root: Folder that the image paths are relative to; by default the CSV's.
         image_column: By default the name that the run's data had, else `image`.
         input: Predict from the images, or from the table. A missing value of the table counts as the training mean.
-        output: Folder for the two files, and for the list of skipped samples.
-        on_error: What happens to a sample that cannot be used.
+        output: Folder for the two files, and for the list of what was skipped.
+        on_error: What happens to an image that cannot be read, and to a value of the table that the training rows do
+            not know; skipped, a value counts as missing.
 
     Returns:
         What `predictions.csv` holds: `id`, `prediction`, and `probability/<class>`.
@@ -79,13 +81,8 @@ def predict(
     if not kept.is_file() or kept.stat().st_mtime < checkpoint.stat().st_mtime:  # a resumed run has other features
         _train_classifier(model, config, seed, input)
     head, classes = load_classifier(seed, input)
-    try:
-        frame = pd.read_csv(csv)
-    except FileNotFoundError as error:
-        raise DataError(f"no file {csv}") from error
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{csv} cannot be read as a CSV ({error})") from error
-    report = Report(on_error, noun="sample")
+    frame = read_csv(csv)
+    report = Report(on_error, noun="sample" if input == "image" else "value")
     arguments = config["init_args"]
     column = image_column or arguments.get("image_column") or "image"
     ids = frame["id"].astype(str) if "id" in frame else frame[column].astype(str) if column in frame else frame.index
@@ -149,11 +146,13 @@ def _encode_images(
     keep: list[int] = []
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        paths = frame[column].astype(str).tolist()
+        paths = ["" if pd.isna(path) else str(path).strip() for path in frame[column]]
         for start in tqdm(range(0, len(paths), BATCH), desc="predict", unit="batch"):
             images = []
             for row, path in enumerate(paths[start : start + BATCH], start):
                 try:
+                    if not path:
+                        raise DataError("it has no image path")
                     images.append(load_image(ImageSource(str(inside(root, path)), settings)))
                     keep.append(row)
                 except DataError as error:

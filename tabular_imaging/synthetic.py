@@ -10,8 +10,6 @@ The layout is that of DVM-CAR (Huang et al., IEEE Big Data 2021), with its untid
 and missing and zero sizes.
 """
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from shared.data.synthetic import is_complete, start_set, write_whole
 from tabular_imaging.synthetic_scenes import photograph
 from tabular_imaging.synthetic_vehicles import Vehicle
 
@@ -153,33 +152,7 @@ def _lose(advert: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]] | list[tuple[Any, ...]], header: tuple[str, ...]) -> None:
-    _write_whole(path, pd.DataFrame(rows, columns=list(header)).to_csv(index=False))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def _is_complete(root: Path, settings: dict[str, Any]) -> bool:
-    """Whether `root` holds the finished set of `settings`; an error if it holds something else."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    try:
-        found = json.loads((root / "synthetic.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FileExistsError(
-            f"{root} holds something that `synthetic` did not write (no readable synthetic.json in it) and is"
-            " left alone; give a new or empty folder"
-        ) from None
-    if found != settings:
-        raise FileExistsError(
-            f"{root} holds a synthetic set with other settings: found {found}, asked for {settings};"
-            " give another folder, or remove this one first"
-        )
-    return (root / "tables_V2.0" / "Ad_table (extra).csv").exists()
+    write_whole(path, pd.DataFrame(rows, columns=list(header)).to_csv(index=False))
 
 
 def _plan(models: list[_Model], adverts: int, seed: int) -> list[tuple[_Model, int]]:
@@ -230,18 +203,17 @@ def write_synthetic(
         raise ValueError(f"image_px must be from 32 to 1024, got {image_px}")
     root = Path(root)
     settings = {"version": 1, "models": models, "adverts": adverts, "image_px": image_px, "seed": seed}
-    if _is_complete(root, settings):
-        tqdm.write(f"{root}: the synthetic set with these settings is already there, reused")
+    if is_complete(root, settings, "tables_V2.0/Ad_table (extra).csv"):
         return root
     tables, pictures = root / "tables_V2.0", root / "resized_DVM_v2"
-    tables.mkdir(parents=True, exist_ok=True)
-    _write_whole(root / "synthetic.json", json.dumps(settings, indent=2) + "\n")
-    _write_whole(
-        root / "README.txt",
+    start_set(
+        root,
+        settings,
         "SYNTHETIC data, written by `python -m tabular_imaging synthetic`. No maker, model, advert or picture\n"
         "in it is real: all comes from a random generator, in the layout of DVM-CAR. Every number obtained on\n"
         "it is synthetic and says nothing about cars.\n",
     )
+    tables.mkdir(exist_ok=True)
     planned = _models(np.random.default_rng([seed, 1]), models + RARE)
     # Each advert and each picture has its own stream, so none depends on another's draws.
     rows: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ from tabular_imaging.synthetic_vehicles import BODIES, COLOURS, Vehicle, View, f
 Canvas = Image.Image
 RGB = tuple[int, int, int]
 
-YAWS = ((-8.0, 8.0, 0.55), (14.0, 28.0, 0.25), (-28.0, -14.0, 0.20))  # side, front and rear views: degrees, share
+YAWS = ((-8.0, 8.0, 0.80), (14.0, 28.0, 0.10), (-28.0, -14.0, 0.10))  # side, front and rear views: degrees, share
 
 
 def draw_view(vehicle: Vehicle, rng: np.random.Generator, px: int) -> View:
@@ -129,7 +129,7 @@ def _place(rng: np.random.Generator, px: int, ground: float) -> Canvas:
             fill=_hue(rng, (70, 72, 76)),
             width=max(px // int(rng.integers(40, 110)), 1),
         )
-    for _ in range(rng.choice(3, p=[0.6, 0.3, 0.1])):  # parked behind
+    for _ in range(rng.choice(3, p=[0.75, 0.2, 0.05])):  # parked behind
         bodies, colours = list(BODIES), list(COLOURS)
         size = (rng.uniform(3900, 4900), rng.uniform(1400, 1750), 1800, 2650)
         other = Vehicle(bodies[rng.integers(len(bodies))], *size, colours[rng.integers(len(colours))])

@@ -22,7 +22,7 @@ from shared.table import append_results, beside_paper, by_sign, difference
 from shared.tracking import save_figure
 from tabular_imaging.data import Metric
 from tabular_imaging.evaluate import RANDOM, SUPERVISED, metric_samples
-from tabular_imaging.figures import draw_results
+from tabular_imaging.figures import draw_low_data, draw_results
 from tabular_imaging.verbs import METRIC_NAMES, method_name
 
 SYNTHETIC_WARNING = "SYNTHETIC DATA: ours says nothing about the world, and is no result."
@@ -35,7 +35,8 @@ class PaperTable:
     Attributes:
         title: What it shows.
         reference: The row that the others are compared with.
-        columns: By the table's column, the protocol of `evaluate`; differences are of the first.
+        columns: By the table's column, the protocol of `evaluate`; the printed differences are of the first. Columns
+            that differ in the number of labels are drawn over it (Fig. 2), others side by side.
         data_sets: By the paper's name, `run.dataset`.
         values: By the paper's data set, row and column, in percent. The rows give the order.
     """
@@ -98,8 +99,10 @@ def print_table(table: Path, runs: list[str], results: Path | None = None) -> pd
         highlight=False,
         markup=False,
     )
-    console.print(beyond_noise(rows, paper.reference), highlight=False, markup=False)
-    figure = draw_results(_long(rows, columns), f"{paper.title}, {dataset}", metric, note)
+    for column in columns:
+        console.print(beyond_noise(rows, paper.reference, column), highlight=False, markup=False)
+    few = any("@" in protocol for protocol in paper.columns.values())
+    figure = (draw_low_data if few else draw_results)(_long(rows, columns), f"{paper.title}, {dataset}", metric, note)
     name = f"{dataset}_{table.stem}"
     console.print(f"wrote {save_figure(figure, folders[0].parent / 'comparison', name)}", highlight=False)
     if results:
@@ -126,7 +129,7 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
 
     Returns:
         `method, variant, seeds, models, samples, metric, hours, importance`, and for each column of the table its value
-        with `_std`, `_low`, `_high`; `over_random` and `reference_over`, differences of the first column.
+        with `_std`, `_low`, `_high`, the number of `_labels`, and the differences `_over_random`, `_reference_over`.
 
     Raises:
         DataError: A variant was not evaluated so, or on other samples than the first.
@@ -158,15 +161,16 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
                 row["models"] = len(point)
                 row[column], row[f"{column}_std"] = point.mean(), point.std(ddof=1) if len(point) > 1 else np.nan
                 row[f"{column}_low"], row[f"{column}_high"] = interval(drawn[method, column])
+                row[f"{column}_labels"] = evaluated.loc[evaluated["protocol"] == protocol, "labels"].iloc[0]
     if not rows:
         raise DataError(f"none of the variants has scores of {', '.join(paper.columns.values())}; evaluate again")
-    column = next(iter(paper.columns))
-    for method, row in rows.items():
+    for method, column in drawn:
         pairs = (("over_random", method, RANDOM), ("reference_over", paper.reference, method))
         for key, plus, minus in pairs:
             if plus != minus and (plus, column) in drawn and (minus, column) in drawn:
-                row[key] = rows[plus][column] - rows[minus][column]
-                row[f"{key}_low"], row[f"{key}_high"] = interval(drawn[plus, column] - drawn[minus, column])
+                row, name = rows[method], f"{column}_{key}"
+                row[name] = rows[plus][column] - rows[minus][column]
+                row[f"{name}_low"], row[f"{name}_high"] = interval(drawn[plus, column] - drawn[minus, column])
     return pd.DataFrame(rows.values())
 
 
@@ -187,8 +191,9 @@ def _in_percent(rows: pd.DataFrame, group: str, paper: PaperTable) -> pd.DataFra
     columns = [f"{column}{end}" for column in paper.columns for end in ("", "_std", "_low", "_high")]
     shown = 100 * rows[[column for column in columns if column in rows]].astype(float)
     records = rows.to_dict("records")
-    shown["over random init"] = [difference(row, "over_random") for row in records]
-    shown[f"{paper.reference} over it"] = [difference(row, "reference_over") for row in records]
+    first = next(iter(paper.columns))
+    shown["over random init"] = [difference(row, f"{first}_over_random") for row in records]
+    shown[f"{paper.reference} over it"] = [difference(row, f"{first}_reference_over") for row in records]
     shares = [row.get("morphometric_importance", np.nan) for row in records]
     shown["importance"] = ["-" if pd.isna(share) else f"{100 * share:.1f}" for share in shares]
     shown["hours"] = [f"{hours:.2f}" if hours else "-" for hours in rows["hours"]]
@@ -198,7 +203,11 @@ def _in_percent(rows: pd.DataFrame, group: str, paper: PaperTable) -> pd.DataFra
 def _long(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     parts = [
         rows[["method"]].assign(
-            protocol=column.lower(), value=rows[column], low=rows[f"{column}_low"], high=rows[f"{column}_high"]
+            protocol=column.lower(),
+            value=rows[column],
+            low=rows[f"{column}_low"],
+            high=rows[f"{column}_high"],
+            labels=rows[f"{column}_labels"],
         )
         for column in columns
         if column in rows
@@ -206,12 +215,11 @@ def _long(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def beyond_noise(rows: pd.DataFrame, reference: str) -> str:
-    """Which differences are beyond noise, in sentences: their 95% interval does not hold 0."""
-    over_random, over = by_sign(rows, "over_random"), by_sign(rows, "reference_over")
-    sentences = [
-        f"Beyond noise better than random init: {over_random[0]}. Beyond noise worse: {over_random[1]}. "
-        f"Not told apart from it: {over_random[2]}.",
-        f"{reference} is beyond noise better than: {over[0]}; worse than: {over[1]}; not told apart from: {over[2]}.",
-    ]
-    return " ".join(sentences)
+def beyond_noise(rows: pd.DataFrame, reference: str, column: str) -> str:
+    """Which differences of a column are beyond noise, in sentences: their 95% interval does not hold 0."""
+    over_random, over = (by_sign(rows, f"{column}_{key}") for key in ("over_random", "reference_over"))
+    return (
+        f"{column}: beyond noise better than random init: {over_random[0]}; worse: {over_random[1]}; "
+        f"not told apart from it: {over_random[2]}. "
+        f"{reference} is beyond noise better than: {over[0]}; worse than: {over[1]}; not told apart from: {over[2]}."
+    )

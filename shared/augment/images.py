@@ -16,6 +16,7 @@ from shared.augment.base import Augmentation, checked_probability, checked_size
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 TRIES = 10  # at a crop that fits into the image, as torchvision
 SHARPEST = 1e-3  # pixels; a Gaussian that leaves its pixel alone
+CACHE_FLOATS = 262_144  # of a megabyte, what a processor core keeps at hand
 
 
 class ImageParameters(NamedTuple):
@@ -198,9 +199,10 @@ class ImageAugment(Augmentation):
         with torch.autocast(images.device.type, enabled=False):  # products in half precision would show
             if images.device.type != "cpu":
                 return self._augmented(images, drawn)
-            # One by one: a sample's float copy stays in the processor's cache, a batch's does not.
-            samples = zip(images.split(1), *(values.split(1) for values in drawn), strict=True)
-            return torch.cat([self._augmented(sample, ImageParameters(*values)) for sample, *values in samples])
+            # Few at a time: their float copies stay in the processor's cache, a batch's do not.
+            count = max(1, CACHE_FLOATS // math.prod(images.shape[1:]))
+            parts = zip(images.split(count), *(values.split(count) for values in drawn), strict=True)
+            return torch.cat([self._augmented(part, ImageParameters(*values)) for part, *values in parts])
 
     def _augmented(self, images: Tensor, drawn: ImageParameters) -> Tensor:
         x = _to_unit(images)
@@ -217,9 +219,9 @@ class ImageAugment(Augmentation):
     def _window(self, x: Tensor, drawn: ImageParameters) -> tuple[Tensor, ImageParameters]:
         """The part of the source that the crop of a single sample sees, which halves the arithmetic.
 
-        On a GPU, where the host would have to wait for the bounds, all of it.
+        Of several samples, and on a GPU, where the host would have to wait for the bounds, all of it.
         """
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or len(x) > 1:
             return x, drawn
         margin = self.blur_kernel // 2 if drawn.sigma.any() else 0
         top, left = (max(int(start) - margin, 0) for start in (drawn.top, drawn.left))

@@ -40,7 +40,7 @@ class SCARF(TabularPretraining):
         corruption_rate: float = 0.6,
         label_as_feature: bool = False,
         fields: Fields = "all",
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3, fused=True),
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "constant",
     ) -> None:

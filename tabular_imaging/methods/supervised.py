@@ -19,7 +19,7 @@ class Supervised(Pretraining):
     Args:
         encoder: Of images, `(B, C, H, W) -> (B, encoder.out_dim)`.
         views: One augmented view of a batch of images, as a tuple of one; see `shared.augment.Views`.
-        optimizer: The authors' code: Adam, 1e-3 for cardiac images and 1e-4 for cars.
+        optimizer: The authors' code: Adam, 1e-3 for cardiac images (and 1e-4 for cars).
         warmup_epochs: None.
         lr_schedule: Constant.
     """
@@ -28,7 +28,7 @@ class Supervised(Pretraining):
         self,
         encoder: nn.Module,
         views: nn.Module,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-4),
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3, fused=True),
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "constant",
     ) -> None:

@@ -11,11 +11,12 @@ import torch
 from ecg_text.cli import main
 
 # SGD, because Adam's first steps have the size of the learning rate however small, and however rounded, a gradient is.
+# Two steps, because rounding grows until some ReLU's input changes its sign, on some processors in the third.
 SETTINGS = [
     *("--model.init_args.optimizer", "torch.optim.SGD"),
     *("--model.init_args.optimizer.init_args.lr", "0.01"),
     *("--trainer.max_epochs", "1"),
-    *("--trainer.limit_train_batches", "3"),
+    *("--trainer.limit_train_batches", "2"),
 ]
 
 

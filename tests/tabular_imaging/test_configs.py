@@ -24,11 +24,13 @@ from tabular_imaging.verbs import method_name
 
 CONFIGS = Path(tabular_imaging.__file__).parent / "configs"
 FOLDERS = ("methods", "data", "images", "variants", "tables", "fields")
-METHODS, DATA, IMAGES, VARIANTS, TABLES, FIELDS = (sorted((CONFIGS / name).glob("*.yaml")) for name in FOLDERS)
+METHODS, DATA, IMAGES, VARIANTS, ALL_TABLES, FIELDS = (sorted((CONFIGS / name).glob("*.yaml")) for name in FOLDERS)
+FIGURES, TABLES = ALL_TABLES[:2], ALL_TABLES[2:]
+SETTINGS = sorted((CONFIGS / "settings").glob("*/*.yaml"))
 SYNTHETIC, OWN_DATA = CONFIGS / "data" / "synthetic.yaml", CONFIGS / "own_data.yaml"
 MMCL = CONFIGS / "methods" / "mmcl.yaml"
 MONITORED = {"supervised": "val/accuracy"}  # the others keep the last epoch
-PRETRAINING = {"lr": 3e-3, "weight_decay": 1e-4}  # the authors' code, for every method of Table 1
+PRETRAINING = {"lr": 3e-3, "weight_decay": 1e-4, "fused": True}  # the authors' code, for every method of Table 1
 
 # Where a YAML departs from the signature's default, and the value it has instead.
 DEPARTURES: dict[str, dict[str, Any]] = {
@@ -75,9 +77,15 @@ def name_of(path: Path) -> str:
 
 def composed(method: Path, data: Path = SYNTHETIC, demo: bool = True, variant: Path | None = None) -> tuple[Path, ...]:
     """The files in the Makefile's order."""
-    images = [] if method.stem == "scarf" else [CONFIGS / "images" / data.name]
+    images = [] if method.stem == "scarf" else [CONFIGS / "images" / f"{set_of(data)}.yaml"]
     small = [CONFIGS / "demo.yaml"] if demo else []
-    return (CONFIGS / "base.yaml", method, data, *images, *small, *([variant] if variant else []))
+    settings = [path for path in SETTINGS if path.parts[-2:] == (set_of(data), method.name)]
+    return (CONFIGS / "base.yaml", method, data, *images, *small, *settings, *([variant] if variant else []))
+
+
+def set_of(data: Path) -> str:
+    """What images and settings are called: both cardiac targets share theirs."""
+    return "cardiac" if data.stem.startswith("cardiac") else data.stem
 
 
 def arguments_of(files: Sequence[Path]) -> list[str]:
@@ -139,13 +147,15 @@ def method_of(folder: Path, files: Sequence[Path]) -> str:
 
 
 def test_the_files_are_those_this_file_knows() -> None:
-    known = [METHODS, DATA, IMAGES, VARIANTS, TABLES, FIELDS]
+    known = [METHODS, DATA, IMAGES, VARIANTS, FIGURES, TABLES, FIELDS, SETTINGS]
     names = {"base.yaml", "demo.yaml", "own_data.yaml", *(name_of(path) for paths in known for path in paths)}
     assert names == {name_of(path) for path in CONFIGS.rglob("*.yaml")}
-    assert [len(paths) for paths in known] == [7, 5, 5, 8, 3, 2]
-    assert len(names) == 33
+    assert [len(paths) for paths in known] == [7, 5, 4, 8, 2, 3, 2, 6]
     assert DEPARTURES.keys() == {"own_data.yaml", *map(name_of, [*METHODS, *DATA])}
-    assert [path.name for path in IMAGES] == [path.name for path in DATA]  # the Makefile reads both
+    # The Makefile reads an images file for every data set, and every method's where there are settings.
+    assert [path.stem for path in IMAGES] == sorted({set_of(path) for path in DATA})
+    images = [path.name for path in METHODS if path.stem != "scarf"]
+    assert [path.parts[-2:] for path in SETTINGS] == list(product(["dvm"], images))
 
 
 # A method's YAML and a data set's do not touch each other's keys, so not all combinations are built.

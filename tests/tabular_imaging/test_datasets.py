@@ -1,6 +1,7 @@
-"""The data sets: roles and splits of a CSV, and the exact messages for bad ones."""
+"""The data sets: roles and splits of a CSV, exact messages for bad ones, DVM-car and the cardiac form end to end."""
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from shared.data.report import DataError
-from tabular_imaging import ImageTableDataModule
+from tabular_imaging import CardiacDataModule, DVMCarDataModule, ImageTableDataModule
+from tabular_imaging.dvm import FEATURES, MORPHOMETRIC, dvm_frame
 
 HINT = "(on_error: skip would leave it out and list it)"
 SPECIES = ("2", "10", "30", "31")
@@ -356,3 +358,170 @@ def test_no_row_left_says_why(root: Path) -> None:
     edit(root, lambda table: table.assign(photo="../x.png"))
     said = message(ready, root, id_column="leaf", on_error="skip")
     assert said.startswith(f"no sample found for ImageTableDataModule under {root} (40 samples skipped: s0 (row 2 of")
+
+
+# --- DVM-car ---
+
+
+def vehicles(root: Path, cache: Path, **arguments: Any) -> DVMCarDataModule:
+    data = DVMCarDataModule(
+        str(root), **{"min_per_class": 5, "cache_px": 16, "batch_size": 16, "cache_dir": str(cache)} | arguments
+    )
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_vehicles_have_their_models_splits_and_columns(vehicles_root: Path, tmp_path: Path) -> None:
+    data = vehicles(vehicles_root, tmp_path)
+    frame = dvm_frame(vehicles_root, min_per_class=5)
+    assert data.frame["id"].tolist() == frame["id"].tolist()
+    assert data.classes == sorted(frame["Genmodel_ID"].unique())
+    assert [data.classes[label] for label in data.target] == frame["Genmodel_ID"].tolist()
+    assert len(data.classes) == 4
+    count = len(frame)
+    shares = {split: len(data.rows(split, "evaluate")) / count for split in ("train", "val", "test")}
+    assert shares == pytest.approx({"train": 0.4, "val": 0.1, "test": 0.5}, abs=1 / count)
+    assert set(data.schema.names) == set(FEATURES)
+    assert {column.name for column in data.schema.columns if column.morphometric} == set(MORPHOMETRIC)
+    categorical = {column.name: column.kind for column in data.schema.columns if column.kind == "categorical"}
+    assert categorical.keys() == {"Color", "Bodytype", "Gearbox", "Fuel_type"}
+    batch = next(iter(data.train_dataloader()))
+    assert batch.image.shape == (16, 3, 16, 16)
+    assert batch.table.shape == (16, 17)
+    assert batch.image.flatten(1).float().std(1).min() > 0
+    few = DVMCarDataModule(str(vehicles_root), min_per_class=10**6, cache_dir=str(tmp_path))
+    assert "no advert is left" in message(few.prepare_data)
+
+
+def test_a_vehicle_without_its_picture_is_refused_or_skipped_and_listed(vehicles_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(vehicles_root, tmp_path / "set")
+    frame = dvm_frame(tmp_path / "set", min_per_class=5)
+    lost = int(np.flatnonzero(frame["split"] == "test")[3])
+    picture = tmp_path / "set" / frame["image"][lost]
+    picture.unlink()
+    reason = f"no image file {picture}"
+    said = message(vehicles, tmp_path / "set", tmp_path / "cache")
+    assert said == f"{frame['id'][lost]}: {reason} {HINT}"
+    data = vehicles(tmp_path / "set", tmp_path / "cache", on_error="skip")
+    assert data.frame["id"].tolist() == frame["id"].drop(lost).tolist()
+    [listed] = (tmp_path / "cache").glob("dvm/*/skipped.csv")
+    assert pd.read_csv(listed).values.tolist() == [[frame["id"][lost], reason]]
+
+
+# --- the cardiac form ---
+
+FIELD_LIST = """
+groups:
+  - {name: age, field: 21003}
+features:
+  continuous:
+    - {name: Weight, field: 21002, morphometric: true}
+    - {name: Pulse, field: 102}
+  categorical:
+    - {name: Pace, field: 924, coding: 100313}
+codings:
+  100313: {values: {1: slow, 2: steady, 3: brisk}, missing: [-3]}
+"""
+DIAGNOSES = {0: "I214", 1: "I250", 2: "I214"}  # infarction, which cad covers too, and cad
+
+
+@pytest.fixture
+def subjects(tmp_path: Path) -> Path:
+    """100 SYNTHETIC subjects in UK Biobank's column style, with two phases of 12 x 10 pixels each."""
+    root = tmp_path / "cardiac"
+    (root / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    eids = range(1000, 1100)
+    pd.DataFrame(
+        {
+            "eid": eids,
+            "21003-2.0": rng.integers(45, 80, 100),
+            "21002-2.0": rng.normal(80, 12, 100),
+            "102-2.0": np.where(np.arange(100) % 2, 70.0, np.nan),
+            "924-2.0": rng.choice([1, 2, 3], 100),
+            "41270-0.0": [DIAGNOSES.get(row % 8) for row in range(100)],
+        }
+    ).to_csv(root / "fields.csv", index=False)
+    for eid in eids:
+        np.save(root / "images" / f"{eid}.npy", rng.random((2, 12, 10)))
+    (root / "list.yaml").write_text(FIELD_LIST)
+    (root / "icd10.yaml").write_text("infarction: [I21]\ncad: [I21, I25]\n")
+    return root
+
+
+def cardiac(root: Path, **arguments: Any) -> CardiacDataModule:
+    given = {"fields": str(root / "list.yaml"), "icd10": str(root / "icd10.yaml"), "cache_px": 14, "batch_size": 8}
+    data = CardiacDataModule(str(root), **given | {"cache_dir": str(root.parent / "cache")} | arguments)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_a_subject_is_two_phases_padded_with_zeros_and_its_fields(
+    subjects: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = cardiac(subjects)
+    assert data.images.shape == (100, 2, 14, 14)
+    phases = np.load(subjects / "images" / "1007.npy")
+    padded = np.zeros((2, 14, 14))
+    padded[:, 1:13, 2:12] = phases
+    np.testing.assert_array_equal(data.images[7], np.rint(padded / phases.max() * 255))
+    assert data.schema.names == ("Weight", "Pace")
+    assert data.schema.morphometric == (True, False)
+    assert next(text for text in caplog.messages if "dropped" in text).startswith("column Pulse dropped: ")
+    assert data.frame["age"].between(45, 79).all()  # for metrics by group
+    assert data.classes == ["negative", "positive"]
+
+
+def test_answers_in_an_order_get_codes_in_that_order(subjects: Path) -> None:
+    data = cardiac(subjects)
+    assert data.schema.columns[1].categories == ("slow", "steady", "brisk")
+    answers = pd.read_csv(subjects / "fields.csv")["924-2.0"]
+    assert (data.table[:, 1] + 1).tolist() == answers.tolist()
+
+
+def test_fine_tuning_is_balanced_and_all_else_is_whole(subjects: Path) -> None:
+    data, unbalanced = cardiac(subjects), cardiac(subjects, balanced=False)
+    train = np.flatnonzero(data.split == "train")
+    assert data.rows("train", "pretrain").tolist() == unbalanced.rows("train", "evaluate").tolist() == train.tolist()
+    chosen = data.rows("train", "evaluate")
+    positive = int((data.target[train] == 1).sum())
+    assert Counter(data.target[chosen].tolist()) == {0: positive, 1: positive}
+    assert 0 < 2 * positive < len(train)
+    assert set(chosen) < set(train)
+    assert cardiac(subjects, seed=7).rows("train", "evaluate").tolist() == chosen.tolist()
+    assert cardiac(subjects, split_seed=7).rows("train", "evaluate").tolist() != chosen.tolist()
+    for split in ("val", "test"):
+        assert data.rows(split, "evaluate").tolist() == np.flatnonzero(data.split == split).tolist()
+
+
+def test_both_targets_share_the_split_the_schema_and_the_images(subjects: Path) -> None:
+    infarction, cad = cardiac(subjects), cardiac(subjects, disease="cad")
+    assert infarction.split.tolist() == cad.split.tolist()
+    assert infarction.schema.columns == cad.schema.columns
+    np.testing.assert_array_equal(infarction.table, cad.table)
+    assert len(list((subjects.parent / "cache" / "cardiac").iterdir())) == 1
+    assert [row for row in range(100) if infarction.target[row]] == [row for row in range(100) if row % 8 in (0, 2)]
+    assert [row for row in range(100) if cad.target[row]] == [row for row in range(100) if row % 8 in (0, 1, 2)]
+    assert Counter(infarction.split) == pytest.approx({"train": 72, "val": 18, "test": 10}, abs=3)  # rounded by stratum
+
+
+def test_subjects_without_a_usable_image_are_skipped_and_listed(subjects: Path) -> None:
+    images = subjects / "images"
+    (images / "1003.npy").unlink()
+    np.save(images / "1005.npy", np.zeros((1, 12, 10)))
+    np.save(images / "1009.npy", np.full((2, 12, 10), np.nan))
+    data = cardiac(subjects)
+    assert len(data.frame) == 97
+    assert not {"1003", "1005", "1009"} & set(data.frame["id"])
+    [listed] = (subjects.parent / "cache").glob("cardiac/*/skipped.csv")
+    assert pd.read_csv(listed, dtype=str).values.tolist() == [
+        ["1003", "no image images/1003.npy"],
+        [
+            "1005",
+            f"{images / '1005.npy'} holds an array of shape (1, 12, 10), expected (2, at most 14, at most 14)",
+        ],
+        ["1009", f"{images / '1009.npy'} holds 240 values that are NaN or infinite"],
+    ]
+    assert message(cardiac, subjects, on_error="raise") == f"1003: no image images/1003.npy {HINT}"

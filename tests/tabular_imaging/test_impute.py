@@ -11,8 +11,9 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 
 from shared.data.report import DataError
+from tabular_imaging.columns import Column
 from tabular_imaging.impute import impute
-from tabular_imaging.schema import Column, Schema
+from tabular_imaging.schema import Schema
 
 CATEGORIES = ("a", "b", "c")
 SCHEMA = Schema(

@@ -15,7 +15,8 @@ from shared.augment import Views
 from shared.checkpoint import load_module
 from tabular_imaging import SCARF, ImageTableBatch, Supervised, TabularEncoder
 from tabular_imaging.cli import main
-from tabular_imaging.schema import Column, Schema
+from tabular_imaging.columns import Column
+from tabular_imaging.schema import Schema
 
 BATCH, WIDTH = 6, 5
 COLUMNS = (

@@ -17,7 +17,8 @@ from shared.checkpoint import CheckpointError, load_module
 from shared.data.report import DataError
 from tabular_imaging import MMCL, SCARF, ImageTableBatch, TabularEncoder
 from tabular_imaging.cli import main
-from tabular_imaging.schema import Column, Schema
+from tabular_imaging.columns import Column
+from tabular_imaging.schema import Schema
 
 BATCH, WIDTH = 6, 5
 COLUMNS = (

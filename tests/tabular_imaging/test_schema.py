@@ -11,7 +11,8 @@ import torch
 
 from shared.data.report import DataError, Report
 from tabular_imaging.cells import category_name
-from tabular_imaging.schema import Column, ColumnTypes, Kind, Schema, encode, fit_schema, infer_kinds
+from tabular_imaging.columns import Column, Kind
+from tabular_imaging.schema import ColumnTypes, Schema, encode, fit_schema, infer_kinds
 
 RESERVED = ("id", "image", "split", "model")
 
@@ -180,6 +181,17 @@ def test_categories_are_in_natural_order_and_whole_numbers_look_alike() -> None:
         "True",
         "True",
     ]
+
+
+def test_an_ordered_column_keeps_its_order_and_an_unordered_one_does_not() -> None:
+    answers = ["slow", "brisk", "steady", "brisk", None]
+    for ordered, categories in ((True, ("slow", "steady", "brisk")), (False, ("brisk", "slow", "steady"))):
+        paces = pd.CategoricalDtype(["never", "slow", "steady", "brisk"], ordered=ordered)  # nobody answered never
+        frame = pd.DataFrame({"pace": pd.Series(answers, dtype=paces)})
+        schema = fit_schema(frame, {"pace": "categorical"}, ColumnTypes())
+        assert schema.columns[0].categories == categories
+        codes = [float(categories.index(answer)) if answer else np.nan for answer in answers]
+        np.testing.assert_array_equal(encode(frame, schema, Report())[:, 0], np.array(codes, np.float32))
 
 
 def test_useless_columns_are_dropped_with_a_line_each(caplog: pytest.LogCaptureFixture) -> None:

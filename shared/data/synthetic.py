@@ -1,0 +1,54 @@
+"""What the writers of SYNTHETIC sets share: files that are whole or absent, and folders that know what is in them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+SETTINGS = "synthetic.json"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is either whole or not there."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def start_set(root: Path, settings: dict[str, Any], readme: str) -> None:
+    """Make the folder of a set, and write into it with what settings it is made and that it is synthetic."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_whole(root / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    write_whole(root / "README.txt", readme)
+
+
+def is_complete(root: Path, settings: dict[str, Any], last: str) -> bool:
+    """Whether a folder holds the finished set of these settings, which is said.
+
+    Args:
+        root: Folder of the set.
+        settings: As given to `start_set`.
+        last: Path within the folder of the file that is written last: without it the set was interrupted.
+
+    Raises:
+        FileExistsError: It holds something else, or a set with other settings.
+    """
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise FileExistsError(
+            f"{root} holds something that `synthetic` did not write (no readable {SETTINGS} in it) and is"
+            " left alone; give a new or empty folder"
+        ) from None
+    if found != settings:
+        raise FileExistsError(
+            f"{root} holds a synthetic set with other settings: found {found}, asked for {settings};"
+            " give another folder, or remove this one first"
+        )
+    if complete := (root / last).exists():
+        tqdm.write(f"{root}: the synthetic set with these settings is already there, reused")
+    return complete
