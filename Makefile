@@ -1,7 +1,7 @@
 # `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= JOBS= METHOD= VARIANT= TABLE_METHODS= PROFILE= ARGS=
 # and, of tabular_imaging: METHODS= IMAGE_METHODS= MMCL_VARIANTS=
 .DEFAULT_GOAL := help
-.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp mmcl-data train-mmcl table-mmcl bench-mmcl compare sync test check format
+.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp mmcl-data train-mmcl tune-mmcl table-mmcl bench-mmcl compare sync test check format
 SHELL := /bin/bash
 
 # glibc hands freed blocks of a batch's size back to the kernel, and the next batch pays their page faults again: keeping
@@ -57,6 +57,7 @@ MMCL_RUNS = runs/tabular_imaging/$(shell sed -n 's/^  dataset: *//p' $(MMCL_DATA
 # Rows of Table 1 that are trained alike; the changes of MMCL in Tables 2 and 3.
 TRAINABLE_EPOCHS ?= 30
 IMAGE_METHODS ?= simclr byol simsiam barlow_twins
+TUNE ?= mmcl $(IMAGE_METHODS)
 MMCL_VARIANTS ?= mmcl mmcl_laaf mmcl_fn_elimination mmcl_fn_elimination_laaf mmcl_supcon mmcl_supcon_laaf mmcl_morphometric mmcl_non_morphometric
 # $(call mmcl-fit,METHOD,further configuration)
 mmcl-fit = tabular_imaging fit --config $(MMCL)/base.yaml --config $(MMCL)/methods/$(1).yaml \
@@ -144,6 +145,10 @@ table-mmcl: mmcl-data ## the paper's Tables 1, 2, 3 and Fig. 2 beside ours: runs
 	$(call mmcl-table,table3,$(filter-out %morphometric,$(MMCL_VARIANTS)))
 	$(call mmcl-table,figure2_$(LABELS),$(IMAGE_METHODS) mmcl)
 	$(RUN) -m shared.compare
+
+tune-mmcl: mmcl-data ## try the settings of configs/tuning for TUNE, JOBS at a time, and rank them by validation
+	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(TUNE) --grid $(MMCL)/tuning/{}.yaml -- \
+	  $(call mmcl-fit,{},--run.variant {}@{setting})
 
 bench-mmcl: install ## measure tabular_imaging's augmentation, corruption and attributions against the plain way; writes results/bench_mmcl.csv
 	$(RUN) -m benchmarks.mmcl $(ARGS)

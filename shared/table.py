@@ -2,18 +2,21 @@
 
     python -m shared.table --seeds 0 1 2 --jobs 2 --each simclr byol -- ecg_text fit --config methods/{}.yaml ...
 
-trains what is missing of two methods and three seeds, two runs at a time.
+trains what is missing of two methods and three seeds, two runs at a time. `--grid FILE` tries every combination of a
+file's values; `{setting}` in the command is then the combination's name.
 """
 
 import argparse
+import itertools
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +102,7 @@ def run_cells(cells: Sequence[Cell], jobs: int = 1) -> None:
 def seed_cells(command: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
     """Cells of `<package> fit --config ...`, one for each seed, in the folders that `shared.cli.QuintetCLI` fixes."""
     run: dict[str, Any] = vars(RunOptions())
-    for flag, value in pairwise(_words(command)):
+    for flag, value in itertools.pairwise(_words(command)):
         if flag == "--config":
             if not Path(value).is_file():
                 raise DataError(f"no file {value} (--config)")
@@ -111,6 +114,30 @@ def seed_cells(command: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
         Cell(f"{run['variant']}, seed {seed}", folder / f"seed_{seed}", [*command, "--seed_everything", str(seed)])
         for seed in seeds
     ]
+
+
+def read_grid(path: Path) -> dict[str, list[str]]:
+    """Every combination of a grid's values: its name, and the flags that set it.
+
+    Args:
+        path: YAML, by setting a list of its values: `model.init_args.temperature: [0.1, 0.5]`.
+
+    Raises:
+        DataError: There is no such file, or it is no grid.
+    """
+    if not path.is_file():
+        raise DataError(f"no file {path} (--grid)")
+    grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+        raise DataError(f"{path} is no grid: expected lines such as model.init_args.temperature: [0.1, 0.5]")
+    found = {}
+    for values in itertools.product(*grid.values()):
+        setting = dict(zip(grid, map(json.dumps, values), strict=True))
+        # The name becomes a folder's: only what needs no quotes in a shell.
+        plain = {key.rpartition(".")[2]: re.sub(r"[^\w.-]+", "_", value).strip("_") for key, value in setting.items()}
+        name = ",".join(f"{key}={value}" for key, value in plain.items())
+        found[name] = [word for key, value in setting.items() for word in (f"--{key}", value)]
+    return found
 
 
 def check_flags(cells: Iterable[Cell]) -> None:
@@ -137,7 +164,7 @@ def check_flags(cells: Iterable[Cell]) -> None:
 
 def _flags(command: Sequence[str]) -> dict[str, str]:
     """Values by flag; the last one of a flag counts."""
-    return {flag.removeprefix("--"): value for flag, value in pairwise(_words(command)) if flag.startswith("--")}
+    return {flag.removeprefix("--"): value for flag, value in itertools.pairwise(_words(command)) if flag.startswith("--")}
 
 
 def _words(command: Sequence[str]) -> list[str]:
@@ -263,10 +290,16 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument(
         "--each", nargs="+", default=[""], metavar="NAME", help="repeat the command with {} as each name"
     )
+    parser.add_argument("--grid", metavar="FILE", help="repeat it with every combination of a YAML's values, see above")
     parser.add_argument("command", nargs="+", help="after --: <package> fit --config ..., without a seed")
     given = parser.parse_args(args)
-    commands = [[word.replace("{}", name) for word in given.command] for name in given.each]
     try:
+        commands = []
+        for name in given.each:
+            settings = read_grid(Path(given.grid.replace("{}", name))) if given.grid else {"": []}
+            for setting, flags in settings.items():
+                words = [word.replace("{}", name).replace("{setting}", setting) for word in given.command]
+                commands.append([*words, *flags])
         # Seeds first: stopped half-way, the grid has whole columns of all methods.
         grid = [seed_cells(command, given.seeds) for command in commands]
         cells = [cell for same_seed in zip(*grid, strict=True) for cell in same_seed]
