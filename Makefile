@@ -149,6 +149,8 @@ table-mmcl: mmcl-data ## the paper's Tables 1, 2, 3 and Fig. 2 beside ours: runs
 tune-mmcl: mmcl-data ## try the settings of configs/tuning for TUNE, JOBS at a time, and rank them by validation
 	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(TUNE) --grid $(MMCL)/tuning/{}.yaml -- \
 	  $(call mmcl-fit,{},--run.variant {}@{setting})
+	$(RUN) -m tabular_imaging evaluate --run $(MMCL_RUNS)/*@* --missing_only true $(EVALUATE_ARGS)
+	$(RUN) -m tabular_imaging rank --run $(MMCL_RUNS)/*@* $(TABLE_ARGS)
 
 bench-mmcl: install ## measure tabular_imaging's augmentation, corruption and attributions against the plain way; writes results/bench_mmcl.csv
 	$(RUN) -m benchmarks.mmcl $(ARGS)

@@ -164,7 +164,8 @@ def check_flags(cells: Iterable[Cell]) -> None:
 
 def _flags(command: Sequence[str]) -> dict[str, str]:
     """Values by flag; the last one of a flag counts."""
-    return {flag.removeprefix("--"): value for flag, value in itertools.pairwise(_words(command)) if flag.startswith("--")}
+    pairs = itertools.pairwise(_words(command))
+    return {flag.removeprefix("--"): value for flag, value in pairs if flag.startswith("--")}
 
 
 def _words(command: Sequence[str]) -> list[str]:

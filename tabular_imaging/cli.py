@@ -14,6 +14,7 @@ from tabular_imaging.data import TabularImagingDataModule
 from tabular_imaging.dvm_inventory import dvm
 from tabular_imaging.explain import explain
 from tabular_imaging.predict import predict
+from tabular_imaging.rank import rank
 from tabular_imaging.synthetic import write_synthetic
 from tabular_imaging.table import print_table
 from tabular_imaging.verbs import evaluate
@@ -48,6 +49,7 @@ def main(args: ArgsType = None) -> Any:
     verbs: dict[str, Callable[..., Any]] = {
         "synthetic": write_synthetic,
         "evaluate": evaluate,
+        "rank": rank,
         "explain": explain,
         "table": print_table,
         "predict": predict,

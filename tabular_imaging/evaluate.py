@@ -52,7 +52,8 @@ class Evaluation:
         rows: Rows of the test samples.
         scores: By protocol and method.
         table: A row for each protocol and method: `value` of the data's metric with `std` over the models, its
-            bootstrap interval `low` to `high`, and `gain`, its paired difference to the untrained encoder.
+            bootstrap interval `low` to `high`, `gain`, its paired difference to the untrained encoder, and `val`, its
+            value on the validation samples, which the classifier was chosen on: for choosing settings.
         groups: The metric by sex and age group, where the data have these.
         heads: By pre-training seed and input, the linear classifier on all labels.
     """
@@ -130,7 +131,7 @@ def evaluate_models(
         # One pre-trained model has several classifiers, as in the paper; several models have one each.
         classifiers = range(seed, seed + settings.probe_seeds) if len(paths) == 1 else [seed]
         for kind in inputs:
-            key = _random_key(model, kind, classifiers) if name == RANDOM else ""
+            key = _random_key(model, kind, classifiers, bool(settings.trainable_epochs)) if name == RANDOM else ""
             if key not in known:
                 encoder = encoder_for(model, kind)
                 if encoder is None:
@@ -140,21 +141,25 @@ def evaluate_models(
             if name != RANDOM:
                 heads[seed, kind] = known.pop(key).head
     rows = evaluator.rows["test"]
-    target = data.target[rows]
+    targets = data.target[evaluator.rows["val"]], data.target[rows]
     tables = [
-        _table(protocol, by, target, data.metric, resamples).assign(labels=evaluator.labels(protocol))
+        _table(protocol, by, *targets, data.metric, resamples).assign(labels=evaluator.labels(protocol))
         for protocol, by in scores.items()
     ]
     table = pd.concat(tables, ignore_index=True).assign(checkpoints=len(paths))
     return Evaluation(data, rows, scores, table, _groups(scores, data, rows), heads)
 
 
-def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int]) -> str:
-    """What an untrained encoder's scores depend on, beside the data and settings of one call of `evaluate`."""
+def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], trainable: bool) -> str:
+    """What an untrained encoder's scores depend on, beside the data and settings of one call of `evaluate`.
+
+    Where it is fine-tuned, that includes the augmentation.
+    """
     part = "encoder" if kind == "image" or isinstance(model, SCARF) else "table_encoder"
     views = (model.hparams.get("views") or {}).get("init_args", {}).get("augment")
     of_table = (model.fields, model.label_as_feature) if isinstance(model, TabularPretraining) else ()
-    return repr((kind, list(classifiers), model.hparams.get(part), views if kind == "image" else of_table))
+    of_image = views if trainable else None
+    return repr((kind, list(classifiers), model.hparams.get(part), of_image if kind == "image" else of_table))
 
 
 def _keep(scores: dict[str, dict[str, Scores]], name: str, found: dict[str, ValTest]) -> None:
@@ -187,7 +192,12 @@ def _fine_tune_augment(model: Pretraining, kind: Input) -> nn.Module | None:
 
 
 def _table(
-    protocol: str, by_method: dict[str, Scores], target: NDArray[np.int64], metric: Metric, resamples: int
+    protocol: str,
+    by_method: dict[str, Scores],
+    val_target: NDArray[np.int64],
+    target: NDArray[np.int64],
+    metric: Metric,
+    resamples: int,
 ) -> pd.DataFrame:
     drawn: dict[str, NDArray[np.float64]] = {}
     rows: list[dict[str, Any]] = []
@@ -205,6 +215,7 @@ def _table(
             "metric": metric,
         }
         row |= {"value": point.mean(), "std": deviation, "low": low, "high": high}
+        row["val"] = metric_samples(np.stack(scores.val), val_target, metric, 1)[1].mean()
         if name != RANDOM and RANDOM in drawn:
             row["gain"] = row["value"] - rows[0]["value"]
             row["gain_low"], row["gain_high"] = interval(drawn[name] - drawn[RANDOM])
