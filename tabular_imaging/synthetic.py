@@ -10,9 +10,12 @@ The layout is that of DVM-CAR (Huang et al., IEEE Big Data 2021), with its untid
 and missing and zero sizes.
 """
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,6 +60,7 @@ COLOUR_SHARES = {
     "Black": 0.20, "Grey": 0.18, "White": 0.18, "Silver": 0.14, "Blue": 0.13, "Red": 0.09, "Green": 0.03,
     "Orange": 0.02, "Brown": 0.02, "Yellow": 0.01,
 }  # fmt: skip
+SHOTS_WORTH_A_POOL = 1000  # fewer are taken before the processes have started
 RARE = 2  # models with so few adverts that the class minimum drops them
 
 
@@ -170,6 +174,32 @@ def _plan(models: list[_Model], adverts: int, seed: int) -> list[tuple[_Model, i
     ]
 
 
+class _Shot(NamedTuple):
+    """A picture to take; travels to worker processes."""
+
+    vehicle: Vehicle
+    seed: tuple[int, ...]
+    px: int
+    path: Path
+    about: tuple[str, str, str]  # model, picture and file, as the table of images has them
+
+
+def _take(shots: list[_Shot]) -> list[tuple[float, bool]]:
+    """Write the pictures, and say from where each was taken: the yaw, and whether it faces right."""
+    bar = partial(tqdm, total=len(shots), desc="synthetic DVM-car", unit="picture")
+    if len(shots) < SHOTS_WORTH_A_POOL:
+        return list(bar(map(_photograph, shots)))
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # forking where torch has threads can hang
+        return list(bar(pool.map(_photograph, shots, chunksize=32)))
+
+
+def _photograph(shot: _Shot) -> tuple[float, bool]:
+    picture, view = photograph(shot.vehicle, np.random.default_rng(shot.seed), shot.px)
+    shot.path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(shot.path, quality=88)
+    return view.yaw, view.faces_right
+
+
 def write_synthetic(
     root: Path = Path("data/dvm_synthetic"), models: int = 12, adverts: int = 1200, image_px: int = 128, seed: int = 0
 ) -> Path:
@@ -217,9 +247,8 @@ def write_synthetic(
     planned = _models(np.random.default_rng([seed, 1]), models + RARE)
     # Each advert and each picture has its own stream, so none depends on another's draws.
     rows: list[dict[str, Any]] = []
-    images: list[tuple[Any, ...]] = []
-    plan = _plan(planned, adverts, seed)
-    for index, (model, number) in enumerate(tqdm(plan, desc="synthetic DVM-car", unit="advert")):
+    shots: list[_Shot] = []
+    for index, (model, number) in enumerate(_plan(planned, adverts, seed)):
         rng = np.random.default_rng([seed, 2, index])
         advert = _advert(model, number, rng)
         length, height, width, wheelbase = model.sizes
@@ -229,12 +258,12 @@ def write_synthetic(
         folders = (model.maker, model.name, str(advert["Reg_year"]), advert["Color"])
         for picture in range(count):
             name = "$$".join((*folders, model.model_id, str(number), f"image_{picture}.jpg"))
-            drawn, view = photograph(vehicle, np.random.default_rng([seed, 3, index, picture]), image_px)
-            path = pictures.joinpath(*folders, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            drawn.save(path, quality=88)
-            seen_at = (90 - 45 * round(view.yaw / 45)) * (-1 if view.faces_right else 1) % 360  # 0: the front
-            images.append((model.model_id, f"{model.model_id}$${number}$${picture}", name, seen_at, "P"))
+            about = model.model_id, f"{model.model_id}$${number}$${picture}", name
+            shots.append(_Shot(vehicle, (seed, 3, index, picture), image_px, pictures.joinpath(*folders, name), about))
+    images = [
+        (*shot.about, (90 - 45 * round(yaw / 45)) * (-1 if faces_right else 1) % 360, "P")  # seen at 0: the front
+        for shot, (yaw, faces_right) in zip(shots, _take(shots), strict=True)
+    ]
     prices = [
         (model.maker, model.name, model.model_id, year, _entry_price(model, year))
         for model in planned

@@ -61,17 +61,19 @@ class ImageEncoder(nn.Module):
             similar = get_close_matches(name, timm.list_models(), n=1)
             hint = f"did you mean {similar[0]}?" if similar else "timm.list_models() lists them"
             raise ValueError(f"timm has no architecture {name!r}; {hint}")
-        given: dict[str, Any] = {
-            key: value for key, value in (("layers", layers), ("channels", channels)) if value is not None
-        }
-        if any(len(values) != STAGES for values in given.values()):
-            raise ValueError(f"layers and channels need {STAGES} numbers, one for each stage, got {given}")
+        shape = {key: value for key, value in (("layers", layers), ("channels", channels)) if value is not None}
+        if any(len(values) != STAGES for values in shape.values()):
+            raise ValueError(f"layers and channels need {STAGES} numbers, one for each stage, got {shape}")
+        given: dict[str, Any] = dict(shape)
+        if timm.models.is_model_in_modules(name, ["resnet"]):
+            # As torchvision's, which the papers use: timm would start every block as the identity.
+            given["zero_init_last"] = False
         try:
             self.net = timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=0, **given)
         except TypeError as error:
-            if not given:
+            if not shape:
                 raise
-            raise ValueError(f"{name} does not take {' and '.join(given)}, which are for a ResNet") from error
+            raise ValueError(f"{name} does not take {' and '.join(shape)}, which are for a ResNet") from error
         # Convolutions are 1.5 to 2 times as fast on a CPU in this layout, and tensor cores want it too.
         self.net = self.net.to(memory_format=torch.channels_last)
         self.image_px = image_px

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 
 from shared.augment import ImageAugment, TwoViews, resize
 from shared.backbones import ImageEncoder, images
@@ -25,6 +26,24 @@ def test_the_default_is_the_papers_resnet50() -> None:
     assert encoder.stage is encoder.net.layer4
     with torch.no_grad():
         assert encoder(torch.zeros(2, 3, 50, 60, dtype=torch.uint8)).shape == (2, 2048)
+
+
+def test_the_default_computes_and_starts_as_torchvisions_resnet50() -> None:
+    other = torchvision.models.resnet50()
+    other.fc = torch.nn.Identity()
+    encoder = ImageEncoder()
+    for (name, value), (other_name, expected) in zip(
+        encoder.net.state_dict().items(), other.state_dict().items(), strict=True
+    ):
+        assert name == other_name
+        if "bn" in name:  # the scale of the last one in a block too
+            assert torch.equal(value, expected), name
+        elif value.numel() > 10_000:
+            assert value.std().item() == pytest.approx(expected.std().item(), rel=0.05), name
+    encoder.net.load_state_dict(other.state_dict())
+    views = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.eval()(views), other.eval()(views))
 
 
 @pytest.mark.parametrize("channels", [1, 2])
