@@ -41,9 +41,9 @@ def test_the_default_computes_and_starts_as_torchvisions_resnet50() -> None:
         elif value.numel() > 10_000:
             assert value.std().item() == pytest.approx(expected.std().item(), rel=0.05), name
     encoder.net.load_state_dict(other.state_dict())
-    views = torch.rand(2, 3, 64, 64)
+    views = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(encoder.eval()(views), other.eval()(views))
+        torch.testing.assert_close(encoder.double().eval()(views), other.double().eval()(views))
 
 
 @pytest.mark.parametrize("channels", [1, 2])
