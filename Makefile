@@ -48,33 +48,32 @@ SUFFIX ?=
 TABLE_RUNS = $(TABLE_METHODS:%=$(ETP_RUNS)/%$(SHORT)$(SUFFIX))
 print-table = $(RUN) -m ecg_text table --table $(ETP)/tables/$(1).yaml --runs
 
-# tabular_imaging. For a data set, configs/images has the encoder and the augmentation that suit its images, and
-# configs/settings, where it has a folder, the optimiser and epochs of each method. Both cardiac targets share theirs.
+# tabular_imaging. For a data set, configs/images has the encoder and the augmentation that suit its images,
+# configs/settings the optimiser and epochs of each method, and configs/evaluation the classifiers. Both cardiac targets
+# share theirs.
 MMCL := tabular_imaging/configs
 MMCL_DATA = $(MMCL)/data/$(DATASET).yaml
 MMCL_SET = $(if $(filter cardiac_%,$(DATASET)),cardiac,$(DATASET))
 MMCL_RUNS = runs/tabular_imaging/$(shell sed -n 's/^  dataset: *//p' $(MMCL_DATA))
 # Rows of Table 1 that are trained alike; the changes of MMCL in Tables 2 and 3.
-TRAINABLE_EPOCHS ?= 30
 IMAGE_METHODS ?= simclr byol simsiam barlow_twins
 TUNE ?= mmcl $(IMAGE_METHODS)
 MMCL_VARIANTS ?= mmcl mmcl_laaf mmcl_fn_elimination mmcl_fn_elimination_laaf mmcl_supcon mmcl_supcon_laaf mmcl_morphometric mmcl_non_morphometric
 # $(call mmcl-fit,METHOD,further configuration)
 mmcl-fit = tabular_imaging fit --config $(MMCL)/base.yaml --config $(MMCL)/methods/$(1).yaml \
   --config $(MMCL_DATA) --config $(MMCL)/images/$(MMCL_SET).yaml $(if $(filter demo,$(PROFILE)),--config $(MMCL)/demo.yaml) \
-  $(if $(wildcard $(MMCL)/settings/$(MMCL_SET)),--config $(MMCL)/settings/$(MMCL_SET)/$(1).yaml) \
-  $(2) $(if $(DATA),--data.init_args.root $(DATA)) $(ARGS)
+  --config $(MMCL)/settings/$(MMCL_SET)/$(1).yaml $(2) $(if $(DATA),--data.init_args.root $(DATA)) $(ARGS)
 # $(call mmcl-grid,NAMES,METHOD,further configuration): every name of the grid takes the place of {}
 mmcl-grid = $(if $(1),$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(1) -- \
   $(call mmcl-fit,$(2),$(3) --run.variant {}$(SUFFIX)))
 # $(call mmcl-table,TABLE,VARIANTS)
 mmcl-table = $(RUN) -m tabular_imaging table --table $(MMCL)/tables/$(1).yaml --runs $(call mmcl-runs,$(2)) $(TABLE_ARGS)
-# $(call mmcl-evaluate,VARIANTS,further options): on few labels too, with linear classifiers of frozen encoders
-LABELS ?= $(if $(filter leaves,$(DATASET)),per_class,fractions)
-FEW_per_class := "[1, 2, 3, 4, 5, 6]"
-FEW_fractions := "[0.1, 0.01]"
+# $(call mmcl-evaluate,VARIANTS,further options)
 mmcl-evaluate = $(if $(1),$(RUN) -m tabular_imaging evaluate --run $(call mmcl-runs,$(1)) --missing_only true \
-  --settings.$(LABELS) $(FEW_$(LABELS)) --settings.trainable_low_data false $(2) $(EVALUATE_ARGS))
+  --settings $(MMCL)/evaluation/$(MMCL_SET).yaml $(2) $(EVALUATE_ARGS))
+# Labels as shares of the training set, as in the paper, or as numbers a class.
+MMCL_FIGURE2 := $(if $(filter leaves,$(DATASET)),figure2_per_class,figure2_fractions)
+FROZEN := --settings.trainable_epochs 0
 mmcl-runs = $(patsubst %,$(MMCL_RUNS)/%$(SUFFIX),$(1))
 
 help: ## list the targets
@@ -129,7 +128,7 @@ endif
 
 train-mmcl: mmcl-data ## pre-train MMCL and SimCLR, evaluate them on images alone beside supervised training, explain MMCL: DATASET=synthetic|dvm|leaves|cardiac_infarction|cardiac_cad DATA=<root>
 	$(call mmcl-grid,supervised simclr mmcl,{},)
-	$(RUN) -m tabular_imaging evaluate --run $(call mmcl-runs,supervised simclr mmcl) $(EVALUATE_ARGS)
+	$(call mmcl-evaluate,supervised simclr mmcl,$(FROZEN))
 	$(RUN) -m tabular_imaging explain --run $(call mmcl-runs,mmcl)
 	$(call mmcl-table,table1,supervised simclr mmcl)
 	$(RUN) -m shared.compare
@@ -137,13 +136,13 @@ train-mmcl: mmcl-data ## pre-train MMCL and SimCLR, evaluate them on images alon
 table-mmcl: mmcl-data ## the paper's Tables 1, 2, 3 and Fig. 2 beside ours: runs what is missing of IMAGE_METHODS, MMCL_VARIANTS and SEEDS, JOBS at a time
 	$(call mmcl-grid,$(IMAGE_METHODS),{},)
 	$(call mmcl-grid,$(MMCL_VARIANTS),mmcl,--config $(MMCL)/variants/{}.yaml)
-	$(call mmcl-evaluate,$(IMAGE_METHODS) $(filter mmcl,$(MMCL_VARIANTS)),--settings.trainable_epochs $(TRAINABLE_EPOCHS))
-	$(call mmcl-evaluate,$(filter-out mmcl,$(MMCL_VARIANTS)))
+	$(call mmcl-evaluate,$(IMAGE_METHODS) $(filter mmcl,$(MMCL_VARIANTS)))
+	$(call mmcl-evaluate,$(filter-out mmcl,$(MMCL_VARIANTS)),$(FROZEN))
 	$(foreach run,$(call mmcl-runs,$(filter mmcl%,$(MMCL_VARIANTS))),$(RUN) -m tabular_imaging explain --run $(run) &&) true
 	$(call mmcl-table,table1,$(IMAGE_METHODS) mmcl)
 	$(call mmcl-table,table2,$(filter mmcl %morphometric,$(MMCL_VARIANTS)))
 	$(call mmcl-table,table3,$(filter-out %morphometric,$(MMCL_VARIANTS)))
-	$(call mmcl-table,figure2_$(LABELS),$(IMAGE_METHODS) mmcl)
+	$(call mmcl-table,$(MMCL_FIGURE2),$(IMAGE_METHODS) mmcl)
 	$(RUN) -m shared.compare
 
 tune-mmcl: mmcl-data ## try the settings of configs/tuning for TUNE, JOBS at a time, and rank them by validation

@@ -154,7 +154,8 @@ def linear_probe(
     """Fit a linear classifier per seed, learning rate and weight decay, and keep each seed's best on validation.
 
     All H heads are one batched matrix product; a seed has its own initialisation and its own order of the records.
-    Features are standardised with the training split's statistics, which a linear layer could absorb. Adam; binary
+    Features are standardised with the training split's statistics, which a linear layer could absorb; one that does
+    not vary there is left out. Adam; binary
     cross-entropy for multi-label targets, cross-entropy for single-label ones. The epoch is chosen on validation too.
 
     Settings often tie in accuracy, a multiple of 1 / N_val: the lower validation cross-entropy then decides. Between
@@ -186,7 +187,7 @@ def linear_probe(
             raise ValueError(
                 f"the {split} features hold NaN or infinite values, first in row {int(bad[0])}: check the encoder"
             )
-    mean, std = train.x.mean(0), train.x.std(0, correction=0).clamp_min(1e-6)
+    mean, std = train.x.mean(0), _scale(train.x)
     x_ND, val_x = (((part.x - mean) / std).to(device) for part in (train, val))
     target_NC = train.target.to(device)
     quality = _quality(val.target.to(device), label_mode, metric)
@@ -232,6 +233,16 @@ def linear_probe(
     val_scores, test_scores = (np.stack([head.scores(part.x) for head in heads]) for part in (val, test))
     lr, weight_decay = np.asarray([settings[row // len(seeds)] for row in rows]).T
     return ProbeResult(test_scores, val_scores, lr, weight_decay, tuple(head.cpu() for head in heads))
+
+
+def _scale(x_ND: Tensor) -> Tensor:
+    """What features are divided by, `(D,)`: their standard deviation, or infinity where that is rounding alone.
+
+    A feature that is constant in few training records, a silent ReLU's, teaches its weight nothing. Divided by a tiny
+    number, it would bring that weight's random start a thousandfold into the scores of records where it is not silent.
+    """
+    std = x_ND.std(0, correction=0)
+    return torch.where(std > 1e-6 * x_ND.abs().amax(0), std, torch.inf)
 
 
 def _quality(target_NC: Tensor, label_mode: LabelMode, metric: Metric) -> Callable[[Tensor], list[tuple[float, float]]]:

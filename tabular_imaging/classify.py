@@ -36,7 +36,7 @@ PATIENCE, MIN_DELTA = 10, 2e-4  # of fine-tuning's early stopping on validation 
 
 @dataclass(frozen=True)
 class Settings:
-    """How classifiers are trained.
+    """How classifiers are trained; configs/evaluation has the data sets' own.
 
     Attributes:
         probe_seeds: Of the classifiers of one pre-trained model (section 4.2: five). With several pre-trained models
@@ -46,7 +46,7 @@ class Settings:
         probe_epochs: Passes over the features, at most.
         trainable_epochs: Passes of fine-tuning, at most (recipe: 500, with early stopping); 0 leaves it out.
         trainable_lr: Of fine-tuning (recipe: 1e-3, cars 1e-4).
-        batch_size: Of fine-tuning.
+        batch_size: Of both.
         trainable_low_data: Fine-tune for the low-data regimes too.
         fractions: Low-data regimes as shares of the labelled training samples, e.g. 0.1 and 0.01 (section 4.4).
         per_class: Low-data regimes as numbers of labels a class.
@@ -147,10 +147,10 @@ class Evaluator:
         for split, rows in self.rows.items():
             if not len(rows):
                 raise DataError(f"the {split} split has no labelled sample; change the split")
-        absent = set(range(len(data.classes))) - set(data.target[self.rows["test"]].tolist())
-        if absent and data.metric == "auroc":
-            names = ", ".join(data.classes[index] for index in sorted(absent))
-            raise DataError(f"the test split has no sample of {names}, so there is no AUC; change the split")
+            absent = set(range(len(data.classes))) - set(data.target[rows].tolist())
+            if absent and data.metric == "auroc":
+                names = ", ".join(data.classes[index] for index in sorted(absent))
+                raise DataError(f"the {split} split has no sample of {names}, so there is no AUC; change the split")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.budgets = self._budgets()
 
@@ -215,6 +215,7 @@ class Evaluator:
             lrs=self.settings.lrs,
             weight_decays=self.settings.weight_decays,
             epochs=self.settings.probe_epochs,
+            batch_size=self.settings.batch_size,
             metric=self.data.metric,
             device=self.device,
         )

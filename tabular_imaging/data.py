@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 Metric = Literal["accuracy", "auroc"]
+Purpose = Literal["pretrain", "evaluate"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 RESERVED = ("id", "image", "split")  # columns of a frame that are no features
 NO_LABEL = -1
@@ -95,6 +96,10 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         cache_dir: Where caches are written.
         num_workers: Loader processes. Batches are gathered from a memory map, so 0 is the fastest on most machines.
         seed: Order of the training batches; the CLI sets it to `seed_everything`.
+
+    Attributes:
+        purpose: Which samples the loaders for training and validation give, see `rows`; a supervised model asks for
+            those to evaluate on.
     """
 
     name = "pairs"
@@ -124,6 +129,7 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         self.cache_dir = Path(cache_dir)
         self.num_workers = num_workers
         self.seed = seed
+        self.purpose: Purpose = "pretrain"
         self.frame = pd.DataFrame()
         self._loaded: tuple[pd.DataFrame, ArrayCache, Report] | None = None
 
@@ -193,7 +199,7 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         cache = image_cache(folder, paths, frame["id"].astype(str).tolist(), self.image_settings, report)
         return frame.reset_index(drop=True), cache, report
 
-    def rows(self, split: Split, purpose: Literal["pretrain", "evaluate"]) -> NDArray[np.int64]:
+    def rows(self, split: Split, purpose: Purpose) -> NDArray[np.int64]:
         """Rows of a split: all of them to pre-train on, those with a label to evaluate on."""
         wanted = self.target != NO_LABEL if purpose == "evaluate" else np.ones(len(self.target), dtype=bool)
         return np.flatnonzero((self.split == split) & wanted)
@@ -207,13 +213,13 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[ImageTableBatch]:
         """Shuffled training samples."""
-        return self.loader(self.rows("train", "pretrain"), train=True)
+        return self.loader(self.rows("train", self.purpose), train=True)
 
     def val_dataloader(self) -> DataLoader[ImageTableBatch]:
         """Validation samples."""
-        rows = self.rows("val", "pretrain")
+        rows = self.rows("val", self.purpose)
         if len(rows) < 2:
-            raise DataError("the validation split needs at least 2 samples to pre-train on; change the split")
+            raise DataError(f"the validation split needs at least 2 samples to {self.purpose} on; change the split")
         return self.loader(rows)
 
     def test_dataloader(self) -> DataLoader[ImageTableBatch]:

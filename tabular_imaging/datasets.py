@@ -15,7 +15,7 @@ from shared.data.report import DataError, OnError, Report
 from shared.data.splits import stratified_split
 from tabular_imaging.cardiac import CONFIGS, balanced_subset, cardiac_frame, read_fields
 from tabular_imaging.cells import category_name, listed, tidy
-from tabular_imaging.data import SPLITS, Metric, Split, TabularImagingDataModule
+from tabular_imaging.data import SPLITS, Metric, Purpose, Split, TabularImagingDataModule
 from tabular_imaging.dvm import CATEGORICAL, CONTINUOUS, MORPHOMETRIC, TARGET, dvm_frame
 from tabular_imaging.schema import ColumnTypes
 
@@ -360,7 +360,7 @@ class CardiacDataModule(TabularImagingDataModule):
         )
         return frame.assign(image=[str(self.root / path) for path in frame["image"]])
 
-    def rows(self, split: Split, purpose: Literal["pretrain", "evaluate"]) -> NDArray[np.int64]:
+    def rows(self, split: Split, purpose: Purpose) -> NDArray[np.int64]:
         """As for the others; the training subjects with a label are a balanced, fixed subset."""
         rows = super().rows(split, purpose)
         if self.balanced and split == "train" and purpose == "evaluate":

@@ -3,6 +3,7 @@
 Shapes: R bootstrap resamples, M models.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from shared.tracking import save_figure
 from tabular_imaging.data import Metric
 from tabular_imaging.evaluate import RANDOM, SUPERVISED, metric_samples
 from tabular_imaging.figures import draw_low_data, draw_results
-from tabular_imaging.verbs import METRIC_NAMES, method_name
+from tabular_imaging.verbs import METRIC_NAMES, ONE_ENCODER, method_name
 
 SYNTHETIC_WARNING = "SYNTHETIC DATA: ours says nothing about the world, and is no result."
 
@@ -90,7 +91,9 @@ def print_table(table: Path, runs: list[str], results: Path | None = None) -> pd
     seeds = [seed for folder in folders for seed in folder.glob("seed_*")]
     metric = METRIC_NAMES[rows["metric"].iloc[0]]
     title = f"{paper.title}; ours on {dataset}{f' ({note} data)' if note else ''}, {metric}, percent"
-    texts = ["over random init", f"{paper.reference} over it", "importance", "hours"]
+    texts = ["over random init", f"{paper.reference} over it", "hours"]
+    if set(rows["fields"]) > {"", "all"}:
+        texts.insert(2, "importance")
     columns = list(paper.columns)
     console.print(beside_paper(_in_percent(rows, group, paper), values, seeds, title, texts, columns))
     console.print(
@@ -99,6 +102,8 @@ def print_table(table: Path, runs: list[str], results: Path | None = None) -> pd
         highlight=False,
         markup=False,
     )
+    if any(len(row.split()) == 1 for row in rows["seeds"]):
+        console.print(ONE_ENCODER, style="yellow")
     for column in columns:
         console.print(beyond_noise(rows, paper.reference, column), highlight=False, markup=False)
     few = any("@" in protocol for protocol in paper.columns.values())
@@ -111,7 +116,6 @@ def print_table(table: Path, runs: list[str], results: Path | None = None) -> pd
             table=table.stem,
             dataset=dataset,
             data_kind="synthetic" if synthetic else "real",
-            epochs=config["trainer"]["max_epochs"],
             batch_size=config["data"]["init_args"]["batch_size"],
             precision=config["trainer"]["precision"],
         )
@@ -128,8 +132,9 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
         paper: Which protocols, and the row that the others are compared with.
 
     Returns:
-        `method, variant, seeds, models, samples, metric, hours, importance`, and for each column of the table its value
-        with `_std`, `_low`, `_high`, the number of `_labels`, and the differences `_over_random`, `_reference_over`.
+        `method, variant, seeds, epochs, models, samples, metric, hours, importance`, and for each column of the table
+        its value with `_std`, `_low`, `_high`, the number of `_labels`, and the differences `_over_random`,
+        `_reference_over`.
 
     Raises:
         DataError: A variant was not evaluated so, or on other samples than the first.
@@ -149,8 +154,7 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
         evaluated = pd.read_csv(run / "evaluation" / dataset / "results.csv")
         metric: Metric = evaluated["metric"].iloc[0]
         for column, protocol in paper.columns.items():
-            for name, scores in kept.scores.get(protocol, {}).items():
-                method = method_name(run) if name != RANDOM else RANDOM if protocol.startswith("frozen") else SUPERVISED
+            for method, name, trained_on, scores in _rows_of(kept, protocol, method_name(run)):
                 if (method, column) in drawn:
                     if name != RANDOM:
                         raise DataError(f"{run} and another of the variants are both {method}; compare one at a time")
@@ -161,7 +165,7 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
                 row["models"] = len(point)
                 row[column], row[f"{column}_std"] = point.mean(), point.std(ddof=1) if len(point) > 1 else np.nan
                 row[f"{column}_low"], row[f"{column}_high"] = interval(drawn[method, column])
-                row[f"{column}_labels"] = evaluated.loc[evaluated["protocol"] == protocol, "labels"].iloc[0]
+                row[f"{column}_labels"] = evaluated.loc[evaluated["protocol"] == trained_on, "labels"].iloc[0]
     if not rows:
         raise DataError(f"none of the variants has scores of {', '.join(paper.columns.values())}; evaluate again")
     for method, column in drawn:
@@ -171,13 +175,36 @@ def compare(runs: list[Path], dataset: str, paper: PaperTable) -> pd.DataFrame:
                 row, name = rows[method], f"{column}_{key}"
                 row[name] = rows[plus][column] - rows[minus][column]
                 row[f"{name}_low"], row[f"{name}_high"] = interval(drawn[plus, column] - drawn[minus, column])
+    # Table 2 says how much the fields that a variant was trained on matter to the model of all fields.
+    share = rows.get(paper.reference, {}).get("morphometric_importance", np.nan)
+    by_fields = {"all": 1.0, "morphometric": share, "non_morphometric": 1 - share}
+    for row in rows.values():
+        row["importance"] = by_fields.get(row["fields"], np.nan)
     return pd.DataFrame(rows.values())
+
+
+def _rows_of(kept: TestScores, protocol: str, method: str) -> Iterator[tuple[str, str, str, NDArray[np.float64]]]:
+    """Row of the table, name in the evaluation, protocol and scores.
+
+    An untrained encoder that is fine-tuned is supervised training, which also stands in the columns of frozen encoders
+    to compare these with, as in the paper's tables.
+    """
+    frozen = protocol.startswith("frozen")
+    for name, scores in kept.scores.get(protocol, {}).items():
+        yield (RANDOM if frozen else SUPERVISED) if name == RANDOM else method, name, protocol, scores
+    if frozen:
+        trainable = protocol.replace("frozen", "trainable", 1)
+        for name, scores in kept.scores.get(trainable, {}).items():
+            if name == RANDOM or method == SUPERVISED:
+                yield SUPERVISED, name, trainable, scores
 
 
 def _about(run: Path | None, method: str, kept: TestScores, metric: Metric) -> dict[str, Any]:
     """What is known of a row before its values; no run for an untrained encoder."""
-    row: dict[str, Any] = {"method": method, "variant": "", "seeds": "", "hours": 0.0}
+    row: dict[str, Any] = {"method": method, "variant": "", "seeds": "", "epochs": 0, "fields": "", "hours": 0.0}
     if run is not None:
+        config = run_config(run)
+        row |= {"epochs": config["trainer"]["max_epochs"], "fields": config["model"]["init_args"].get("fields", "")}
         seconds = [read_results(seed).get("fit/seconds", 0.0) for seed in run.glob("seed_*")]
         importance = [read_results(seed).get("importance/morphometric", np.nan) for seed in run.glob("seed_*")]
         seeds = " ".join(map(str, find_checkpoints(run, "best")))
@@ -194,8 +221,7 @@ def _in_percent(rows: pd.DataFrame, group: str, paper: PaperTable) -> pd.DataFra
     first = next(iter(paper.columns))
     shown["over random init"] = [difference(row, f"{first}_over_random") for row in records]
     shown[f"{paper.reference} over it"] = [difference(row, f"{first}_reference_over") for row in records]
-    shares = [row.get("morphometric_importance", np.nan) for row in records]
-    shown["importance"] = ["-" if pd.isna(share) else f"{100 * share:.1f}" for share in shares]
+    shown["importance"] = ["-" if pd.isna(share) else f"{100 * share:.1f}" for share in rows["importance"]]
     shown["hours"] = [f"{hours:.2f}" if hours else "-" for hours in rows["hours"]]
     return shown.set_index(pd.MultiIndex.from_product([[group], rows["method"]]))
 

@@ -82,6 +82,8 @@ class OneHot(nn.Module):
         """`(B, M) -> (B, K_1 + ... + K_M)`."""
         if table.ndim != 2 or table.shape[1] != len(self.start):
             raise ValueError(f"a table of {len(self.start)} columns expected, got the shape {tuple(table.shape)}")
+        if table.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{table.dtype} rounds the codes of categories: keep tables in float32 (bf16-mixed does)")
         # Every field writes one of its inputs: the code's, or for a continuous field its only one.
         code = torch.minimum(table.long().clamp(min=0), self.last)
         value = torch.where(self.categorical, (code == table).to(table.dtype), table)

@@ -6,15 +6,18 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 from shared.methods import Pretraining, Step
-from tabular_imaging.data import NO_LABEL, ImageTableBatch, TabularImagingDataModule
+from tabular_imaging.data import ImageTableBatch, TabularImagingDataModule
 
 
 class Supervised(Pretraining):
-    """Cross-entropy on the labelled images of a batch (paper, section 4.2).
+    """Cross-entropy on labelled images (paper, section 4.2): the samples that a pre-trained encoder is fine-tuned on.
 
-    The others count for batch norm's statistics only; a batch of them has a loss of 0 and a gradient of 0.
+    `val/accuracy`, or `val/auroc` where the data are compared by that, is logged each epoch: what the best epoch is
+    chosen by.
 
     Args:
         encoder: Of images, `(B, C, H, W) -> (B, encoder.out_dim)`.
@@ -23,6 +26,8 @@ class Supervised(Pretraining):
         warmup_epochs: None.
         lr_schedule: Constant.
     """
+
+    quality: Metric
 
     def __init__(
         self,
@@ -44,21 +49,30 @@ class Supervised(Pretraining):
             self.head = nn.Linear(self.head.in_features, len(classes))
 
     def setup(self, stage: str) -> None:
-        """Take the classes from the data module."""
+        """Take the classes from the data module, and ask it for labelled samples."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, TabularImagingDataModule):
             raise TypeError(f"Supervised needs one of tabular_imaging's data modules, got {type(data).__name__}")
         self.use_classes(data.classes)
+        data.purpose = "evaluate"
+        self.metric = data.metric
+        if data.metric == "accuracy":
+            self.quality = MulticlassAccuracy(len(data.classes), average="micro")
+        else:
+            self.quality = MulticlassAUROC(len(data.classes))  # of two classes, either's area
 
     def step(self, batch: ImageTableBatch) -> Step:
         """Cross-entropy, on augmented images in training and on the images as they are in validation."""
         (view,) = self.views(batch.image) if self.training else (batch.image,)
         logits = self.head(self.encoder(view))
-        # Not the mean of the labelled rows alone: a batch without labels has none, and batch norm needs 2 images.
-        labels = (batch.target != NO_LABEL).sum().clamp(min=1)
-        loss = F.cross_entropy(logits, batch.target, ignore_index=NO_LABEL, reduction="sum") / labels
-        accuracy = (logits.argmax(1) == batch.target).sum() / labels
-        return Step(loss, logits, {"accuracy": accuracy})
+        return Step(F.cross_entropy(logits, batch.target), logits)
+
+    def validation_step(self, batch: ImageTableBatch, batch_idx: int) -> None:
+        """The loss, and the metric over the epoch."""
+        step = self.step(batch)
+        self._log("val", step, len(batch.target))
+        self.quality.update(step.embedding.float().softmax(1), batch.target)
+        self.log(f"val/{self.metric}", self.quality, prog_bar=True, on_step=False, on_epoch=True)
 
     def scores(self, features: Tensor) -> Tensor:
         """Logits of encoded images, `(B, D) -> (B, C)`."""

@@ -178,6 +178,17 @@ def test_a_class_that_validation_lacks_does_not_take_part_in_choosing() -> None:
     assert result.test_scores.shape == (1, 40, 3)
 
 
+def test_a_feature_that_is_constant_in_training_does_not_touch_the_scores() -> None:
+    train, val, test = planted(75, "single", 0), planted(60, "single", 1), planted(40, "single", 2)
+    wild = [Features(part.x.clone(), part.target) for part in (train, val, test)]
+    wild[0].x[:, 2] = 0.1  # whose mean over 75 records is not exactly 0.1
+    found = []
+    for values in (3.0, 50.0):
+        wild[1].x[:, 2] = wild[2].x[:, 2] = values
+        found.append(linear_probe(*wild, "single", (0,), (1e-2,), epochs=3).test_scores)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_one_training_record_and_a_constant_feature_are_no_nan() -> None:
     train, val = planted(1, "multi", 0), planted(30, "multi", 1)
     assert np.isfinite(linear_probe(train, val, val, "multi", (0,), (1e-2,), epochs=2).test_scores).all()

@@ -126,6 +126,7 @@ def test_a_budgets_classifier_has_seen_its_own_rows_and_no_others(model: MMCL, d
             lrs=[1e-2],
             weight_decays=[0.0],
             epochs=3,
+            batch_size=16,
             metric="accuracy",
         )
         np.testing.assert_allclose(found.scores[f"frozen{budget}"][1], expected.test_scores, atol=1e-4)
@@ -233,7 +234,5 @@ def test_data_that_cannot_be_evaluated_say_why(data: TabularImagingDataModule) -
         Evaluator(stub(["a", "b"], [0, 1, 0, -1, -1, 0, 1]), SMALL)
     lacks = [0, 1, 2, 0, 1, 1, 1]
     Evaluator(stub(["a", "b", "c"], lacks), SMALL)  # accuracy needs no class to be there
-    with pytest.raises(
-        DataError, match=r"^the test split has no sample of a, c, so there is no AUC; change the split$"
-    ):
+    with pytest.raises(DataError, match=r"^the val split has no sample of c, so there is no AUC; change the split$"):
         Evaluator(stub(["a", "b", "c"], lacks, "auroc"), SMALL)

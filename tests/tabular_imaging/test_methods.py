@@ -7,13 +7,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, roc_auc_score
 from torch import Tensor, nn
 
 from shared.augment import Views
 from shared.checkpoint import load_module
-from tabular_imaging import SCARF, ImageTableBatch, Supervised, TabularEncoder
+from shared.methods import Step
+from tabular_imaging import SCARF, DVMCarDataModule, ImageTableBatch, Supervised, TabularEncoder
 from tabular_imaging.cli import main
 from tabular_imaging.columns import Column
 from tabular_imaging.schema import Schema
@@ -145,48 +148,21 @@ def supervised(classes: list[str] | None = None, norm: bool = False) -> Supervis
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("target", [[0, 1, 2, 0, 1, 2], [2, -1, -1, 0, 1, -1], [-1, -1, -1, -1, -1, 1]])
-def test_the_loss_is_the_cross_entropy_of_the_labelled_rows(target: list[int], training: bool) -> None:
+def test_the_loss_is_the_cross_entropy_of_one_view_or_in_validation_of_the_image(training: bool) -> None:
     net: Any = supervised().train(training)
+    target = [0, 1, 2, 0, 1, 2]
     batch = samples(target)
     image = numpy(batch.image).reshape(BATCH, -1)
-    view = image // 2 if training else image  # augmented in training only
+    view = image // 2 if training else image
     logits = linear(linear(view / 255, net.encoder.linear), net.head)
-    losses, hits = [], []
-    for row, label in zip(logits, target, strict=True):
-        if label != -1:
-            losses.append(-math.log(math.exp(row[label]) / sum(math.exp(value) for value in row)))
-            hits.append(int(row.argmax()) == label)
+    losses = [
+        -math.log(math.exp(row[label]) / sum(math.exp(value) for value in row))
+        for row, label in zip(logits, target, strict=True)
+    ]
     step = net.step(batch)
     assert step.loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-9)
-    assert step.terms["accuracy"].item() == pytest.approx(sum(hits) / len(hits))
     np.testing.assert_allclose(numpy(step.embedding), logits)
     np.testing.assert_allclose(numpy(net.scores(net.encoder(batch.image // 2 if training else batch.image))), logits)
-
-
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_a_batch_without_labels_has_a_loss_and_gradients_of_zero(training: bool) -> None:
-    net = supervised(norm=True).train(training)
-    step = net.step(samples([-1] * BATCH))
-    step.loss.backward()
-    assert step.loss.item() == step.terms["accuracy"].item() == 0
-    for name, parameter in net.named_parameters():  # of every one, as distributed training needs
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() == 0, name
-
-
-def test_one_label_in_a_batch_is_enough_for_batch_norm() -> None:
-    net = supervised(norm=True)
-    assert torch.isfinite(net.step(samples([-1, -1, 2])).loss)
-
-
-def test_unlabelled_images_get_no_gradient() -> None:
-    net: Any = supervised()
-    net.views = Views(nn.Identity(), count=1)
-    batch = samples([2, -1, 0])
-    image = batch.image.double().requires_grad_()
-    net.step(batch._replace(image=image)).loss.backward()
-    assert (image.grad.abs().sum((1, 2, 3)) > 0).tolist() == [True, False, True]
 
 
 def test_the_classifier_is_kept_where_the_classes_are_the_same() -> None:
@@ -216,6 +192,45 @@ def test_another_packages_data_module_is_refused(make: Callable[[], Any]) -> Non
     expected = rf"^{type(net).__name__} needs one of tabular_imaging's data modules, got object$"
     with pytest.raises(TypeError, match=expected):
         net.setup("fit")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "auroc"])
+def test_the_supervised_model_sees_labelled_samples_alone_and_logs_the_datas_metric(
+    metric: str, command_line: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(self: DVMCarDataModule, split: str, purpose: str) -> np.ndarray:
+        """Every third training sample has a label, say; the others are there to pre-train on."""
+        found = np.flatnonzero(self.split == split)
+        return found[::3] if split == "train" and purpose == "evaluate" else found
+
+    seen: list[int] = []
+    step = Supervised.step
+
+    def watched(self: Supervised, batch: ImageTableBatch) -> Step:
+        seen.extend(batch.row.tolist() if self.training else [])
+        return step(self, batch)
+
+    monkeypatch.setattr(DVMCarDataModule, "rows", rows)
+    monkeypatch.setattr(Supervised, "step", watched)
+    monitored = ["--checkpoint.monitor", f"val/{metric}", "--trainer.callbacks", "null"]
+    more = ["--data.init_args.metric", metric, "--trainer.max_epochs", "1", *monitored]
+    cli = main(command_line("fit", tmp_path, *more, method="supervised"))
+    data: Any = cli.datamodule
+    assert set(seen) <= set(data.rows("train", "evaluate").tolist())
+    assert len(seen) == len(set(seen)) == 16  # of about 20 a whole batch
+
+    val = data.rows("val", "evaluate")
+    with torch.no_grad():
+        (batch,) = data.batches(val, len(val))
+        net: Any = cli.model.eval()
+        probability = net.scores(net.encoder(batch.image)).softmax(1).numpy()
+    target = data.target[val]
+    expected = {
+        "accuracy": accuracy_score(target, probability.argmax(1)),
+        "auroc": roc_auc_score(target, probability, multi_class="ovr"),
+    }
+    logged = pd.read_csv(cli.run_dir / "metrics.csv")[f"val/{metric}"].dropna()
+    assert logged.tolist() == [pytest.approx(expected[metric], abs=1e-6)]
 
 
 # ---- both through the command line

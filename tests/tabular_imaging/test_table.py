@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,9 @@ def test_values_differences_and_intervals_are_those_of_numpy(runs: list[Path], p
     assert rows.loc["SimCLR", "Frozen_reference_over"] == 0
     assert rows.loc["SimCLR", "Frozen_reference_over_low"] < 0 < rows.loc["SimCLR", "Frozen_reference_over_high"]
     assert pd.isna(rows.loc["SimCLR", "Trainable"])
+    # Supervised training has no frozen encoder; it stands beside them as it is, as in the paper's tables.
+    for end in ("", "_std", "_labels"):
+        assert rows.loc["Supervised", f"Frozen{end}"] == rows.loc["Supervised", f"Trainable{end}"]
 
     assert rows.loc["MMCL", "Trainable_labels"] == 200
     assert rows["models"].tolist() == [MODELS] * 4
@@ -160,6 +164,23 @@ def test_an_untrained_encoder_fine_tuned_stands_for_supervised_training_unless_t
     assert rows.loc["Supervised", "variant"] == "supervised"
 
 
+def test_the_importance_of_a_variants_fields_is_that_for_the_model_of_all_fields(
+    runs: list[Path], paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"morphometric": "Morphometric Features", "non_morphometric": "Non-Morphometric Features"}
+    others = [
+        variant(tmp_path / fields, "MMCL", {"frozen": {name: scores(0.5, 7)}}, fields=fields)
+        for fields, name in names.items()
+    ]
+    (runs[0] / "seed_1" / "results.json").write_text(json.dumps({"fit/epochs": 15, "importance/morphometric": 0.35}))
+    rows = compare([runs[0], *others], "leaves", read_table(paper)).set_index("method")
+    assert rows.loc["MMCL", "importance"] == 1
+    assert rows.loc[list(names.values()), "importance"].tolist() == pytest.approx([0.3, 0.7])
+    assert rows.loc[[RANDOM, "Supervised"], "importance"].isna().all()
+    main(["table", "--table", str(paper), "--runs", *map(str, [runs[0], *others])])
+    assert "importance" in capsys.readouterr().out
+
+
 def test_the_table_is_printed_drawn_and_appended(
     runs: list[Path], paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,8 +196,14 @@ def test_the_table_is_printed_drawn_and_appended(
     mmcl = cells[2]
     assert mmcl[3] == "91.4"
     assert mmcl[7].startswith(f"{gain:+.1f} [")
-    assert mmcl[8:11] == ["-", "50.0", "0.50"]
-    assert "not told apart from: SimCLR (+0.0)." in " ".join(said.split())
+    assert mmcl[8:10] == ["-", "0.50"]
+    (beyond,) = re.findall(r"Frozen: .*?\. Trainable", " ".join(said.split()))
+    assert "SimCLR (+0.0)" in beyond.partition("MMCL is beyond noise")[2].partition("not told apart from: ")[2]
+    assert "One pre-trained encoder" not in said
+    for run in runs:
+        shutil.rmtree(run / "seed_1")
+    main(arguments[:-2])
+    assert "One pre-trained encoder a method" in capsys.readouterr().out
     assert (tmp_path / "leaves" / "comparison" / "figures" / "leaves_table1.png").stat().st_size > 0
     kept = pd.read_csv(results)
     assert kept["method"].tolist() == rows["method"].tolist()
