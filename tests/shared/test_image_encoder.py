@@ -63,6 +63,12 @@ def test_the_other_override_is_the_architectures_own() -> None:
     assert len(ImageEncoder("resnet18", channels=[4, 8, 16, 32]).net.layer1) == 2
 
 
+def test_a_narrow_stem_is_of_three_small_convolutions() -> None:
+    stem = ImageEncoder(**SMALL, in_channels=2, stem_width=6).net.conv1
+    kernels = [layer.weight.shape for layer in stem if isinstance(layer, torch.nn.Conv2d)]
+    assert kernels == [(6, 2, 3, 3), (6, 6, 3, 3), (12, 6, 3, 3)]
+
+
 def test_uint8_images_are_resized_and_float_images_taken_as_they_are() -> None:
     encoder = ImageEncoder(image_px=48, **SMALL).eval()
     stored = torch.randint(256, (3, 3, 70, 90), dtype=torch.uint8)
@@ -92,7 +98,7 @@ def test_out_dim_is_that_of_the_features_for_other_architectures(name: str) -> N
         ({"name": "vgg11", "layers": [1, 1, 1, 1]}, "vgg11 does not take layers, which are for a ResNet"),
         (
             {"layers": [1, 1]},
-            "layers and channels need 4 numbers, one for each stage, got {'layers': [1, 1]}",
+            "layers and channels need 4 numbers, one for each stage, got [1, 1] and None",
         ),
     ],
 )
