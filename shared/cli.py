@@ -117,6 +117,13 @@ class ClearRun(Callback):
                 path.unlink(missing_ok=True)
 
 
+class ShortParser(LightningArgumentParser):
+    """Says what is wrong with a command without its usage, whose seventy lines would hide that. `--help` has them."""
+
+    def print_usage(self, file: Any = None) -> None:
+        """Nothing."""
+
+
 class QuintetCLI(LightningCLI):
     """LightningCLI with a fixed run folder, its loggers, and safe resuming.
 
@@ -125,6 +132,11 @@ class QuintetCLI(LightningCLI):
     """
 
     package = "unnamed"
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Name the command as it is typed."""
+        self.parser_class = ShortParser
+        return super().init_parser(**{"prog": f"python -m {self.package}", **kwargs})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `run`, `checkpoint`, `threads` and `deterministic`; link the seed to the data."""
@@ -164,8 +176,8 @@ class QuintetCLI(LightningCLI):
     def _resume(self, config: Any) -> bool:
         """Whether an interrupted run with the same settings lies in the folder; sets the checkpoint to go on from."""
         saved, last = self.run_dir / "config.yaml", Path(_last_checkpoint(config))
-        if config.run.overwrite or not saved.is_file():
-            return False
+        if config.run.overwrite or not saved.is_file() or not last.is_file():
+            return False  # without a finished epoch there is nothing to lose, nor to go on from
         new = self._parser("fit").dump(config, skip_none=False, format="yaml")
         difference = _difference(saved.read_text(), new)
         if difference:
@@ -174,7 +186,7 @@ class QuintetCLI(LightningCLI):
                 "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
             )
         self.finished = "fit/epochs" in read_results(self.run_dir)  # evaluating an interrupted run writes others
-        if last.is_file() and not self.finished and not config.ckpt_path:
+        if not self.finished and not config.ckpt_path:
             rank_zero_only(print)(f"resuming {self.run_dir} from its last finished epoch")
             config.ckpt_path = str(last)
         return bool(config.ckpt_path)
@@ -215,6 +227,8 @@ class QuintetCLI(LightningCLI):
             return
         try:
             self.trainer.fit(**kwargs)
+        except SystemExit as stop:  # Ctrl-C, or SIGTERM, whose exit status would say that all went well
+            raise SystemExit(f"stopped; the same command goes on from the last epoch in {self.run_dir}") from stop
         finally:
             for logger in self.trainer.loggers:
                 if isinstance(logger, WandbLogger):
@@ -237,6 +251,22 @@ def _difference(saved: str, new: str) -> str:
     before, after = (yaml.safe_dump(config).splitlines() for config in (old_config, new_config))
     lines = difflib.unified_diff(before, after, lineterm="", n=0)
     return "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
+
+
+@contextmanager
+def _telling(package: str) -> Iterator[None]:
+    """Show what the project's own loggers say, unless the program around it has its own way of showing logs."""
+    loggers = [] if logging.getLogger().handlers else [logging.getLogger(name) for name in ("shared", package)]
+    levels, handler = [logger.level for logger in loggers], logging.StreamHandler()
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.WARNING if getattr(rank_zero_only, "rank", 0) else logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -302,12 +332,12 @@ def run_main(cli_class: type[QuintetCLI], verbs: dict[str, Callable[..., Any]], 
     try:
         if verb in verbs:
             options = _join_lists(verbs[verb], given[1:])
-            with _quiet():
+            with _quiet(), _telling(cli_class.package):
                 return auto_cli(
                     verbs[verb], args=options, prog=f"python -m {cli_class.package} {verb}", as_positional=False
                 )
         if verb in LIGHTNING_VERBS:
-            with _quiet():
+            with _quiet(), _telling(cli_class.package):
                 return cli_class(
                     save_config_callback=SaveConfig,
                     save_config_kwargs={"overwrite": True},
@@ -318,8 +348,12 @@ def run_main(cli_class: type[QuintetCLI], verbs: dict[str, Callable[..., Any]], 
     except (DataError, CheckpointError) as error:
         # What a user can mend gets its sentence; everything else keeps its traceback.
         raise SystemExit(f"error: {error}") from error
-    usage = f"python -m {cli_class.package} {{{','.join([*LIGHTNING_VERBS, *verbs])}}} [--help] ..."
+    names = list(dict.fromkeys([*LIGHTNING_VERBS, *verbs]))  # a package's own predict takes the place of Lightning's
+    usage = f"python -m {cli_class.package} {{{','.join(names)}}} [--help] ..."
     if verb in ("-h", "--help"):
         print(f"usage: {usage}")
+        for name in verbs:
+            print(f"  {name:<10} {(verbs[name].__doc__ or '').splitlines()[0]}")
         return None
-    raise SystemExit(f"usage: {usage}\nerror: no verb {verb!r}")
+    close = difflib.get_close_matches(verb, names, 1)
+    raise SystemExit(f"usage: {usage}\nerror: no verb {verb!r}{f'; did you mean {close[0]}?' if close else ''}")

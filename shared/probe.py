@@ -208,7 +208,7 @@ def linear_probe(
     best = [(-np.inf, -np.inf)] * len(weight_HDC)
     best_weight, best_bias = weight_HDC.detach().clone(), bias_H1C.detach().clone()
     at_once = max(1, VALIDATION_LOGITS // max(1, len(val_x) * c))
-    for _ in tqdm(range(epochs), desc="linear probe", unit="epoch", leave=False):
+    for _ in tqdm(range(epochs), desc="linear probe", unit="epoch", leave=False, disable=None):
         order_SN = torch.stack([torch.randperm(n, generator=g) for g in generators]).to(device)
         for rows_SB in order_SN.split(batch_size, dim=1):
             rows_HB = rows_SB.repeat(len(settings), 1)
@@ -335,7 +335,7 @@ def fine_tune(
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
     best, best_state, best_epoch = (-np.inf, -np.inf), copy.deepcopy(network.state_dict()), 0
     improved, waited = -np.inf, 0
-    for epoch in tqdm(range(epochs), desc="fine-tune", unit="epoch", leave=False):
+    for epoch in tqdm(range(epochs), desc="fine-tune", unit="epoch", leave=False, disable=None):
         network.train()
         for inputs, target in train_batches(epoch):
             logits, target = network(inputs.to(device)), target.to(device)

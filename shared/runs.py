@@ -36,12 +36,13 @@ def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
     """
     found = {int(path.parts[-3].removeprefix("seed_")): path for path in run.glob(f"seed_*/checkpoints/{which}.ckpt")}
     if not found:
-        raise DataError(
-            f"no {run}/seed_*/checkpoints/{which}.ckpt: train first (make train-...), or pass another --run"
-        )
+        above = run.name.startswith("seed_") and (run / "checkpoints").is_dir()
+        hint = f"pass the folder above it, {run.parent}" if above else "train first, or pass another --run"
+        raise DataError(f"no {run}/seed_*/checkpoints/{which}.ckpt: {hint}")
     finished = {seed: path for seed, path in found.items() if "fit/epochs" in read_results(path.parents[1])}
-    if unfinished := sorted(found.keys() - finished.keys()) if finished else []:
-        log.warning("%s: seeds whose training has not finished are left out: %s", run, ", ".join(map(str, unfinished)))
+    if unfinished := sorted(found.keys() - finished.keys()):
+        done = "are left out" if finished else "are taken as far as they are"
+        log.warning("%s: seeds whose training has not finished %s: %s", run, done, ", ".join(map(str, unfinished)))
     return dict(sorted((finished or found).items()))
 
 
@@ -83,7 +84,10 @@ def read_data_config(path: Path) -> tuple[str, list[str], dict[str, Any]]:
     """Name, tags and `data:` block of a run's config.yaml or of a file of configs/data."""
     if not path.is_file():
         raise DataError(f"no file {path}; the data sets are described in <package>/configs/data/")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged, it is no YAML any more ({str(error).splitlines()[0]})") from error
     try:
         return content["run"]["dataset"], list(content["run"].get("tags") or []), content["data"]
     except (KeyError, TypeError) as error:

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from shared.cli import QuintetCLI, run_main
 from shared.tracking import run_dir_of
-from tabular_imaging.data import TabularImagingDataModule
+from tabular_imaging.data import SAMPLES, TabularImagingDataModule
 from tabular_imaging.dvm_inventory import dvm
 from tabular_imaging.explain import explain
 from tabular_imaging.predict import predict
@@ -20,15 +20,16 @@ from tabular_imaging.table import print_table
 from tabular_imaging.verbs import evaluate
 
 
-class SaveSchema(Callback):
-    """Writes what the table's columns are as `schema.json` in the run's folder."""
+class SaveData(Callback):
+    """Writes what the table's columns are, `schema.json`, and which samples are in which split, `samples.csv`."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write it."""
+        """Write them into the run's folder."""
         data, run_dir = trainer.datamodule, run_dir_of(trainer)  # type: ignore[attr-defined]
         if run_dir is not None and isinstance(data, TabularImagingDataModule):
             data.schema.save(run_dir / "schema.json")
+            data.frame[["id", "split"]].to_csv(run_dir / SAMPLES, index=False)
 
 
 class TabularImagingCLI(QuintetCLI):
@@ -37,10 +38,10 @@ class TabularImagingCLI(QuintetCLI):
     package = "tabular_imaging"
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """With the schema kept beside the model."""
+        """With the schema and the splits kept beside the model."""
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand == "fit":
-            trainer.callbacks.append(SaveSchema())  # type: ignore[attr-defined]
+            trainer.callbacks.append(SaveData())  # type: ignore[attr-defined]
         return trainer
 
 

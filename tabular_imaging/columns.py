@@ -75,7 +75,7 @@ def infer_kind(frame: pd.DataFrame, name: str) -> Kind | None:
     """What a column of a table is; None for one that identifies rows, which is logged.
 
     Raises:
-        DataError: Most of its values are numbers and some are not.
+        DataError: Most of its values are numbers and some are not, or they are numbers with a decimal comma.
     """
     column = tidy(frame[name])
     recorded, numbers = column.notna().to_numpy(), numbers_in(column)
@@ -88,6 +88,10 @@ def infer_kind(frame: pd.DataFrame, name: str) -> Kind | None:
             f"column {name}: row {row_names(frame)[junk[0]]} holds {str(column.iloc[junk[0]])!r}, while "
             f"{is_number.sum()} of {recorded.sum()} values are numbers; correct it, or declare the column continuous "
             "(such a value then counts as missing), categorical or ignored"
+        )
+    if column[recorded].astype(str).str.fullmatch(r"-?\d+,\d+").mean() > MOSTLY:
+        raise DataError(
+            f"column {name} holds numbers with a comma, such as {column[recorded].iloc[0]!r}: write a point instead"
         )
     distinct = column.nunique()
     if distinct >= IDENTIFIER * recorded.sum():

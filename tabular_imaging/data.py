@@ -34,6 +34,7 @@ Purpose = Literal["pretrain", "evaluate"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 RESERVED = ("id", "image", "split")  # columns of a frame that are no features
 NO_LABEL = -1
+SAMPLES = "samples.csv"  # id and split of the samples that a run was trained on, in its folder
 
 
 class ImageTableBatch(NamedTuple):
@@ -184,6 +185,22 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         self.target = pd.Index(classes, dtype=object).get_indexer(pd.Index(labels)).astype(np.int64)  # -1: no label
         report.write(cache.folder / "skipped.csv")
         self.frame = frame
+        self._describe()
+
+    def _describe(self) -> None:
+        """Log what was understood of the data: a wrong guess is better seen before the training than after it."""
+        kinds = [column.kind for column in self.schema.columns]
+        sizes = ", ".join(f"{split} {(self.split == split).sum():,}" for split in SPLITS)
+        log.info(
+            "%s: %s samples (%s), %d classes; %d continuous and %d categorical columns, %d of them morphometric",
+            self.name,
+            f"{len(self.frame):,}",
+            sizes,
+            len(self.classes),
+            kinds.count("continuous"),
+            kinds.count("categorical"),
+            sum(self.schema.morphometric),
+        )
 
     def _load(self) -> tuple[pd.DataFrame, ArrayCache, Report]:
         if not self.root.is_dir():
@@ -209,7 +226,11 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
     ) -> DataLoader[ImageTableBatch]:
         """Batches of the given rows, in their order, or shuffled by (seed, epoch) for training."""
         dataset = PairDataset(self.images, self.image_rows, self.table, self.target, rows)
-        return batch_loader(dataset, batch_size or self.batch_size, train, self.seed, self.num_workers)
+        size = batch_size or self.batch_size
+        if train and len(rows) < size:
+            log.warning("%d training samples do not fill a batch of %d: each step takes all of them", len(rows), size)
+            size = len(rows)
+        return batch_loader(dataset, size, train, self.seed, self.num_workers)
 
     def train_dataloader(self) -> DataLoader[ImageTableBatch]:
         """Shuffled training samples."""
@@ -219,7 +240,7 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         """Validation samples."""
         rows = self.rows("val", self.purpose)
         if len(rows) < 2:
-            raise DataError(f"the validation split needs at least 2 samples to {self.purpose} on; change the split")
+            raise DataError("the validation split needs at least 2 samples, whatever the method; change the split")
         return self.loader(rows)
 
     def test_dataloader(self) -> DataLoader[ImageTableBatch]:

@@ -4,7 +4,7 @@ import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,14 @@ from tabular_imaging.cells import category_name, listed, tidy
 from tabular_imaging.data import SPLITS, Metric, Purpose, Split, TabularImagingDataModule
 from tabular_imaging.dvm import CATEGORICAL, CONTINUOUS, MORPHOMETRIC, TARGET, dvm_frame
 from tabular_imaging.schema import ColumnTypes
+from tabular_imaging.spreadsheet import find_image_column, read_csv
 
 log = logging.getLogger(__name__)
 
 INIT_ARGS = {"image": "image_column", "id": "id_column", "target": "target", "split": "split_column"}
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 TARGET_NAMES = ("target", "label", "class", "species", "category")
 SMALLEST_CLASS = 3  # one sample for each split
+MEASURED = 0.3  # share of distinct values from which on fractional numbers are no classes
 FIELDS, ICD10 = CONFIGS / "cardiac.yaml", CONFIGS / "icd10.yaml"
 
 
@@ -101,7 +102,7 @@ class ImageTableDataModule(TabularImagingDataModule):
 
     def read_frame(self, report: Report) -> pd.DataFrame:
         """The CSV's rows with `id`, `image` and `split`; rows that cannot be used go to the report."""
-        frame = read_csv(self.csv)
+        frame = read_csv(self.csv, self.given["id"])
         roles = self._roles(frame)
         places = [f"row {row + 2} of {self.csv}" for row in range(len(frame))]
         self._target = target = roles["target"]
@@ -111,6 +112,7 @@ class ImageTableDataModule(TabularImagingDataModule):
             places += [f"row {row + 2} of {self.unlabelled_csv}" for row in range(len(more))]
             frame = pd.concat([frame, more], ignore_index=True)
         if target:
+            self._check_classes(frame[target], target)
             frame[target] = tidy(frame[target]).map(category_name, na_action="ignore")
         ids = frame[roles["id"] or roles["image"]].map(category_name, na_action="ignore")
         images = tidy(frame[roles["image"]]).map(str, na_action="ignore")
@@ -129,8 +131,19 @@ class ImageTableDataModule(TabularImagingDataModule):
         keys = pd.DataFrame({"id": ids[keep], "image": paths, "split": split}, index=read.index)
         return pd.concat([keys, read], axis=1)
 
+    def _check_classes(self, column: "pd.Series[Any]", target: str) -> None:
+        recorded = tidy(column).dropna()
+        distinct = recorded.nunique()
+        if pd.api.types.is_float_dtype(column) and distinct > MEASURED * len(recorded):
+            raise DataError(
+                f"{self.csv}: the target {target} has {distinct} different numbers in {len(recorded)} rows, so it "
+                "looks measured, and only classes can be told apart: name another target, or make classes of it first"
+            )
+        if distinct == 1:
+            raise DataError(f"{self.csv}: the target {target} is {recorded.iloc[0]} in every row; it needs two classes")
+
     def _read_unlabelled(self, path: Path, roles: dict[str, str | None]) -> pd.DataFrame:
-        frame = read_csv(path)
+        frame = read_csv(path, self.given["id"])
         if roles["target"] in frame:
             raise DataError(f"{path} has the target column {roles['target']}; join the two files instead")
         for option in ("image", "id"):
@@ -146,11 +159,7 @@ class ImageTableDataModule(TabularImagingDataModule):
                 raise DataError(f"{self.csv} has no column {name} ({option}){hint}")
         roles = dict(self.given)
         if roles["image"] is None:
-            found = [name for name in frame.columns if _holds_images(frame[name])]
-            if len(found) != 1:
-                held = "no column holds" if not found else f"the columns {', '.join(found)} hold"
-                raise DataError(f"{self.csv}: {held} image paths; say which with --data.init_args.image_column NAME")
-            roles["image"] = found[0]
+            roles["image"] = find_image_column(frame, self.csv, "--data.init_args.image_column")
         for option, names in (("id", ("id",)), ("split", ("split",)), ("target", TARGET_NAMES)):
             if roles[option] is None:
                 found = [name for name in frame.columns if name.lower() in names and name not in roles.values()]
@@ -161,7 +170,14 @@ class ImageTableDataModule(TabularImagingDataModule):
                     )
                 roles[option] = found[0] if found else None
         described = ", ".join(f"{option}: {name or 'none'}" for option, name in roles.items())
-        log.info("%s: columns of %s", self.csv, described)
+        log.info("%s: %d rows; columns of %s", self.csv, len(frame), described)
+        if roles["target"] is None:
+            log.warning(
+                "no column is called %s, so there is no target and nothing to evaluate by; if one of %s is the class, "
+                "say so with --data.init_args.target NAME, or it is learned as a feature",
+                ", ".join(TARGET_NAMES),
+                listed([name for name in frame.columns if name not in roles.values()]),
+            )
         return roles
 
     def _reasons(self, ids: "pd.Series[str]", images: "pd.Series[str]", strata: "pd.Series[str] | None") -> list[str]:
@@ -192,9 +208,12 @@ class ImageTableDataModule(TabularImagingDataModule):
         if column is not None:
             values = tidy(frame[column])
             values = values.astype(object).where(values.notna() | ~unlabelled, "train").fillna("")
-            wrong = sorted(set(values.astype(str)) - set(SPLITS))
-            if wrong:
-                raise DataError(f"{self.csv}: column {column} holds {wrong[0]!r}; expected train, val or test")
+            wrong = values[~values.isin(SPLITS)]
+            if len(wrong):
+                raise DataError(
+                    f"{self.csv}: column {column}, row {wrong.index[0] + 2}: {str(wrong.iloc[0])!r} is not train, val "
+                    f"or test (rows of that kind: {len(wrong)})"
+                )
             return values.to_numpy(dtype=object)
         labels = frame[self._target].astype(str) if self._target else pd.Series("", frame.index)
         # By themselves, so that the others' split does not depend on them.
@@ -202,28 +221,6 @@ class ImageTableDataModule(TabularImagingDataModule):
         parts = np.array(SPLITS, dtype=object)[stratified_split(strata, self.fractions, self.split_seed)]
         parts[unlabelled] = "train"
         return parts
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """A user's table.
-
-    Raises:
-        DataError: There is no such file, it is no CSV, or it has no row.
-    """
-    try:
-        frame = pd.read_csv(path)
-    except FileNotFoundError as error:
-        raise DataError(f"no file {path}: give the path of your table") from error
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"{path} cannot be read as a CSV ({error})") from error
-    if frame.empty:
-        raise DataError(f"{path} has no row")
-    return frame
-
-
-def _holds_images(column: "pd.Series[str]") -> bool:
-    values = tidy(column).dropna()
-    return len(values) > 0 and all(str(value).lower().endswith(IMAGE_SUFFIXES) for value in values.head(100))
 
 
 class DVMCarDataModule(TabularImagingDataModule):

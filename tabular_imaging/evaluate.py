@@ -33,7 +33,7 @@ from tabular_imaging.classify import (
     load_model,
     own_head,
 )
-from tabular_imaging.data import Metric, TabularImagingDataModule
+from tabular_imaging.data import SAMPLES, Metric, TabularImagingDataModule
 from tabular_imaging.methods import SCARF, Supervised
 from tabular_imaging.pretraining import TabularPretraining
 
@@ -94,6 +94,7 @@ def evaluate_models(
     inputs: Sequence[Input] = ("image",),
     resamples: int = 1000,
     known: dict[str, Classified] | None = None,
+    transfer: bool = False,
 ) -> Evaluation:
     """Score trained encoders and untrained ones on a data set.
 
@@ -106,9 +107,11 @@ def evaluate_models(
         inputs: What is classified: images, tables, or both apart.
         resamples: Bootstrap resamples of the test samples.
         known: What was found of untrained encoders, to share between methods of one encoder; it is added to.
+        transfer: The data are not those that the encoders were trained on.
 
     Raises:
-        DataError: The data have no labels in one of the splits, or the model has no part for one of the inputs.
+        DataError: The data have no labels in one of the splits, the model has no part for one of the inputs, or it was
+            trained on what is to be predicted.
     """
     data = load_data_module(data_config, options)
     evaluator = Evaluator(data, settings)
@@ -121,6 +124,8 @@ def evaluate_models(
     for name, seed, path in tqdm(jobs, desc=f"evaluate {method} on {data.name}", unit="model"):
         torch.manual_seed(seed)
         model = load_model(path, weights=name != RANDOM)
+        if name != RANDOM and not transfer:
+            _check_unseen(path.parents[1], model, method, data)
         if isinstance(model, TabularPretraining) and "table" in inputs:  # images need not come with the same table
             model.use_schema(data.schema)
         if isinstance(model, Supervised):
@@ -148,6 +153,26 @@ def evaluate_models(
     ]
     table = pd.concat(tables, ignore_index=True).assign(checkpoints=len(paths))
     return Evaluation(data, rows, scores, table, _groups(scores, data, rows), heads)
+
+
+def _check_unseen(run: Path, model: Pretraining, method: str, data: TabularImagingDataModule) -> None:
+    """What is to be predicted must not have been trained on: neither the test samples, nor the target as a field."""
+    fields = model.schema.features if isinstance(model, TabularPretraining) and model.schema else ()
+    if data.target_column in [column.name for column in fields]:
+        raise DataError(
+            f"{run}: the table that {method} was trained on has {data.target_column} among its fields, so it knows "
+            f"what is to be predicted; train anew with --data.init_args.target {data.target_column}"
+        )
+    if not (run / SAMPLES).is_file():
+        return
+    samples = pd.read_csv(run / SAMPLES, dtype=str)
+    trained = set(samples.loc[samples["split"] == "train", "id"])
+    tested = [str(name) for name in data.frame["id"].iloc[data.rows("test", "evaluate")]]
+    if seen := sum(name in trained for name in tested):
+        raise DataError(
+            f"{seen} of the {len(tested)} test samples were trained on in {run}: its table or split has changed since. "
+            "Train it anew (--run.overwrite true)"
+        )
 
 
 def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], trainable: bool) -> str:

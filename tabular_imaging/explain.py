@@ -13,7 +13,7 @@ from shared.augment import Views, resize
 from shared.backbones import ImageEncoder
 from shared.callbacks import update_results
 from shared.data.report import DataError
-from shared.probe import LinearHead
+from shared.probe import LinearHead, encode
 from shared.runs import first_seed, read_data_config
 from shared.tracking import save_figure
 from tabular_imaging.attributions import field_importance, guided_grad_cam
@@ -62,9 +62,8 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
             note=note,
         )
         print(f"wrote {save_figure(figure, seed, f'{dataset}_importance')}")
-        print(
-            f"morphometric fields: {100 * share:.1f}% of the importance, {table['morphometric'].sum()} of {len(table)}"
-        )
+        if count := table["morphometric"].sum():
+            print(f"morphometric fields: {100 * share:.1f}% of the importance, {count} of {len(table)} fields")
     shown = rows[:pictures]
     batch = next(data.batches(shown, len(shown)))
     views = getattr(model, "views", None)
@@ -86,9 +85,13 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
         head, classes = load_classifier(seed, "image")
         images = resize(batch.image, model.encoder.image_px)
         maps = guided_grad_cam(model.encoder, linear(head), images, batch.target, model.encoder.stage)
-        shown_classes = [classes[index] for index in batch.target]
-        title = f"Where the classifier sees the class (guided Grad-CAM), {run.name} on {dataset}"
-        figure = draw_grad_cam(images.numpy(), maps.numpy(), shown_classes, title, note)
+        probability = np.exp(head.scores(encode(model.encoder, [(images, batch.target)]).x))
+        captions = [
+            f"{classes[true]}, " + ("recognised" if true == guess else f"taken for {classes[guess]}") + f" ({p:.0%})"
+            for true, guess, p in zip(batch.target.tolist(), probability.argmax(1), probability.max(1), strict=True)
+        ]
+        title = f"Where the classifier sees the true class (guided Grad-CAM), {run.name} on {dataset}"
+        figure = draw_grad_cam(images.numpy(), maps.numpy(), captions, title, note)
         print(f"wrote {save_figure(figure, seed, f'{dataset}_grad_cam')}")
     return table
 

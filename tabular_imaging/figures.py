@@ -52,11 +52,12 @@ def draw_importance(
     axis.margins(x=0.08)
     shown = "" if len(order) == len(names) else f" (the first {len(order)} of {len(names)} fields)"
     axis.set_xlabel(f"importance for the embedding, %{shown}")
-    handles = [
-        Patch(color=colour, label=f"{label}: {percent[group].sum():.1f}% in all, {group.sum()} fields")
-        for colour, label, group in ((ORANGE, "morphometric", is_shape), (ACCENT, "other", ~is_shape))
-    ]
-    figure.legend(handles=handles, frameon=False, ncols=2, loc="outside lower left")
+    if is_shape.any():
+        handles = [
+            Patch(color=colour, label=f"{label}: {percent[group].sum():.1f}% in all, {group.sum()} fields")
+            for colour, label, group in ((ORANGE, "morphometric", is_shape), (ACCENT, "other", ~is_shape))
+        ]
+        figure.legend(handles=handles, frameon=False, ncols=2, loc="outside lower left")
     _head(figure, title, note)
     _open(axis)
     return figure
@@ -145,7 +146,7 @@ def draw_grad_cam(
     Args:
         images: `(N, C, H, W)`, uint8 or floats in [0, 1], of one, two or three channels.
         maps: `(N, H, W)`, at least 0, as `attributions.guided_grad_cam` gives them.
-        titles: Of each image: the class that is explained and, where known, the true one.
+        titles: Of each image: the class that is explained, and what it was taken for.
         title: Above all.
         note: Before the title, "SYNTHETIC" for made-up data.
     """
@@ -161,7 +162,9 @@ def draw_grad_cam(
         plain.imshow(picture)
         overlay.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1.3)  # dimmed: the map is what is read
         overlay.imshow(level, cmap="inferno", alpha=np.sqrt(level), vmin=0, vmax=1)
-        plain.set_title(_short(name, 42), loc="left", fontsize=9)
+        if not level.any():
+            overlay.text(0.5, 0.5, "nothing speaks for it", transform=overlay.transAxes, ha="center", fontsize=8)
+        plain.set_title(_short(name, 48), loc="left", fontsize=9)
         plain.set_axis_off()
         overlay.set_axis_off()
     return figure

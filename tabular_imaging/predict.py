@@ -17,10 +17,10 @@ from shared.methods import Pretraining
 from shared.probe import LinearHead, encode
 from shared.runs import first_seed, read_data_config
 from tabular_imaging.classify import Evaluator, Input, Settings, encoder_for, load_data_module, load_model, own_head
-from tabular_imaging.datasets import read_csv
 from tabular_imaging.methods import Supervised
 from tabular_imaging.pretraining import TabularPretraining
 from tabular_imaging.schema import encode as encode_table
+from tabular_imaging.spreadsheet import find_image_column, read_csv
 
 BATCH = 64
 
@@ -61,10 +61,10 @@ def predict(
 
     Args:
         run: `runs/tabular_imaging/<data set>/<variant>`; its first seed is used.
-        csv: One row a sample: a column of image paths, and `id` if there is one. For `--input table` all columns that
-            the model was trained on; they are checked against its schema.
+        csv: One row a sample: a column of image paths, and one of identifiers if the run's data had one. For
+            `--input table` all columns that the model was trained on; they are checked against its schema.
         root: Folder that the image paths are relative to; by default the CSV's.
-        image_column: By default the name that the run's data had, else `image`.
+        image_column: By default the one that the run's data were told, else `image`, else the one that holds images.
         input: Predict from the images, or from the table. A missing value of the table counts as the training mean.
         output: Folder for the two files, and for the list of what was skipped.
         on_error: What happens to an image that cannot be read, and to a value of the table that the training rows do
@@ -81,12 +81,17 @@ def predict(
     if not kept.is_file() or kept.stat().st_mtime < checkpoint.stat().st_mtime:  # a resumed run has other features
         _train_classifier(model, config, seed, input)
     head, classes = load_classifier(seed, input)
-    frame = read_csv(csv)
-    report = Report(on_error, noun="sample" if input == "image" else "value")
     arguments = config["init_args"]
+    id_column = arguments.get("id_column") or "id"
+    frame = read_csv(csv, id_column)
+    report = Report(on_error, noun="sample" if input == "image" else "value")
     column = image_column or arguments.get("image_column") or "image"
-    ids = frame["id"].astype(str) if "id" in frame else frame[column].astype(str) if column in frame else frame.index
-    ids = pd.Series(ids).astype(str)
+    if input == "image" and column == "image" and column not in frame:
+        column = find_image_column(frame, csv, "--image_column")
+    names = [frame[name] for name in (id_column, column) if name in frame]
+    ids = pd.Series(names[0] if names else frame.index).astype(str)
+    if output.is_file():
+        raise DataError(f"{output} is a file; --output names the folder for the results")
     if input == "image":
         settings = ImageSettings(arguments["cache_px"], arguments["channels"], arguments.get("fit", "pad"))  # cardiac
         keep, features = _encode_images(model, frame, column, root or csv.parent, settings, ids, report)

@@ -98,7 +98,9 @@ def evaluate(
             continue
         method = method_name(folder)
         untrained = known.setdefault(repr((data_config, changes)), {})
-        evaluation = evaluate_models(checkpoints, data_config, changes, method, settings, kinds, resamples, untrained)
+        evaluation = evaluate_models(
+            checkpoints, data_config, changes, method, settings, kinds, resamples, untrained, transfer=data is not None
+        )
         kind = "synthetic" if "synthetic" in tags else "real"
         evaluation.table = evaluation.table.assign(data_kind=kind, asked=asked)
         _record(evaluation, folder, list(checkpoints), method, f"{dataset}/" if data else "")
@@ -192,7 +194,7 @@ def print_table(table: pd.DataFrame, dataset: str, kind: str) -> None:
     metric = METRIC_NAMES[table["metric"].iloc[0]]
     title = f"{metric}, percent, on {dataset} ({label}; {table['samples'].iloc[0]} test samples)"
     shown = Table(title=title)
-    for column in ("Protocol", "Method", "Models", metric, "95% interval", "over untrained"):
+    for column in ("Protocol", "Method", "Classifiers", metric, "95% interval", "over untrained"):
         shown.add_column(column, justify="left" if column in ("Protocol", "Method") else "right")
     for protocol, part in table.groupby("protocol", sort=False):
         for index, row in enumerate(part.to_dict("records")):
@@ -208,8 +210,8 @@ def print_table(table: pd.DataFrame, dataset: str, kind: str) -> None:
     if table["checkpoints"].iloc[0] == 1:
         console.print(ONE_ENCODER, style="yellow")
     console.print(
-        "±: standard deviation over the models. Intervals resample test samples and models. `trainable` of an "
-        "untrained encoder is supervised training from scratch.",
+        "±: standard deviation over the classifiers. Intervals resample test samples and classifiers. `trainable` of "
+        "an untrained encoder is supervised training from scratch.",
         highlight=False,
         markup=False,
     )

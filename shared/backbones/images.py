@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from shared.augment import resize
 
 STAGES = 4  # of a ResNet
+# With fewer, the gradient of a strided 1 x 1 convolution in channels-last writes beyond its memory (torch 2.14, CPU).
+FEWEST_CHANNELS = 8
 
 
 class ImageEncoder(nn.Module):
@@ -34,7 +36,7 @@ class ImageEncoder(nn.Module):
 
     Raises:
         ValueError: timm has no such architecture, or it does not take `layers`, `channels` or `stem_width`, or the
-            first two do not hold four numbers.
+            first two do not hold four numbers, or the channels are fewer than 8.
 
     Example:
         >>> encoder = ImageEncoder("resnet18", image_px=64, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
@@ -74,6 +76,8 @@ class ImageEncoder(nn.Module):
             raise ValueError(
                 f"layers and channels need {STAGES} numbers, one for each stage, got {layers} and {channels}"
             )
+        if channels is not None and min(channels) < FEWEST_CHANNELS:
+            raise ValueError(f"channels must be at least {FEWEST_CHANNELS} in every stage, got {channels}")
         if stem_width is not None:
             given["stem_type"] = "deep"
         self.net = timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=0, **given)

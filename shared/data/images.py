@@ -74,7 +74,7 @@ def inside(root: str | Path, path: str | Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # a NUL, a loop of links
         raise DataError(f"{str(path)!r} is no path of a file ({error})") from error
     if not found.is_relative_to(root):
-        raise DataError(f"{str(path)!r} leads out of the data's root {root}: give a path within it")
+        raise DataError(f"{str(path)!r} leads out of the data's root {root}: give a path within it, or another root")
     return found
 
 

@@ -92,9 +92,7 @@ def test_the_results_file_says_what_made_it(evaluated) -> None:
 def test_a_missing_run_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "--run", str(tmp_path)])
-    assert stop.value.code == (
-        f"error: no {tmp_path}/seed_*/checkpoints/best.ckpt: train first (make train-...), or pass another --run"
-    )
+    assert stop.value.code == (f"error: no {tmp_path}/seed_*/checkpoints/best.ckpt: train first, or pass another --run")
 
 
 def test_a_wrong_data_file_says_what_to_do(evaluated, tmp_path: Path) -> None:
@@ -157,7 +155,12 @@ def test_a_seed_whose_training_has_not_finished_is_left_out(
     assert list(find_checkpoints(run, "best")) == [0]
     assert caplog.messages == [f"{run}: seeds whose training has not finished are left out: 1"]
     (run / "seed_0" / "results.json").unlink()
+    caplog.clear()
     assert list(find_checkpoints(run, "best")) == [0, 1]  # where none has finished, to look at a run on its way
+    told = "seeds whose training has not finished are taken as far as they are: 0, 1"
+    assert caplog.messages == [f"{run}: {told}"]
+    with pytest.raises(DataError, match=rf"best\.ckpt: pass the folder above it, {run}$"):
+        find_checkpoints(run / "seed_0", "best")
 
 
 def test_seeds_trained_with_other_settings_are_not_averaged(trained, tmp_path: Path) -> None:

@@ -92,12 +92,41 @@ def test_an_unknown_verb_lists_the_known() -> None:
     with pytest.raises(SystemExit) as stop:
         run("frob")
     assert stop.value.code == f"{usage}\nerror: no verb 'frob'"
+    with pytest.raises(SystemExit, match=r"error: no verb 'fti'; did you mean fit\?$"):
+        run("fti")
 
 
 @pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
 def test_without_a_verb_the_verbs_are_shown(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*args) is None
-    assert capsys.readouterr().out.startswith("usage: python -m a_package {fit,validate,test,predict,rank,fail}")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("usage: python -m a_package {fit,validate,test,predict,rank,fail}")
+    assert said[1:] == ["  rank       Rank what is given.", "  fail       Fail."]
+
+
+def test_what_the_packages_log_is_told_once_and_only_meanwhile(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell() -> None:
+        """Tell."""
+        logging.getLogger("a_package.data").info("an image column was found")
+        logging.getLogger("another").info("nobody's business")
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    run_main(CLI, {"tell": tell}, ["tell"])
+    assert capsys.readouterr().err == "an image column was found\n"
+    tell()
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_wrong_with_a_command_is_told_without_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("fit", "--trainer.max_epochs", "3")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "tip: For details of accepted options run: python -m a_package --help\n"
+        "error: the following arguments are required: fit.model\n"
+    )
 
 
 def test_what_a_user_can_mend_is_a_sentence_and_the_rest_a_traceback() -> None:

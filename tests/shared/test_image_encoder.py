@@ -13,7 +13,7 @@ from shared.backbones import ImageEncoder, images
 from shared.checkpoint import CheckpointError, load_module
 from shared.methods import SimCLR
 
-SMALL: dict[str, Any] = {"name": "resnet18", "layers": [1, 1, 1, 1], "channels": [4, 8, 16, 32]}
+SMALL: dict[str, Any] = {"name": "resnet18", "layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]}
 
 
 def test_the_default_is_the_papers_resnet50() -> None:
@@ -60,7 +60,7 @@ def test_layers_and_channels_make_it_small(channels: int) -> None:
 
 def test_the_other_override_is_the_architectures_own() -> None:
     assert ImageEncoder("resnet18", layers=[1, 1, 1, 1]).out_dim == 512
-    assert len(ImageEncoder("resnet18", channels=[4, 8, 16, 32]).net.layer1) == 2
+    assert len(ImageEncoder("resnet18", channels=[8, 8, 16, 32]).net.layer1) == 2
 
 
 def test_a_narrow_stem_is_of_three_small_convolutions() -> None:
@@ -96,6 +96,7 @@ def test_out_dim_is_that_of_the_features_for_other_architectures(name: str) -> N
         ({"name": "zzzz"}, "timm has no architecture 'zzzz'; timm.list_models() lists them"),
         ({"name": "hf-hub:a/b"}, "timm has no architecture 'hf-hub:a/b'; timm.list_models() lists them"),
         ({"name": "vgg11", "layers": [1, 1, 1, 1]}, "vgg11 does not take layers, which are for a ResNet"),
+        ({"channels": [4, 8, 8, 8]}, "channels must be at least 8 in every stage, got [4, 8, 8, 8]"),
         (
             {"layers": [1, 1]},
             "layers and channels need 4 numbers, one for each stage, got [1, 1] and None",

@@ -290,7 +290,7 @@ def test_paths_that_lead_out_of_the_root_are_refused(tmp_path: Path, path: str) 
     (root / "file.png").symlink_to("/etc/passwd")
     with pytest.raises(DataError) as error:
         inside(root, path)
-    assert str(error.value) == f"'{path}' leads out of the data's root {root}: give a path within it"
+    assert str(error.value) == f"'{path}' leads out of the data's root {root}: give a path within it, or another root"
 
 
 def test_a_root_that_is_a_link_is_the_folder_behind_it(tmp_path: Path) -> None:

@@ -84,15 +84,47 @@ def skipped(root: Path) -> list[list[str]]:
 def test_roles_are_inferred_and_said_in_the_log(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tabular_imaging.datasets"):
         data = ready(root)
-    assert (
-        caplog.messages[0] == f"{root / 'leaves.csv'}: columns of image: photo, id: none, target: Species, split: none"
-    )
+    columns = "columns of image: photo, id: none, target: Species, split: none"
+    assert caplog.messages[0] == f"{root / 'leaves.csv'}: 40 rows; {columns}"
     assert data.target_column == data.schema.target == "Species"
     assert data.schema.names == ("length", "colour")  # the leaves' names are taken for identifiers
     assert data.classes == list(SPECIES)
     assert data.target.tolist() == [row % 4 for row in range(40)]
     assert data.frame["id"].tolist() == [f"pictures/{row}.png" for row in range(40)]
     assert data.frame["image"].tolist() == [str(root / "pictures" / f"{row}.png") for row in range(40)]
+
+
+def test_without_a_target_the_log_says_what_could_be_one(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(root, lambda table: table.rename(columns={"Species": " fruit "}))
+    assert ready(root).schema.names == ("length", "colour", "fruit")
+    assert "there is no target and nothing to evaluate by; if one of leaf, length, colour, fruit is the" in caplog.text
+    caplog.clear()
+    assert ready(root, target="fruit").classes == list(SPECIES)
+    assert not caplog.messages or "no target" not in caplog.text
+
+
+def test_a_target_that_is_measured_or_always_the_same_is_none(root: Path) -> None:
+    assert message(ready, root, target="length") == (
+        f"{root / 'leaves.csv'}: the target length has 40 different numbers in 40 rows, so it looks measured, and only "
+        "classes can be told apart: name another target, or make classes of it first"
+    )
+    edit(root, lambda table: table.assign(Species="oak"))
+    assert (
+        message(ready, root) == f"{root / 'leaves.csv'}: the target Species is oak in every row; it needs two classes"
+    )
+
+
+def test_identifiers_stay_as_they_are_written(root: Path) -> None:
+    edit(root, lambda table: table.assign(leaf=[f"{row:04d}" for row in range(40)]))
+    assert ready(root, id_column="leaf").frame["id"].tolist() == [f"{row:04d}" for row in range(40)]
+
+
+def test_a_table_smaller_than_a_batch_is_trained_on_whole(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = ready(root, batch_size=128)
+    (batch,) = data.train_dataloader()
+    assert sorted(batch.row.tolist()) == data.rows("train", "pretrain").tolist()
+    count = len(batch.row)
+    assert f"{count} training samples do not fill a batch of 128: each step takes all of them" in caplog.messages
 
 
 def test_common_names_are_recognised_in_any_case(root: Path) -> None:
@@ -126,7 +158,8 @@ def test_the_csv_is_under_a_given_root_and_pictures_are_too(root: Path, tmp_path
 
 
 def test_several_or_no_columns_of_pictures_ask_which(root: Path) -> None:
-    ask = "image paths; say which with --data.init_args.image_column NAME"
+    suffixes = ".jpg, .jpeg, .png, .webp, .tif, .tiff, .bmp, .npy"
+    ask = f"image paths ({suffixes}); say which with --data.init_args.image_column NAME"
     edit(root, lambda table: table.assign(second=table["photo"].str.upper()))
     assert message(ready, root) == f"{root / 'leaves.csv'}: the columns photo, second hold {ask}"
     edit(root, lambda table: table.drop(columns=["photo", "second"]))
@@ -179,7 +212,9 @@ def test_a_split_column_holds_train_val_or_test_and_samples_without_label_train(
     splits = ["train", "train", "val", "test"] * 10
     edit(root, lambda table: table.assign(split=splits, Species=[row // 10 for row in range(40)]))
     edit(root, put("split", {2: None, 39: "test "}))
-    assert message(ready, root) == f"{root / 'leaves.csv'}: column split holds ''; expected train, val or test"
+    assert message(ready, root) == (
+        f"{root / 'leaves.csv'}: column split, row 4: '' is not train, val or test (rows of that kind: 1)"
+    )
     edit(root, put("Species", {2: None, 3: None}))
     data = ready(root)
     assert data.split[:4].tolist() == ["train", "train", "train", "test"]
@@ -188,7 +223,7 @@ def test_a_split_column_holds_train_val_or_test_and_samples_without_label_train(
     assert data.rows("test", "evaluate")[0] == 7
     edit(root, put("split", {7: "validation"}))
     assert message(ready, root) == (
-        f"{root / 'leaves.csv'}: column split holds 'validation'; expected train, val or test"
+        f"{root / 'leaves.csv'}: column split, row 9: 'validation' is not train, val or test (rows of that kind: 1)"
     )
 
 
@@ -259,7 +294,7 @@ def test_an_unlabelled_table_that_does_not_fit_is_refused(root: Path) -> None:
 
 def outside(root: Path) -> str:
     (root.parent / "secret.png").write_bytes((root / "pictures" / "0.png").read_bytes())
-    return f"leads out of the data's root {root}: give a path within it"
+    return f"leads out of the data's root {root}: give a path within it, or another root"
 
 
 BAD_ROWS: dict[str, tuple[str, Any, str, str]] = {
@@ -333,17 +368,22 @@ def test_a_class_that_bad_rows_leave_too_small_is_skipped_too(root: Path) -> Non
 def test_a_file_that_is_no_table_is_named(root: Path) -> None:
     path = root / "leaves.csv"
     for content, said in (
-        (b"", f"{path} cannot be read as a CSV (No columns to parse from file)"),
+        (b"", f"{path} cannot be read as a table separated by commas (No columns to parse from file)"),
         (b"leaf,photo\n", f"{path} has no row"),
-        (b"\xff\xfe\x00", f"{path} cannot be read as a CSV ('utf-8' codec can't decode byte 0xff"),
-        (b'a,b\n1,2\n1,2,3,4\n"', f"{path} cannot be read as a CSV (Error tokenizing data."),
+        (b"\xff\xfe\x00", f"{path} is not in UTF-8 ('utf-8' codec can't decode byte 0xff in position 0"),
+        (b"leaf;photo\n1;a.png\n", f"{path} is separated by ';': save it with commas between the columns"),
+        (b"leaf\tphoto\n1\ta.png\n", f"{path} is separated by '\\t': save it with commas between the columns"),
+        (b"size,photo, size\n1,a.png,2\n", f"{path} has two columns called size; rename one"),
+        (b'a,b\n1,2\n1,2,3,4\n"', f"{path} cannot be read as a table separated by commas (Error tokenizing data."),
     ):
         path.write_bytes(content)
         assert message(ready, root).startswith(said)
     path.unlink()
     assert message(ready, root) == f"no file {path}: give the path of your table"
     path.mkdir()
-    assert message(ready, root).startswith(f"{path} cannot be read as a CSV ([Errno 21] Is a directory")
+    assert message(ready, root).startswith(
+        f"{path} cannot be read as a table separated by commas ([Errno 21] Is a directory"
+    )
 
 
 def test_no_row_left_says_why(root: Path) -> None:

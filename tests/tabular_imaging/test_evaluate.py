@@ -60,6 +60,22 @@ def test_an_evaluation_that_is_up_to_date_is_left_alone(evaluated: Path, capsys:
     assert results.stat().st_mtime_ns == before
 
 
+def test_what_was_trained_on_is_not_evaluated_on(evaluated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "mmcl"
+    shutil.copytree(evaluated, run)
+    samples = run / "seed_0" / "samples.csv"
+    table = pd.read_csv(samples)
+    tested = table.index[table["split"] == "test"]
+    table.loc[tested[:3], "split"] = "train"
+    table.to_csv(samples, index=False)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--run", str(run), *SETTINGS])
+    assert str(stop.value) == (
+        f"error: 3 of the {len(tested)} test samples were trained on in {run}/seed_0: its table or split has changed "
+        "since. Train it anew (--run.overwrite true)"
+    )
+
+
 def test_explain_says_which_fields_matter(evaluated: Path) -> None:
     table = main(["explain", "--run", str(evaluated)])
     assert len(table) == 17

@@ -85,7 +85,7 @@ def test_pictures_that_cannot_be_used_are_skipped_counted_and_listed(
     assert listed[:2] + listed[3:] == [
         ["row 3, s1", f"no image file {tmp_path}/lost.png"],
         ["row 4, s2", f"{tmp_path}/text.jpg is not an image of a format that Pillow reads"],
-        ["row 6, s4", f"'../up.png' leads out of the data's root {tmp_path}: give a path within it"],
+        ["row 6, s4", f"'../up.png' leads out of the data's root {tmp_path}: give a path within it, or another root"],
         ["row 7, s5", "it has no image path"],
     ]
     alone = predict(run, pictures.iloc[[6]])
@@ -111,8 +111,8 @@ def test_a_csv_that_is_none_is_named(run: Path, tmp_path: Path) -> None:
     arguments = ["predict", "--run", str(run), "--csv"]
     for path, said in (
         ("nowhere.csv", "no file {}: give the path of your table"),
-        (".", "{} cannot be read as a CSV ([Errno 21] Is a directory: "),
-        ("empty.csv", "{} cannot be read as a CSV (No columns to parse from file)"),
+        (".", "{} cannot be read as a table separated by commas ([Errno 21] Is a directory: "),
+        ("empty.csv", "{} cannot be read as a table separated by commas (No columns to parse from file)"),
         ("header.csv", "{} has no row"),
     ):
         (tmp_path / "empty.csv").touch()

@@ -124,6 +124,13 @@ def test_junk_among_numbers_names_column_row_and_value() -> None:
     assert message(infer_kinds, frame, ColumnTypes(), RESERVED).startswith("column miles: row 0 holds 'inf', while 39")
 
 
+def test_numbers_with_a_comma_are_refused() -> None:
+    weights = pd.DataFrame({"weight": ["3,5", "12,25", None, "n/a", "-0,5"]})
+    assert message(infer_kinds, weights, ColumnTypes(), []) == (
+        "column weight holds numbers with a comma, such as '3,5': write a point instead"
+    )
+
+
 def test_text_that_differs_in_every_row_is_an_identifier(caplog: pytest.LogCaptureFixture) -> None:
     frame = cars().assign(plate=[f"AB {row}" for row in range(39)] + ["AB 1"])
     with caplog.at_level(logging.WARNING):

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from tabular_imaging import Supervised
 from tabular_imaging.cli import main
 
 FILES = {
@@ -19,6 +21,7 @@ FILES = {
     "environment.txt",
     "metrics.csv",
     "results.json",
+    "samples.csv",
     "schema.json",
 }
 
@@ -28,6 +31,9 @@ def test_a_method_trains_and_writes_these_files(command_line, tmp_path: Path, me
     main(command_line("fit", tmp_path, method=method))
     folder = tmp_path / "tabular_imaging" / "dvm_synthetic" / method / "seed_0"
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == FILES
+    samples = pd.read_csv(folder / "samples.csv")
+    assert samples["split"].value_counts().to_dict().keys() == {"train", "val", "test"}
+    assert samples["id"].is_unique
     losses = pd.read_csv(folder / "metrics.csv")["train/loss"].dropna()
     assert len(losses) == 2
     assert torch.isfinite(torch.tensor(losses.to_numpy())).all()
@@ -69,3 +75,21 @@ def test_a_killed_run_typed_again_ends_as_the_uninterrupted_one(
     assert resumed["schema"] == expected["schema"]
     for key, value in resumed["state_dict"].items():
         torch.testing.assert_close(value, expected["state_dict"][key], rtol=0, atol=1e-6, msg=key)
+
+
+def test_a_stopped_run_says_so_with_an_exit_status_and_one_without_an_epoch_may_be_changed(
+    command_line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Supervised, batch: object) -> None:
+        raise SIGTERMException  # what Lightning makes of the signal; its own exit status is 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervised, "step", stopped)
+        with pytest.raises(SystemExit) as stop:
+            main(command_line("fit", tmp_path, method="supervised"))
+    folder = tmp_path / "tabular_imaging" / "dvm_synthetic" / "supervised" / "seed_0"
+    assert stop.value.code == f"stopped; the same command goes on from the last epoch in {folder}"
+    assert (folder / "config.yaml").is_file()
+    assert not (folder / "checkpoints" / "last.ckpt").exists()
+    main(command_line("fit", tmp_path, "--data.init_args.batch_size", "8", method="supervised"))
+    assert "batch_size: 8" in (folder / "config.yaml").read_text()
