@@ -71,8 +71,8 @@ mmcl-table = $(RUN) -m tabular_imaging table --table $(MMCL)/tables/$(1).yaml --
 # $(call mmcl-evaluate,VARIANTS,further options)
 mmcl-evaluate = $(if $(1),$(RUN) -m tabular_imaging evaluate --run $(call mmcl-runs,$(1)) --missing_only true \
   --settings $(MMCL)/evaluation/$(MMCL_SET).yaml $(2) $(EVALUATE_ARGS))
-# Labels as shares of the training set, as in the paper, or as numbers a class.
-MMCL_FIGURE2 := $(if $(filter leaves,$(DATASET)),figure2_per_class,figure2_fractions)
+# Labels as shares of the training set, as in the paper, or for a small set as numbers a class.
+MMCL_FIGURE2 = $(basename $(notdir $(firstword $(wildcard $(MMCL)/tables/figure2_$(MMCL_SET).yaml) figure2.yaml)))
 FROZEN := --settings.trainable_epochs 0
 mmcl-runs = $(patsubst %,$(MMCL_RUNS)/%$(SUFFIX),$(1))
 

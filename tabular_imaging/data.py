@@ -22,6 +22,7 @@ from shared.data.arrays import ArrayCache
 from shared.data.images import Fit, ImageSettings, image_cache
 from shared.data.report import DataError, OnError, Report
 from shared.data.samplers import batch_loader
+from shared.data.splits import nested_subsets
 from tabular_imaging.cells import category_name, natural_order, tidy
 from tabular_imaging.impute import impute
 from tabular_imaging.schema import ColumnTypes, Schema, encode, fit_schema, infer_kinds
@@ -92,6 +93,8 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         metric: What runs are compared by: top-1 accuracy, or the area under the ROC curve for two unbalanced classes
             (section 4.2).
         columns: Types of the table's columns where inference shall not decide.
+        label_fraction: Share of the labels of training samples that are used, each class's alike; the other samples are
+            there to pre-train on (section 4.4). Validation and test keep theirs.
         on_error: What happens to a sample that cannot be used; skipped ones are listed in `skipped.csv` beside the
             cache.
         cache_dir: Where caches are written.
@@ -115,6 +118,7 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         batch_size: int = 512,
         metric: Metric = "accuracy",
         columns: ColumnTypes | None = None,
+        label_fraction: float = 1.0,
         on_error: OnError = "raise",
         cache_dir: str = "data/cache",
         num_workers: int = 0,
@@ -126,6 +130,7 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         self.batch_size = batch_size
         self.metric = metric
         self.columns = columns or ColumnTypes()
+        self.label_fraction = label_fraction
         self.on_error = on_error
         self.cache_dir = Path(cache_dir)
         self.num_workers = num_workers
@@ -183,6 +188,10 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         unseen.write(cache.folder / "unseen_values.csv")
         self.table = impute(values, np.flatnonzero(train), self.schema)
         self.target = pd.Index(classes, dtype=object).get_indexer(pd.Index(labels)).astype(np.int64)  # -1: no label
+        if self.label_fraction < 1:
+            labelled = np.flatnonzero(train & (self.target != NO_LABEL))
+            (kept,) = nested_subsets(self.target, labelled, [self.label_fraction]).values()
+            self.target[np.setdiff1d(labelled, kept)] = NO_LABEL
         report.write(cache.folder / "skipped.csv")
         self.frame = frame
         self._describe()
@@ -192,10 +201,12 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         kinds = [column.kind for column in self.schema.columns]
         sizes = ", ".join(f"{split} {(self.split == split).sum():,}" for split in SPLITS)
         log.info(
-            "%s: %s samples (%s), %d classes; %d continuous and %d categorical columns, %d of them morphometric",
+            "%s: %s samples (%s; %s labels to train on), %d classes; %d continuous and %d categorical columns, %d of "
+            "them morphometric",
             self.name,
             f"{len(self.frame):,}",
             sizes,
+            f"{len(self.rows('train', 'evaluate')):,}",
             len(self.classes),
             kinds.count("continuous"),
             kinds.count("categorical"),

@@ -52,6 +52,7 @@ class ImageTableDataModule(TabularImagingDataModule):
         batch_size: See there.
         metric: See there.
         columns: See there.
+        label_fraction: See there.
         on_error: See there.
         cache_dir: See there.
         num_workers: See there.
@@ -77,6 +78,7 @@ class ImageTableDataModule(TabularImagingDataModule):
         batch_size: int = 128,
         metric: Metric = "accuracy",
         columns: ColumnTypes | None = None,
+        label_fraction: float = 1.0,
         on_error: OnError = "raise",
         cache_dir: str = "data/cache",
         num_workers: int = 0,
@@ -84,7 +86,18 @@ class ImageTableDataModule(TabularImagingDataModule):
     ) -> None:
         folder = str(Path(csv).parent) if root is None else root
         super().__init__(
-            folder, cache_px, channels, fit, batch_size, metric, columns, on_error, cache_dir, num_workers, seed
+            folder,
+            cache_px,
+            channels,
+            fit,
+            batch_size,
+            metric,
+            columns,
+            label_fraction,
+            on_error,
+            cache_dir,
+            num_workers,
+            seed,
         )
         self.csv = Path(csv) if root is None else Path(root, csv)
         self.unlabelled_csv = None if unlabelled_csv is None else self.csv.parent / unlabelled_csv
@@ -237,6 +250,7 @@ class DVMCarDataModule(TabularImagingDataModule):
         fit: See there.
         batch_size: See there.
         metric: See there.
+        label_fraction: See there.
         on_error: See there.
         cache_dir: See there.
         num_workers: See there.
@@ -258,6 +272,7 @@ class DVMCarDataModule(TabularImagingDataModule):
         fit: Fit = "stretch",
         batch_size: int = 512,
         metric: Metric = "accuracy",
+        label_fraction: float = 1.0,
         on_error: OnError = "raise",
         cache_dir: str = "data/cache",
         num_workers: int = 0,
@@ -267,7 +282,18 @@ class DVMCarDataModule(TabularImagingDataModule):
             continuous=list(CONTINUOUS), categorical=list(CATEGORICAL), morphometric=list(MORPHOMETRIC)
         )
         super().__init__(
-            root, cache_px, channels, fit, batch_size, metric, columns, on_error, cache_dir, num_workers, seed
+            root,
+            cache_px,
+            channels,
+            fit,
+            batch_size,
+            metric,
+            columns,
+            label_fraction,
+            on_error,
+            cache_dir,
+            num_workers,
+            seed,
         )
         self.image = image
         self.min_per_class = min_per_class
@@ -296,6 +322,7 @@ class CardiacDataModule(TabularImagingDataModule):
         batch_size: See there.
         metric: See there.
         min_coverage: Fields recorded for a smaller share of the subjects are left out (section 4.1: 80%).
+        label_fraction: See there.
         on_error: See there; far more subjects have a table than images.
         cache_dir: See there.
         num_workers: See there.
@@ -318,13 +345,25 @@ class CardiacDataModule(TabularImagingDataModule):
         batch_size: int = 512,
         metric: Metric = "auroc",
         min_coverage: float = 0.8,
+        label_fraction: float = 1.0,
         on_error: OnError = "skip",
         cache_dir: str = "data/cache",
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(
-            root, cache_px, channels, "pad", batch_size, metric, None, on_error, cache_dir, num_workers, seed
+            root,
+            cache_px,
+            channels,
+            "pad",
+            batch_size,
+            metric,
+            None,
+            label_fraction,
+            on_error,
+            cache_dir,
+            num_workers,
+            seed,
         )
         self.disease = disease
         self.fields = Path(fields) if fields else FIELDS

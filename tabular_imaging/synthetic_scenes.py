@@ -13,6 +13,7 @@ from tabular_imaging.synthetic_vehicles import BODIES, COLOURS, Vehicle, View, f
 Canvas = Image.Image
 RGB = tuple[int, int, int]
 
+MUTED = 0.4  # contrast of a place: behind a busier one a small network would need more pictures
 YAWS = ((-8.0, 8.0, 0.80), (14.0, 28.0, 0.10), (-28.0, -14.0, 0.10))  # side, front and rear views: degrees, share
 
 
@@ -140,7 +141,9 @@ def _place(rng: np.random.Generator, px: int, ground: float) -> Canvas:
         layer = paint_vehicle(other, parked, px, zoom=1)
         canvas.paste(layer, (0, 0), layer)
     texture = rng.normal(0, rng.uniform(1, 7), (px, px, 1)) * np.linspace(0.3, 1, px)[:, None, None]
-    pixels = np.clip(np.asarray(canvas, np.float32) + texture, 0, 255).astype(np.uint8)
+    scene = np.asarray(canvas, np.float32)
+    mean = scene.mean((0, 1))
+    pixels = np.clip(mean + MUTED * (scene - mean) + texture, 0, 255).astype(np.uint8)
     return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0.8, 2.0) * px / 200))
 
 
