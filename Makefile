@@ -1,7 +1,7 @@
 # `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= JOBS= METHOD= VARIANT= TABLE_METHODS= PROFILE= ARGS=
 # and, of tabular_imaging: METHODS= IMAGE_METHODS= MMCL_VARIANTS=
 .DEFAULT_GOAL := help
-.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp mmcl-data train-mmcl tune-mmcl table-mmcl bench-mmcl compare sync test check format
+.PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp mmcl-data train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl compare sync test check format
 SHELL := /bin/bash
 
 # glibc hands freed blocks of a batch's size back to the kernel, and the next batch pays their page faults again: keeping
@@ -58,6 +58,7 @@ MMCL_RUNS = runs/tabular_imaging/$(shell sed -n 's/^  dataset: *//p' $(MMCL_DATA
 # Rows of Table 1 that are trained alike; the changes of MMCL in Tables 2 and 3.
 IMAGE_METHODS ?= simclr byol simsiam barlow_twins
 TUNE ?= mmcl $(IMAGE_METHODS)
+STUDY ?= batch epochs temperature corruption unlabelled
 MMCL_VARIANTS ?= mmcl mmcl_laaf mmcl_fn_elimination mmcl_fn_elimination_laaf mmcl_supcon mmcl_supcon_laaf mmcl_morphometric mmcl_non_morphometric
 # $(call mmcl-fit,METHOD,further configuration)
 mmcl-fit = tabular_imaging fit --config $(MMCL)/base.yaml --config $(MMCL)/methods/$(1).yaml \
@@ -73,6 +74,8 @@ mmcl-evaluate = $(if $(1),$(RUN) -m tabular_imaging evaluate --run $(call mmcl-r
   --settings $(MMCL)/evaluation/$(MMCL_SET).yaml $(2) $(EVALUATE_ARGS))
 # Labels as shares of the training set, as in the paper, or for a small set as numbers a class.
 MMCL_FIGURE2 = $(basename $(notdir $(firstword $(wildcard $(MMCL)/tables/figure2_$(MMCL_SET).yaml) figure2.yaml)))
+# Where there is one: MMCL sees one view of an image a step and the methods of images two, so twice the epochs.
+MMCL_EQUAL_VIEWS = $(if $(filter mmcl,$(MMCL_VARIANTS)),$(wildcard $(MMCL)/settings/$(MMCL_SET)/mmcl_equal_views.yaml))
 FROZEN := --settings.trainable_epochs 0
 mmcl-runs = $(patsubst %,$(MMCL_RUNS)/%$(SUFFIX),$(1))
 
@@ -143,6 +146,11 @@ table-mmcl: mmcl-data ## the paper's Tables 1, 2, 3 and Fig. 2 beside ours: runs
 	$(call mmcl-table,table2,$(filter mmcl %morphometric,$(MMCL_VARIANTS)))
 	$(call mmcl-table,table3,$(filter-out %morphometric,$(MMCL_VARIANTS)))
 	$(call mmcl-table,$(MMCL_FIGURE2),$(IMAGE_METHODS) mmcl)
+ifneq ($(MMCL_EQUAL_VIEWS),)
+	$(call mmcl-grid,mmcl_equal_views,mmcl,--config $(MMCL_EQUAL_VIEWS))
+	$(call mmcl-evaluate,mmcl_equal_views)
+	$(call mmcl-table,equal_views,$(IMAGE_METHODS) mmcl_equal_views)
+endif
 	$(RUN) -m shared.compare
 
 tune-mmcl: mmcl-data ## try the settings of configs/tuning for TUNE, JOBS at a time, and rank them by validation
@@ -150,6 +158,12 @@ tune-mmcl: mmcl-data ## try the settings of configs/tuning for TUNE, JOBS at a t
 	  $(call mmcl-fit,{},--run.variant {}@{setting})
 	$(RUN) -m tabular_imaging evaluate --run $(MMCL_RUNS)/*@* --missing_only true $(EVALUATE_ARGS)
 	$(RUN) -m tabular_imaging rank --run $(MMCL_RUNS)/*@* $(TABLE_ARGS)
+
+study-mmcl: mmcl-data ## change one setting of MMCL at a time (configs/study) and rank by validation
+	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(STUDY) --grid $(MMCL)/study/{}.yaml -- \
+	  $(call mmcl-fit,mmcl,--run.variant mmcl+{setting})
+	$(RUN) -m tabular_imaging evaluate --run $(MMCL_RUNS)/mmcl+* --missing_only true $(EVALUATE_ARGS)
+	$(RUN) -m tabular_imaging rank --run $(MMCL_RUNS)/mmcl+* $(TABLE_ARGS)
 
 bench-mmcl: install ## measure tabular_imaging's augmentation, corruption and attributions against the plain way; writes results/bench_mmcl.csv
 	$(RUN) -m benchmarks.mmcl $(ARGS)

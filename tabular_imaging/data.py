@@ -101,6 +101,9 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         num_workers: Loader processes. Batches are gathered from a memory map, so 0 is the fastest on most machines.
         seed: Order of the training batches; the CLI sets it to `seed_everything`.
 
+    Raises:
+        DataError: `label_fraction` is no share.
+
     Attributes:
         purpose: Which samples the loaders for training and validation give, see `rows`; a supervised model asks for
             those to evaluate on.
@@ -125,6 +128,8 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 < label_fraction <= 1:
+            raise DataError(f"label_fraction must be above 0 and at most 1, got {label_fraction}")
         self.root = Path(root)
         self.image_settings = ImageSettings(cache_px, channels, fit)
         self.batch_size = batch_size

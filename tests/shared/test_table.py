@@ -11,7 +11,17 @@ import yaml
 from rich.console import Console
 
 from shared.data.report import DataError
-from shared.table import Cell, append_results, beside_paper, check_flags, main, missing, run_cells, seed_cells
+from shared.table import (
+    Cell,
+    append_results,
+    beside_paper,
+    check_flags,
+    main,
+    missing,
+    read_grid,
+    run_cells,
+    seed_cells,
+)
 
 # Stands for a package: `toy fit <folder>` writes a finished run's results.json; `toy stop` and `toy fail` do not.
 TOY = """
@@ -150,6 +160,39 @@ def test_each_name_takes_its_place_in_the_command_and_the_first_seed_of_all_come
     options = ["--run.dataset", "d", "--run.variant", "{}_short"]
     main(["--seeds", "3", "4", "--each", "a", "b", "--", "toy", "fit", *options])
     assert Path("order.txt").read_text() == "a_short 3\nb_short 3\na_short 4\nb_short 4\n"
+
+
+def test_a_grid_is_every_combination_of_its_values_by_a_name_without_quotes() -> None:
+    Path("grid.yaml").write_text("model.lr: [1.0e-3, 0.1]\nmodel.crop: [[0.3, 1.0], null]\n")
+    assert read_grid(Path("grid.yaml")) == {
+        "lr=0.001,crop=0.3_1.0": ["--model.lr", "0.001", "--model.crop", "[0.3, 1.0]"],
+        "lr=0.001,crop=null": ["--model.lr", "0.001", "--model.crop", "null"],
+        "lr=0.1,crop=0.3_1.0": ["--model.lr", "0.1", "--model.crop", "[0.3, 1.0]"],
+        "lr=0.1,crop=null": ["--model.lr", "0.1", "--model.crop", "null"],
+    }
+    with pytest.raises(DataError, match=r"^no file absent\.yaml \(--grid\)$"):
+        read_grid(Path("absent.yaml"))
+    for content in ("model.lr: 0.1\n", "model.lr: []\n", "- 0.1\n", ""):
+        Path("grid.yaml").write_text(content)
+        with pytest.raises(DataError, match=r"^grid\.yaml is no grid: expected lines such as model\.init_args\."):
+            read_grid(Path("grid.yaml"))
+
+
+def test_every_name_is_trained_with_every_setting_of_its_own_grid() -> None:
+    Path("toy.py").write_text(
+        "import json, pathlib, sys\n"
+        "folder = pathlib.Path('runs/toy/d') / sys.argv[5] / f'seed_{sys.argv[-1]}'\n"
+        "folder.mkdir(parents=True)\n"
+        "(folder / 'results.json').write_text(json.dumps({'fit/epochs': 1}))\n"
+        "with open('order.txt', 'a') as file: print(*sys.argv[5:8], file=file)\n"
+    )
+    Path("grid_a.yaml").write_text("model.lr: [0.1, 0.2]\n")
+    Path("grid_b.yaml").write_text("model.tau: [0.9]\n")
+    options = ["--run.dataset", "d", "--run.variant", "{}@{setting}"]
+    main(["--each", "a", "b", "--grid", "grid_{}.yaml", "--", "toy", "fit", *options])
+    assert Path("order.txt").read_text() == (
+        "a@lr=0.1 --model.lr 0.1\na@lr=0.2 --model.lr 0.2\nb@tau=0.9 --model.tau 0.9\n"
+    )
 
 
 def test_a_finished_run_with_another_flag_is_not_taken_for_the_one_asked_for() -> None:

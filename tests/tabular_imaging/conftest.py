@@ -44,6 +44,7 @@ def command_line(vehicles_root: Path, tmp_path_factory: pytest.TempPathFactory) 
             "data.init_args.root": vehicles_root,
             "data.init_args.min_per_class": 5,
             "data.init_args.cache_px": 40,
+            "data.init_args.label_fraction": 1.0,
             "data.init_args.batch_size": 16,
             "data.init_args.cache_dir": cache,
             "model.init_args.warmup_epochs": 0,

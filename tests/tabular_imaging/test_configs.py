@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
@@ -15,7 +16,9 @@ import yaml
 
 import tabular_imaging
 from shared.cli import SaveConfig
+from shared.table import read_grid
 from tabular_imaging.cardiac import read_fields
+from tabular_imaging.classify import Settings
 from tabular_imaging.cli import TabularImagingCLI, main
 from tabular_imaging.evaluate import SUPERVISED
 from tabular_imaging.schema import ColumnTypes
@@ -23,10 +26,13 @@ from tabular_imaging.table import read_table
 from tabular_imaging.verbs import method_name
 
 CONFIGS = Path(tabular_imaging.__file__).parent / "configs"
-FOLDERS = ("methods", "data", "images", "variants", "tables", "fields")
-METHODS, DATA, IMAGES, VARIANTS, ALL_TABLES, FIELDS = (sorted((CONFIGS / name).glob("*.yaml")) for name in FOLDERS)
-FIGURES, TABLES = ALL_TABLES[:2], ALL_TABLES[2:]
+FOLDERS = ("methods", "data", "images", "variants", "evaluation", "tuning", "study", "tables", "fields")
+METHODS, DATA, IMAGES, VARIANTS, EVALUATION, TUNING, STUDY, ALL_TABLES, FIELDS = (
+    sorted((CONFIGS / name).glob("*.yaml")) for name in FOLDERS
+)
+FIGURES, TABLES = ALL_TABLES[:4], ALL_TABLES[4:]  # of few labels and equal views, and the paper's
 SETTINGS = sorted((CONFIGS / "settings").glob("*/*.yaml"))
+EQUAL_VIEWS = CONFIGS / "settings" / "leaves" / "mmcl_equal_views.yaml"
 SYNTHETIC, OWN_DATA = CONFIGS / "data" / "synthetic.yaml", CONFIGS / "own_data.yaml"
 MMCL = CONFIGS / "methods" / "mmcl.yaml"
 MONITORED = {"supervised": "val/accuracy"}  # the others keep the last epoch
@@ -35,7 +41,7 @@ PRETRAINING = {"lr": 3e-3, "weight_decay": 1e-4, "fused": True}  # the authors' 
 # Where a YAML departs from the signature's default, and the value it has instead.
 DEPARTURES: dict[str, dict[str, Any]] = {
     "methods/mmcl.yaml": {"count": 1},
-    "methods/supervised.yaml": {"count": 1},
+    "methods/supervised.yaml": {"count": 1, "crop_scale": [0.6, 1.0], "probability": 0.8},  # as in fine-tuning
     "methods/simclr.yaml": {"optimizer": PRETRAINING, "warmup_epochs": 10},
     "methods/byol.yaml": {"optimizer": PRETRAINING, "warmup_epochs": 10, "tau_base": 0.9996},
     "methods/simsiam.yaml": {
@@ -52,7 +58,7 @@ DEPARTURES: dict[str, dict[str, Any]] = {
         "lr_schedule": "cosine",
     },
     "data/dvm.yaml": {"on_error": "skip", "num_workers": 8},
-    "data/synthetic.yaml": {"min_per_class": 60, "cache_px": 96, "batch_size": 64},
+    "data/synthetic.yaml": {"min_per_class": 60, "cache_px": 96, "batch_size": 64, "label_fraction": 0.1},
     "data/cardiac_infarction.yaml": {"num_workers": 8},
     "data/cardiac_cad.yaml": {"disease": "cad", "num_workers": 8},
     "data/leaves.yaml": {
@@ -147,15 +153,17 @@ def method_of(folder: Path, files: Sequence[Path]) -> str:
 
 
 def test_the_files_are_those_this_file_knows() -> None:
-    known = [METHODS, DATA, IMAGES, VARIANTS, FIGURES, TABLES, FIELDS, SETTINGS]
+    known = [METHODS, DATA, IMAGES, VARIANTS, EVALUATION, TUNING, STUDY, FIGURES, TABLES, FIELDS, SETTINGS]
     names = {"base.yaml", "demo.yaml", "own_data.yaml", *(name_of(path) for paths in known for path in paths)}
     assert names == {name_of(path) for path in CONFIGS.rglob("*.yaml")}
-    assert [len(paths) for paths in known] == [7, 5, 4, 8, 2, 3, 2, 6]
+    assert [len(paths) for paths in known] == [7, 5, 4, 8, 4, 5, 5, 4, 3, 2, 25]
     assert DEPARTURES.keys() == {"own_data.yaml", *map(name_of, [*METHODS, *DATA])}
-    # The Makefile reads an images file for every data set, and every method's where there are settings.
-    assert [path.stem for path in IMAGES] == sorted({set_of(path) for path in DATA})
+    # The Makefile reads these for every data set.
+    sets = sorted({set_of(path) for path in DATA})
+    assert [path.stem for path in IMAGES] == [path.stem for path in EVALUATION] == sets
     images = [path.name for path in METHODS if path.stem != "scarf"]
-    assert [path.parts[-2:] for path in SETTINGS] == list(product(["dvm"], images))
+    assert [path.parts[-2:] for path in SETTINGS if path != EQUAL_VIEWS] == list(product(sets, images))
+    assert [path.name for path in TUNING] == [name for name in images if name != "supervised.yaml"]
 
 
 # A method's YAML and a data set's do not touch each other's keys, so not all combinations are built.
@@ -166,16 +174,20 @@ def test_the_files_are_those_this_file_knows() -> None:
 )
 def test_every_method_and_every_data_set_instantiates(method: Path, data: Path, demo: bool) -> None:
     cli = build(*composed(method, data, demo))
+    images = method.stem != "scarf"
     assert type(cli.model) is class_of(yaml.safe_load(method.read_text())["model"]["class_path"])
     assert type(cli.datamodule) is class_of(yaml.safe_load(data.read_text())["data"]["class_path"])
     assert cli.config.run.variant == method.stem
     assert cli.config.run.dataset == {"synthetic": "dvm_synthetic"}.get(data.stem, data.stem)
     assert cli.config.run.tags == (["synthetic"] if data.stem == "synthetic" else ["real"])
     assert cli.trainer.precision == ("32-true" if demo else "bf16-mixed")
-    assert cli.trainer.max_epochs == (30 if demo else 500)
+    settings = yaml.safe_load((CONFIGS / "settings" / set_of(data) / method.name).read_text()) if images else {}
+    epochs = (settings or {}).get("trainer", {}).get("max_epochs", 30 if demo else 500)
+    assert cli.trainer.max_epochs == epochs
     assert cli.config.checkpoint.monitor == MONITORED.get(method.stem)
-    if method.stem != "scarf":
-        assert cli.model.encoder.net.conv1.in_channels == cli.datamodule.image_settings.channels
+    if images:
+        first = next(module for module in cli.model.encoder.modules() if isinstance(module, torch.nn.Conv2d))
+        assert first.in_channels == cli.datamodule.image_settings.channels
         assert cli.model.views.augment.size == cli.model.encoder.image_px
         assert cli.model.encoder.image_px < cli.datamodule.image_settings.size
         assert cli.model.views.count == (1 if method.stem in ("mmcl", "supervised") else 2)
@@ -281,12 +293,47 @@ def test_the_cardiac_fields_are_the_papers_kinds_and_each_target_has_a_list_of_d
     assert targets == set(diagnoses)
 
 
+@pytest.mark.parametrize("path", EVALUATION, ids=name_of)
+def test_the_settings_of_an_evaluation_name_what_there_is_and_a_figure_draws_their_regimes(path: Path) -> None:
+    given = yaml.safe_load(path.read_text())
+    settings = Settings(**given)
+    few = [f"{fraction:.0%}" for fraction in settings.fractions] + [f"{count} a class" for count in settings.per_class]
+    own = CONFIGS / "tables" / f"figure2_{path.stem}.yaml"
+    figure = read_table(own if own.is_file() else CONFIGS / "tables" / "figure2.yaml")
+    assert set(figure.columns.values()) == {"frozen", *(f"frozen@{regime}" for regime in few)}
+
+
+def test_every_method_is_tuned_over_as_many_settings() -> None:
+    assert {len(read_grid(path)) for path in TUNING} == {8}
+
+
+def test_equal_views_are_twice_the_epochs() -> None:
+    mmcl = yaml.safe_load((EQUAL_VIEWS.parent / "mmcl.yaml").read_text())
+    assert yaml.safe_load(EQUAL_VIEWS.read_text()) == {"trainer": {"max_epochs": 2 * mmcl["trainer"]["max_epochs"]}}
+
+
+@pytest.mark.parametrize("path", [*TUNING, *STUDY], ids=name_of)
+def test_a_grid_sets_what_the_configuration_has(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    method = path if path in TUNING else MMCL
+    files = composed(CONFIGS / "methods" / method.name, CONFIGS / "data" / "leaves.yaml")
+    *_, last = read_grid(path).values()
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *arguments_of(files), *last, "--print_config"])
+    assert stop.value.code == 0
+    printed: Any = yaml.safe_load(capsys.readouterr().out)
+    for key, value in zip(last[::2], last[1::2], strict=True):
+        found = printed
+        for part in key.removeprefix("--").split("."):
+            found = found[part]
+        assert found == json.loads(value)
+
+
 def test_print_config_prints_one_that_works(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["fit", *arguments_of(composed(MMCL)), "--print_config"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    assert yaml.safe_load(printed)["model"]["init_args"]["corruption_rate"] == 0.3
+    assert yaml.safe_load(printed)["model"]["init_args"]["corruption_rate"] == 0.1  # settings/synthetic/mmcl.yaml
     (tmp_path / "printed.yaml").write_text(printed)
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", str(tmp_path / "printed.yaml"), "--print_config"])

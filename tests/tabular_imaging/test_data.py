@@ -144,6 +144,22 @@ def test_without_a_target_there_is_nothing_to_evaluate_on(samples: pd.DataFrame,
 # --- order ---
 
 
+def test_a_share_of_the_labels_hides_the_others_from_training_alone(samples: pd.DataFrame, tmp_path: Path) -> None:
+    whole, half = ready(samples, tmp_path), ready(samples, tmp_path, label_fraction=0.5)
+    labelled = half.rows("train", "evaluate")
+    assert np.bincount(whole.target[whole.rows("train", "evaluate")]).tolist() == [6, 6, 6]
+    assert np.bincount(half.target[labelled]).tolist() == [3, 3, 3]
+    assert set(half.rows("train", "pretrain")) == set(whole.rows("train", "evaluate"))  # without labels, they stay
+    hidden = np.setdiff1d(half.rows("train", "pretrain"), labelled)
+    assert half.target[hidden].tolist() == [-1] * 9
+    for split in ("val", "test"):
+        np.testing.assert_array_equal(half.rows(split, "evaluate"), whole.rows(split, "evaluate"))
+    np.testing.assert_array_equal(half.table, whole.table)
+    for fraction in (0.0, 1.5):
+        said = message(Pairs, samples, tmp_path, label_fraction=fraction)
+        assert said == f"label_fraction must be above 0 and at most 1, got {fraction}"
+
+
 def test_training_batches_are_shuffled_by_seed_and_epoch_alone(samples: pd.DataFrame, tmp_path: Path) -> None:
     module = ready(samples, tmp_path)
     loader = module.train_dataloader()

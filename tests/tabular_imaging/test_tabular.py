@@ -122,6 +122,8 @@ def test_one_hot_refuses_impossible_cardinalities_and_other_tables() -> None:
             OneHot(cardinalities)
     with pytest.raises(ValueError, match=r"^a table of 2 columns expected, got the shape \(4, 3\)$"):
         one_hot(torch.zeros(4, 3), [1, 2])
+    with pytest.raises(ValueError, match=r"^torch\.bfloat16 rounds the codes of categories: keep tables in float32 "):
+        one_hot(torch.full((1, 1), 301.0, dtype=torch.bfloat16), [400])
 
 
 def test_the_index_tensors_are_not_in_checkpoints() -> None:
