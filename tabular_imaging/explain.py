@@ -109,7 +109,12 @@ def _importance(model: TabularPretraining, batch: ImageTableBatch) -> pd.DataFra
 
 def _fields(names: Sequence[str], row: "pd.Series[Any]") -> dict[str, str]:
     values = {name: row[name] for name in names[:FIELDS_SHOWN]}
-    return {name: f"{value:,.6g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return {name: _short(value) if isinstance(value, float) else str(value) for name, value in values.items()}
+
+
+def _short(value: float) -> str:
+    """Thousands apart from 10,000 on, so that years stay years."""
+    return f"{value:,.6g}" if abs(value) >= 10_000 else f"{value:.6g}"
 
 
 def linear(head: LinearHead) -> nn.Linear:
