@@ -6,6 +6,7 @@ with their range. Images and tables are random numbers (SYNTHETIC): speed does n
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -54,7 +55,7 @@ def bench_augment(pairs: int) -> Rows:
         for name, pictures in (("PIL", True), ("tensors", False)):
             label = f"augmentation, {order}, one thread, against torchvision on {name}, item by item"
             other = torchvision_items(images, pictures)
-            rows.append(ratio(label, "images/s", lambda ours=ours: ours(images) and None, other, BATCH, pairs))  # type: ignore[misc]
+            rows.append(ratio(label, "images/s", partial(ours, images), other, BATCH, pairs))
     return rows
 
 
@@ -98,10 +99,8 @@ def bench_attributions(pairs: int) -> Rows:
     error = float((exact.sum(2) - change).abs().max())
     print(f"{'completeness error of the closed form':<82} {error:>7.1e}")
     label = "integrated gradients of 2,048 dimensions, against captum with 50 steps"
-    ours, other = (
-        (lambda: mlp_attributions(encoder.mlp, inputs) and None),
-        (lambda: numerical_attributions(encoder.mlp, inputs, steps=50) and None),
-    )
+    ours = partial(mlp_attributions, encoder.mlp, inputs)
+    other = partial(numerical_attributions, encoder.mlp, inputs, steps=50)
     row = ratio(label, "samples/s", ours, other, 1, min(pairs, 3), calls=20)
     return [row, {"benchmark": "completeness error of the closed form", "unit": "embedding", "ours": error}]
 

@@ -18,8 +18,8 @@ Rows = list[dict[str, object]]
 def ratio(
     name: str,
     unit: str,
-    ours: Callable[[], None],
-    other: Callable[[], None],
+    ours: Callable[[], object],
+    other: Callable[[], object],
     amount: int,
     pairs: int,
     calls: int = 1,
