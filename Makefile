@@ -1,5 +1,5 @@
-# `make help` lists the targets. Variables: DATASET= DATA= TARGET= TARGET_DATA= SEEDS= JOBS= METHOD= VARIANT= TABLE_METHODS= PROFILE= ARGS=
-# and, of tabular_imaging: METHODS= IMAGE_METHODS= MMCL_VARIANTS=
+# `make help` lists the targets. Variables: DATASET= DATA= SEEDS= JOBS= PROFILE= ARGS= SUFFIX= EVALUATE_ARGS= TABLE_ARGS=;
+# of ecg_text: TARGET= TARGET_DATA= METHOD= VARIANT= TABLE_METHODS=; of tabular_imaging: IMAGE_METHODS= MMCL_VARIANTS= TUNE= STUDY=
 .DEFAULT_GOAL := help
 .PHONY: help install etp-data train-etp table-etp data-ptbxl bench-etp mmcl-data train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl compare sync test check format
 SHELL := /bin/bash
@@ -58,7 +58,7 @@ MMCL_RUNS = runs/tabular_imaging/$(shell sed -n 's/^  dataset: *//p' $(MMCL_DATA
 # Rows of Table 1 that are trained alike; the changes of MMCL in Tables 2 and 3.
 IMAGE_METHODS ?= simclr byol simsiam barlow_twins
 TUNE ?= mmcl $(IMAGE_METHODS)
-STUDY ?= batch epochs temperature corruption unlabelled
+STUDY ?= batch epochs temperature corruption $(if $(filter leaves,$(DATASET)),unlabelled)
 MMCL_VARIANTS ?= mmcl mmcl_laaf mmcl_fn_elimination mmcl_fn_elimination_laaf mmcl_supcon mmcl_supcon_laaf mmcl_morphometric mmcl_non_morphometric
 # $(call mmcl-fit,METHOD,further configuration)
 mmcl-fit = tabular_imaging fit --config $(MMCL)/base.yaml --config $(MMCL)/methods/$(1).yaml \
@@ -126,7 +126,7 @@ bench-etp: install ## measure ETP's data path, text features and cache against t
 
 mmcl-data: install
 ifeq ($(DATASET),synthetic)
-	$(RUN) -m tabular_imaging synthetic --root $(or $(DATA),data/dvm_synthetic) --adverts 2400
+	$(RUN) -m tabular_imaging synthetic --root $(or $(DATA),data/dvm_synthetic)
 endif
 
 train-mmcl: mmcl-data ## pre-train MMCL and SimCLR, evaluate them on images alone beside supervised training, explain MMCL: DATASET=synthetic|dvm|leaves|cardiac_infarction|cardiac_cad DATA=<root>

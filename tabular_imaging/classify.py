@@ -140,7 +140,8 @@ class Evaluator:
     def __init__(self, data: TabularImagingDataModule, settings: Settings) -> None:
         if not data.classes:
             raise DataError(
-                "the data have no target column, so there is nothing to classify: name it with --options.target NAME"
+                "the data have no target column, so there is nothing to classify; train with "
+                "--data.init_args.target NAME"
             )
         self.data, self.settings = data, settings
         self.rows: dict[Split, NDArray[np.int64]] = {split: data.rows(split, "evaluate") for split in SPLITS}
@@ -162,6 +163,13 @@ class Evaluator:
             subsets = nested_subsets(target, rows, settings.fractions)
             budgets |= {f"@{100 * fraction:g}%": subset for fraction, subset in subsets.items()}
         if settings.per_class:
+            counts = np.bincount(target[rows], minlength=len(self.data.classes))
+            rarest = int(np.where(counts, counts, counts.max()).argmin())
+            if counts[rarest] < max(settings.per_class):
+                raise DataError(
+                    f"class {self.data.classes[rarest]} has {counts[rarest]} labels to train on, fewer than the "
+                    f"{max(settings.per_class)} of --settings.per_class"
+                )
             counted = labels_per_class(target, rows, settings.per_class)
             budgets |= {f"@{count} a class": subset for count, subset in counted.items()}
         return budgets

@@ -193,8 +193,8 @@ class TabularImagingDataModule(pl.LightningDataModule, ABC):
         unseen.write(cache.folder / "unseen_values.csv")
         self.table = impute(values, np.flatnonzero(train), self.schema)
         self.target = pd.Index(classes, dtype=object).get_indexer(pd.Index(labels)).astype(np.int64)  # -1: no label
-        if self.label_fraction < 1:
-            labelled = np.flatnonzero(train & (self.target != NO_LABEL))
+        labelled = np.flatnonzero(train & (self.target != NO_LABEL))
+        if self.label_fraction < 1 and len(labelled):
             (kept,) = nested_subsets(self.target, labelled, [self.label_fraction]).values()
             self.target[np.setdiff1d(labelled, kept)] = NO_LABEL
         report.write(cache.folder / "skipped.csv")

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 INIT_ARGS = {"image": "image_column", "id": "id_column", "target": "target", "split": "split_column"}
 TARGET_NAMES = ("target", "label", "class", "species", "category")
-SMALLEST_CLASS = 3  # one sample for each split
+SMALLEST_CLASS = 3  # with fewer there cannot be one in each split; with so few there need not be
 MEASURED = 0.3  # share of distinct values from which on fractional numbers are no classes
 FIELDS, ICD10 = CONFIGS / "cardiac.yaml", CONFIGS / "icd10.yaml"
 
@@ -147,7 +147,9 @@ class ImageTableDataModule(TabularImagingDataModule):
     def _check_classes(self, column: "pd.Series[Any]", target: str) -> None:
         recorded = tidy(column).dropna()
         distinct = recorded.nunique()
-        if pd.api.types.is_float_dtype(column) and distinct > MEASURED * len(recorded):
+        # Whole numbers are read as floats where one is missing.
+        fractional = pd.api.types.is_float_dtype(column) and (recorded % 1 != 0).any()
+        if fractional and distinct > MEASURED * len(recorded):
             raise DataError(
                 f"{self.csv}: the target {target} has {distinct} different numbers in {len(recorded)} rows, so it "
                 "looks measured, and only classes can be told apart: name another target, or make classes of it first"

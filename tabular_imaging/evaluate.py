@@ -39,7 +39,7 @@ from tabular_imaging.pretraining import TabularPretraining
 
 RANDOM, SUPERVISED = "Random init", "Supervised"
 FIRST_RANDOM_SEED = 1000  # away from the seeds that models are trained with
-# Recipe, "Evaluation": fine-tuning crops less than pre-training, and augments 80% of the images.
+# Recipe, "Evaluation": fine-tuning crops so, less than the paper's pre-training, and augments 80% of the images.
 FINE_TUNE_CROP, FINE_TUNE_PROBABILITY = (0.6, 1.0), 0.8
 
 
@@ -119,16 +119,19 @@ def evaluate_models(
     scores: dict[str, dict[str, Scores]] = {}
     heads: dict[tuple[int, Input], LinearHead | None] = {}
     paths = list(checkpoints.values())
+    if not transfer:
+        for path in paths:
+            _check_unseen(path.parents[1], load_model(path), method, data)
     jobs = [(RANDOM, FIRST_RANDOM_SEED + index, path) for index, path in enumerate(paths)]
     jobs += [(method, seed, path) for seed, path in checkpoints.items()]
     for name, seed, path in tqdm(jobs, desc=f"evaluate {method} on {data.name}", unit="model"):
         torch.manual_seed(seed)
         model = load_model(path, weights=name != RANDOM)
-        if name != RANDOM and not transfer:
-            _check_unseen(path.parents[1], model, method, data)
         if isinstance(model, TabularPretraining) and "table" in inputs:  # images need not come with the same table
             model.use_schema(data.schema)
         if isinstance(model, Supervised):
+            if "table" in inputs:
+                raise DataError(f"{method} has no encoder of the input table; leave it out of --inputs")
             if name != RANDOM:
                 _keep(scores, name, {"trainable": _own_scores(model, evaluator)})
                 heads[seed, "image"] = own_head(model)
@@ -207,13 +210,13 @@ def _own_scores(model: Supervised, evaluator: Evaluator) -> ValTest:
 
 
 def _fine_tune_augment(model: Pretraining, kind: Input) -> nn.Module | None:
-    """The pre-training's augmentation, gentler; none for tables."""
+    """The pre-training's augmentation with fine-tuning's crops; none for tables."""
     augment = getattr(getattr(model, "views", None), "augment", None)
     if kind == "table" or not isinstance(augment, ImageAugment):
         return None
-    gentle = copy.deepcopy(augment)
-    gentle.crop_scale, gentle.probability = FINE_TUNE_CROP, FINE_TUNE_PROBABILITY
-    return gentle
+    tuned = copy.deepcopy(augment)
+    tuned.crop_scale, tuned.probability = FINE_TUNE_CROP, FINE_TUNE_PROBABILITY
+    return tuned
 
 
 def _table(

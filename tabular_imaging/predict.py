@@ -20,7 +20,7 @@ from tabular_imaging.classify import Evaluator, Input, Settings, encoder_for, lo
 from tabular_imaging.methods import Supervised
 from tabular_imaging.pretraining import TabularPretraining
 from tabular_imaging.schema import encode as encode_table
-from tabular_imaging.spreadsheet import find_image_column, read_csv
+from tabular_imaging.spreadsheet import find_image_column, is_id, read_csv
 
 BATCH = 64
 
@@ -82,14 +82,14 @@ def predict(
         _train_classifier(model, config, seed, input)
     head, classes = load_classifier(seed, input)
     arguments = config["init_args"]
-    id_column = arguments.get("id_column") or "id"
+    id_column = arguments.get("id_column")
     frame = read_csv(csv, id_column)
     report = Report(on_error, noun="sample" if input == "image" else "value")
     column = image_column or arguments.get("image_column") or "image"
     if input == "image" and column == "image" and column not in frame:
         column = find_image_column(frame, csv, "--image_column")
-    names = [frame[name] for name in (id_column, column) if name in frame]
-    ids = pd.Series(names[0] if names else frame.index).astype(str)
+    named = [name for name in frame if is_id(name, id_column)] + [name for name in frame if name == column]
+    ids = pd.Series(frame[named[0]] if named else frame.index).astype(str)
     if output.is_file():
         raise DataError(f"{output} is a file; --output names the folder for the results")
     if input == "image":

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.data.report import DataError
-from shared.runs import find_checkpoints, first_seed, read_data_config
+from shared.runs import find_checkpoints, first_seed, read_data_config, run_config
 from shared.table import append_results
 from tabular_imaging.evaluate import RANDOM
 from tabular_imaging.verbs import METRIC_NAMES, method_name
@@ -22,7 +22,7 @@ def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) 
         results: CSV that the rows are appended to.
 
     Returns:
-        `method, variant, seeds, metric, val`.
+        `method, variant, seeds, epochs, metric, val`.
 
     Raises:
         DataError: A variant was not evaluated so.
@@ -37,7 +37,8 @@ def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) 
         if found.empty:
             raise DataError(f"{folder} was not evaluated ({protocol}) on {dataset}: python -m tabular_imaging evaluate")
         seeds = " ".join(map(str, find_checkpoints(folder, "best")))
-        about = {"method": method_name(folder), "variant": folder.name, "seeds": seeds}
+        epochs = run_config(folder)["trainer"]["max_epochs"]
+        about = {"method": method_name(folder), "variant": folder.name, "seeds": seeds, "epochs": epochs}
         rows.append(about | found.iloc[0][["metric", "val"]].to_dict())
     ranked = pd.DataFrame(rows).sort_values(["method", "val"], ascending=[True, False], ignore_index=True)
     kind = "SYNTHETIC data" if "synthetic" in tags else "real data"

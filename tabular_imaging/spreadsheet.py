@@ -16,14 +16,14 @@ def read_csv(path: Path, id_column: str | None = None) -> pd.DataFrame:
 
     Args:
         path: Separated by commas, in UTF-8, with a header.
-        id_column: Column of identifiers, by default `id`; they stay text, so that 0001 does not become 1.
+        id_column: Column of identifiers, by default `id` in any case; they stay text, so that 0001 does not become 1.
 
     Raises:
         DataError: There is no such file, it is no such table, it has no row, or a column twice.
     """
     try:
-        frame = pd.read_csv(path, dtype={id_column or "id": str})
         header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]  # pandas would rename a second `size`
+        frame = pd.read_csv(path, dtype=dict.fromkeys(header[[is_id(name, id_column) for name in header]], str))
     except FileNotFoundError as error:
         raise DataError(f"no file {path}: give the path of your table") from error
     except UnicodeDecodeError as error:
@@ -40,6 +40,12 @@ def read_csv(path: Path, id_column: str | None = None) -> pd.DataFrame:
     if names.duplicated().any():
         raise DataError(f"{path} has two columns called {names[names.duplicated()].iloc[0]}; rename one")
     return frame
+
+
+def is_id(name: object, id_column: str | None) -> bool:
+    """Whether a column holds the identifiers: the one that is named so, by default `id` in any case."""
+    text = str(name).strip()
+    return text.lower() == "id" if id_column is None else text == id_column
 
 
 def find_image_column(frame: pd.DataFrame, source: Path, option: str) -> str:

@@ -201,7 +201,7 @@ def _photograph(shot: _Shot) -> tuple[float, bool]:
 
 
 def write_synthetic(
-    root: Path = Path("data/dvm_synthetic"), models: int = 12, adverts: int = 1200, image_px: int = 128, seed: int = 0
+    root: Path = Path("data/dvm_synthetic"), models: int = 12, adverts: int = 2400, image_px: int = 128, seed: int = 0
 ) -> Path:
     """Write a SYNTHETIC set of vehicle adverts with drawn pictures in DVM-car's layout; nothing in it is real.
 

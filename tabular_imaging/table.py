@@ -98,7 +98,7 @@ def print_table(table: Path, runs: list[str], results: Path | None = None) -> pd
     console.print(beside_paper(_in_percent(rows, group, paper), values, seeds, title, texts, columns))
     console.print(
         f"[...]: 95% interval; {rows['samples'].iloc[0]} test samples and the models are resampled, in pairs for "
-        f"differences, which are of {columns[0].lower()}. {SUPERVISED}: trained from scratch like the fine-tuned ones.",
+        f"differences, which are of {columns[0].lower()}. {SUPERVISED}: trained from scratch.",
         highlight=False,
         markup=False,
     )

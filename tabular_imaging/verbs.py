@@ -1,5 +1,6 @@
 """`python -m tabular_imaging evaluate`: evaluates runs, and says what came out: tables, CSV files, figures, W&B."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,8 @@ def evaluate(
         run: One or several `runs/tabular_imaging/<data set>/<variant>`; the `seed_*` of a variant go together.
         data: A file of configs/data for another data set (transfer); by default the one trained on.
         root: Root of that data set.
-        options: Further data settings to change, e.g. `--options.disease cad`.
+        options: Further data settings to change, e.g. `--options.disease cad`; the results lie apart, under a name with
+            these.
         inputs: What is classified: `image` (the default), `table`, or both.
         checkpoint: `best` (by the monitored value) or `last`.
         settings: How classifiers are trained, e.g. `--settings.trainable_epochs 100`.
@@ -88,11 +90,15 @@ def evaluate(
         check_same_settings(folder, list(checkpoints))
         first_run = folder / f"seed_{next(iter(checkpoints))}"
         dataset, tags, data_config = read_data_config(data or first_run / "config.yaml")
-        written = folder / "evaluation" / dataset
+        # What is changed is another data set: its scores must not stand for this one's.
+        name = re.sub(
+            r"[^\w.=,-]+", "_", ",".join([dataset, *(f"{key}={value}" for key, value in (options or {}).items())])
+        )
+        written = folder / "evaluation" / name
         changes = dict(options or {}) | ({"root": root} if root else {})
         given = [checkpoint, f"inputs={kinds}", f"resamples={resamples}", str(settings)]
         asked = "; ".join([*given, *(f"{key}={value}" for key, value in changes.items())])
-        if missing_only and _is_evaluated(written, checkpoints, asked):
+        if missing_only and _is_evaluated(written, checkpoints, asked, frozen=not settings.trainable_epochs):
             print(f"{written} is up to date")
             tables.append(pd.read_csv(written / "results.csv"))
             continue
@@ -103,14 +109,14 @@ def evaluate(
         )
         kind = "synthetic" if "synthetic" in tags else "real"
         evaluation.table = evaluation.table.assign(data_kind=kind, asked=asked)
-        _record(evaluation, folder, list(checkpoints), method, f"{dataset}/" if data else "")
+        _record(evaluation, folder, list(checkpoints), method, f"{name}/" if data or options else "")
         _write(evaluation, written)
         for (seed, of_input), head in evaluation.heads.items():
             # `predict` is for the best checkpoint and the classes that the model was trained beside.
             if head is not None and checkpoint == "best" and not data and not options:
                 save_classifier(folder / f"seed_{seed}", of_input, head, evaluation.data.classes)
-        _draw(evaluation, folder, first_run, dataset, kind, wandb)
-        print_table(evaluation.table, dataset, kind)
+        _draw(evaluation, folder, first_run, name, kind, wandb)
+        print_table(evaluation.table, name, kind)
         print(f"wrote results.csv, groups.csv and {FILE} to {written}, and figures to {first_run}/figures")
         if results:
             rows = evaluation.table.round(4).assign(
@@ -132,13 +138,19 @@ def _inputs(given: list[str] | None) -> list[Input]:
     return kinds
 
 
-def _is_evaluated(folder: Path, checkpoints: dict[int, Path], asked: str) -> bool:
-    """Whether all checkpoints are older than the evaluation, none was added, and it was asked for the same."""
+def _is_evaluated(folder: Path, checkpoints: dict[int, Path], asked: str, frozen: bool) -> bool:
+    """Whether all checkpoints are older than the evaluation, none was added, and it was asked for the same.
+
+    Where frozen encoders alone are asked for, there may be fine-tuned ones besides.
+    """
     file = folder / "results.csv"
     if not file.is_file() or not (folder / FILE).is_file():
         return False
     table = pd.read_csv(file)
-    if table["asked"].iloc[0] != asked or table["checkpoints"].iloc[0] != len(checkpoints):
+    before = table["asked"].iloc[0]
+    if frozen:
+        before = re.sub(r"trainable_epochs=\d+", "trainable_epochs=0", before)
+    if before != asked or table["checkpoints"].iloc[0] != len(checkpoints):
         return False
     return all(path.stat().st_mtime < file.stat().st_mtime for path in checkpoints.values())
 

@@ -228,10 +228,14 @@ def test_data_that_cannot_be_evaluated_say_why(data: TabularImagingDataModule) -
     with pytest.raises(DataError) as error:
         Evaluator(stub([], [-1] * 7), SMALL)
     assert str(error.value) == (
-        "the data have no target column, so there is nothing to classify: name it with --options.target NAME"
+        "the data have no target column, so there is nothing to classify; train with --data.init_args.target NAME"
     )
     with pytest.raises(DataError, match=r"^the val split has no labelled sample; change the split$"):
         Evaluator(stub(["a", "b"], [0, 1, 0, -1, -1, 0, 1]), SMALL)
+    with pytest.raises(
+        DataError, match=r"^class b has 1 labels to train on, fewer than the 2 of --settings.per_class$"
+    ):
+        Evaluator(stub(["a", "b", "never trained"], [0, 1, 0, 0, 1, 0, 1]), settings(per_class=(1, 2)))
     lacks = [0, 1, 2, 0, 1, 1, 1]
     Evaluator(stub(["a", "b", "c"], lacks), SMALL)  # accuracy needs no class to be there
     with pytest.raises(DataError, match=r"^the val split has no sample of c, so there is no AUC; change the split$"):

@@ -119,6 +119,23 @@ def test_identifiers_stay_as_they_are_written(root: Path) -> None:
     assert ready(root, id_column="leaf").frame["id"].tolist() == [f"{row:04d}" for row in range(40)]
 
 
+@pytest.mark.parametrize("name", ["id", "ID", " Id"])
+def test_identifiers_keep_their_zeros_however_the_column_is_called(root: Path, name: str) -> None:
+    edit(root, lambda table: table.assign(leaf=[f"{row:03d}" for row in range(40)]).rename(columns={"leaf": name}))
+    assert ready(root).frame["id"].tolist() == [f"{row:03d}" for row in range(40)]
+
+
+def test_classes_that_are_numbers_may_have_a_gap(root: Path) -> None:
+    """Pandas reads whole numbers with a gap as floats: 13 numbers in 39 rows are classes all the same."""
+    edit(root, lambda table: table.assign(Species=[*(row // 3 for row in range(39)), None]))
+    assert ready(root).classes == [str(number) for number in range(13)]
+
+
+def test_a_share_of_labels_needs_no_label(root: Path) -> None:
+    edit(root, lambda table: table.drop(columns="Species"))
+    assert ready(root, label_fraction=0.5).classes == []
+
+
 def test_a_table_smaller_than_a_batch_is_trained_on_whole(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = ready(root, batch_size=128)
     (batch,) = data.train_dataloader()

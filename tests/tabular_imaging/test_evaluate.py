@@ -60,6 +60,33 @@ def test_an_evaluation_that_is_up_to_date_is_left_alone(evaluated: Path, capsys:
     assert results.stat().st_mtime_ns == before
 
 
+def test_frozen_encoders_are_up_to_date_where_fine_tuned_ones_were_evaluated_besides(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "mmcl"
+    shutil.copytree(evaluated, run)
+    results = run / "evaluation" / "dvm_synthetic" / "results.csv"
+    results.write_text(results.read_text().replace("trainable_epochs=0", "trainable_epochs=3"))
+    before = results.read_bytes()
+    main(["evaluate", "--run", str(run), *SETTINGS, "--missing_only", "true"])
+    assert "is up to date" in capsys.readouterr().out
+    assert results.read_bytes() == before
+
+
+def test_other_data_settings_are_evaluated_apart(evaluated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "mmcl"
+    shutil.copytree(evaluated, run)
+    own = {path: path.read_bytes() for path in (run / "evaluation" / "dvm_synthetic").iterdir()}
+    before = json.loads((run / "seed_0" / "results.json").read_text())
+    main(["evaluate", "--run", str(run), *SETTINGS, "--options.label_fraction", "0.5"])
+    other = run / "evaluation" / "dvm_synthetic,label_fraction=0.5" / "results.csv"
+    assert pd.read_csv(other)["labels"].iloc[0] < pd.read_csv(run / "evaluation/dvm_synthetic/results.csv")["labels"][0]
+    assert {path: path.read_bytes() for path in own} == own
+    after = json.loads((run / "seed_0" / "results.json").read_text())
+    assert {key: after[key] for key in before} == before
+    assert "dvm_synthetic,label_fraction=0.5/frozen/accuracy" in after
+
+
 def test_what_was_trained_on_is_not_evaluated_on(evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "mmcl"
     shutil.copytree(evaluated, run)

@@ -70,7 +70,7 @@ def test_a_target_that_was_learned_as_a_feature_is_not_evaluated(folder: Path) -
     fit = ["fit", "--config", str(CONFIG), "--data.init_args.csv", "my.csv", *SMALL]
     main(fit)
     evaluate = ["evaluate", "--run", "runs/tabular_imaging/own_data/mmcl", "--wandb", "disabled"]
-    with pytest.raises(SystemExit, match=r"there is nothing to classify: name it with --options\.target NAME"):
+    with pytest.raises(SystemExit, match=r"there is nothing to classify; train with --data\.init_args\.target NAME"):
         main(evaluate)
     with pytest.raises(SystemExit) as stop:
         main([*evaluate, "--options.target", "fruit"])

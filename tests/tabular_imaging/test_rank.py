@@ -20,6 +20,7 @@ def variant(root: Path, method: str, name: str, val: float, test: float) -> Path
     model = {"fields": "all", "labels": "none", "label_as_feature": False}
     config = {
         "run": {"dataset": "leaves", "tags": ["real"]},
+        "trainer": {"max_epochs": 20},
         "model": {"class_path": f"tabular_imaging.{method}", "init_args": model},
         "data": {"class_path": "tabular_imaging.ImageTableDataModule", "init_args": {}},
     }
@@ -53,6 +54,7 @@ def test_each_methods_settings_stand_by_validation_whatever_the_test_samples_say
     kept = pd.read_csv(results)
     assert kept["val"].tolist() == [0.65, 0.60, 0.75, 0.50]
     assert kept["seeds"].tolist() == [3] * 4
+    assert kept["epochs"].tolist() == [20] * 4
     assert set(kept["dataset"]) == {"leaves"}
 
 
