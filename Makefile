@@ -72,6 +72,13 @@ mmcl-table = $(RUN) -m tabular_imaging table --table $(MMCL)/tables/$(1).yaml --
 # $(call mmcl-evaluate,VARIANTS,further options)
 mmcl-evaluate = $(if $(1),$(RUN) -m tabular_imaging evaluate --run $(call mmcl-runs,$(1)) --missing_only true \
   --settings $(MMCL)/evaluation/$(MMCL_SET).yaml $(2) $(EVALUATE_ARGS))
+# $(call mmcl-search,GRIDS,FOLDER OF THE GRIDS,METHOD,START OF THE VARIANTS' NAMES,PATTERN OF THEM)
+define mmcl-search
+$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(1) --grid $(MMCL)/$(2)/{}.yaml -- \
+  $(call mmcl-fit,$(3),--run.variant $(4){setting})
+$(RUN) -m tabular_imaging evaluate --run $(MMCL_RUNS)/$(5) --missing_only true $(EVALUATE_ARGS)
+$(RUN) -m tabular_imaging rank --run $(MMCL_RUNS)/$(5) $(TABLE_ARGS)
+endef
 # Labels as shares of the training set, as in the paper, or for a small set as numbers a class.
 MMCL_FIGURE2 = $(basename $(notdir $(firstword $(wildcard $(MMCL)/tables/figure2_$(MMCL_SET).yaml) figure2.yaml)))
 # Where there is one: MMCL sees one view of an image a step and the methods of images two, so twice the epochs.
@@ -154,16 +161,10 @@ endif
 	$(RUN) -m shared.compare
 
 tune-mmcl: mmcl-data ## try the settings of configs/tuning for TUNE, JOBS at a time, and rank them by validation
-	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(TUNE) --grid $(MMCL)/tuning/{}.yaml -- \
-	  $(call mmcl-fit,{},--run.variant {}@{setting})
-	$(RUN) -m tabular_imaging evaluate --run $(MMCL_RUNS)/*@* --missing_only true $(EVALUATE_ARGS)
-	$(RUN) -m tabular_imaging rank --run $(MMCL_RUNS)/*@* $(TABLE_ARGS)
+	$(call mmcl-search,$(TUNE),tuning,{},{}@,*@*)
 
 study-mmcl: mmcl-data ## change one setting of MMCL at a time (configs/study) and rank by validation
-	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(STUDY) --grid $(MMCL)/study/{}.yaml -- \
-	  $(call mmcl-fit,mmcl,--run.variant mmcl+{setting})
-	$(RUN) -m tabular_imaging evaluate --run $(MMCL_RUNS)/mmcl+* --missing_only true $(EVALUATE_ARGS)
-	$(RUN) -m tabular_imaging rank --run $(MMCL_RUNS)/mmcl+* $(TABLE_ARGS)
+	$(call mmcl-search,$(STUDY),study,mmcl,mmcl+,mmcl+*)
 
 bench-mmcl: install ## measure tabular_imaging's augmentation, corruption and attributions against the plain way; writes results/bench_mmcl.csv
 	$(RUN) -m benchmarks.mmcl $(ARGS)

@@ -163,11 +163,11 @@ class Evaluator:
             subsets = nested_subsets(target, rows, settings.fractions)
             budgets |= {f"@{100 * fraction:g}%": subset for fraction, subset in subsets.items()}
         if settings.per_class:
-            counts = np.bincount(target[rows], minlength=len(self.data.classes))
-            rarest = int(np.where(counts, counts, counts.max()).argmin())
-            if counts[rarest] < max(settings.per_class):
+            labels, counts = np.unique(target[rows], return_counts=True)
+            if counts.min() < max(settings.per_class):  # said by name, before `labels_per_class` says it by number
+                rarest = self.data.classes[labels[counts.argmin()]]
                 raise DataError(
-                    f"class {self.data.classes[rarest]} has {counts[rarest]} labels to train on, fewer than the "
+                    f"class {rarest} has {counts.min()} labels to train on, fewer than the "
                     f"{max(settings.per_class)} of --settings.per_class"
                 )
             counted = labels_per_class(target, rows, settings.per_class)

@@ -119,31 +119,31 @@ def evaluate_models(
     scores: dict[str, dict[str, Scores]] = {}
     heads: dict[tuple[int, Input], LinearHead | None] = {}
     paths = list(checkpoints.values())
-    if not transfer:
-        for path in paths:
-            _check_unseen(path.parents[1], load_model(path), method, data)
     jobs = [(RANDOM, FIRST_RANDOM_SEED + index, path) for index, path in enumerate(paths)]
     jobs += [(method, seed, path) for seed, path in checkpoints.items()]
     for name, seed, path in tqdm(jobs, desc=f"evaluate {method} on {data.name}", unit="model"):
         torch.manual_seed(seed)
         model = load_model(path, weights=name != RANDOM)
+        if name == RANDOM and not transfer:  # every run once, before time is spent on it
+            _check_unseen(path.parents[1], model, method, data)
         if isinstance(model, TabularPretraining) and "table" in inputs:  # images need not come with the same table
             model.use_schema(data.schema)
+        encoders: dict[Input, nn.Module] = {}
+        for kind in inputs:
+            encoder = encoder_for(model, kind)
+            if encoder is None:
+                raise DataError(f"{method} has no encoder of the input {kind}; leave it out of --inputs")
+            encoders[kind] = encoder
         if isinstance(model, Supervised):
-            if "table" in inputs:
-                raise DataError(f"{method} has no encoder of the input table; leave it out of --inputs")
             if name != RANDOM:
                 _keep(scores, name, {"trainable": _own_scores(model, evaluator)})
                 heads[seed, "image"] = own_head(model)
             continue
         # One pre-trained model has several classifiers, as in the paper; several models have one each.
         classifiers = range(seed, seed + settings.probe_seeds) if len(paths) == 1 else [seed]
-        for kind in inputs:
+        for kind, encoder in encoders.items():
             key = _random_key(model, kind, classifiers, bool(settings.trainable_epochs)) if name == RANDOM else ""
             if key not in known:
-                encoder = encoder_for(model, kind)
-                if encoder is None:
-                    raise DataError(f"{method} has no encoder of the input {kind}; leave it out of --inputs")
                 known[key] = evaluator.classify(encoder, kind, _fine_tune_augment(model, kind), classifiers)
             _keep(scores, name, known[key].scores)
             if name != RANDOM:
