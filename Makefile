@@ -65,7 +65,7 @@ mmcl-fit = tabular_imaging fit --config $(MMCL)/base.yaml --config $(MMCL)/metho
   --config $(MMCL_DATA) --config $(MMCL)/images/$(MMCL_SET).yaml $(if $(filter demo,$(PROFILE)),--config $(MMCL)/demo.yaml) \
   --config $(MMCL)/settings/$(MMCL_SET)/$(1).yaml $(2) $(if $(DATA),--data.init_args.root $(DATA)) $(ARGS)
 # $(call mmcl-grid,NAMES,METHOD,further configuration): every name of the grid takes the place of {}
-mmcl-grid = $(if $(1),$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(1) -- \
+mmcl-grid = $(if $(1),$(RUN) -m shared.runs.table --seeds $(SEEDS) --jobs $(JOBS) --each $(1) -- \
   $(call mmcl-fit,$(2),$(3) --run.variant {}$(SUFFIX)))
 # $(call mmcl-table,TABLE,VARIANTS)
 mmcl-table = $(RUN) -m tabular_imaging table --table $(MMCL)/tables/$(1).yaml --runs $(call mmcl-runs,$(2)) $(TABLE_ARGS)
@@ -74,7 +74,7 @@ mmcl-evaluate = $(if $(1),$(RUN) -m tabular_imaging evaluate --run $(call mmcl-r
   --settings $(MMCL)/evaluation/$(MMCL_SET).yaml $(2) $(EVALUATE_ARGS))
 # $(call mmcl-search,GRIDS,FOLDER OF THE GRIDS,METHOD,START OF THE VARIANTS' NAMES,PATTERN OF THEM)
 define mmcl-search
-$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(1) --grid $(MMCL)/$(2)/{}.yaml -- \
+$(RUN) -m shared.runs.table --seeds $(SEEDS) --jobs $(JOBS) --each $(1) --grid $(MMCL)/$(2)/{}.yaml -- \
   $(call mmcl-fit,$(3),--run.variant $(4){setting})
 $(RUN) -m tabular_imaging evaluate --run $(MMCL_RUNS)/$(5) --missing_only true $(EVALUATE_ARGS)
 $(RUN) -m tabular_imaging rank --run $(MMCL_RUNS)/$(5) $(TABLE_ARGS)
@@ -107,10 +107,10 @@ endif
 train-etp: etp-data ## pre-train and evaluate ETP, or METHOD=simclr|...: DATASET=synthetic|ptbxl|wfdb_folder DATA=<root> TARGET=cpsc2018 TARGET_DATA=<root>
 	@set -e; for seed in $(SEEDS); do $(RUN) -m $(call etp-fit,$(METHOD),$(VARIANT)) --seed_everything $$seed; done
 	$(call etp-evaluate,$(ETP_RUNS)/$(VARIANT))
-	$(RUN) -m shared.compare
+	$(RUN) -m shared.runs.compare
 
 table-etp: etp-data ## the paper's Tables 1, 2 and, with TARGET, 3 beside ours: runs what is missing of TABLE_METHODS and SEEDS, JOBS at a time
-	$(RUN) -m shared.table --seeds $(SEEDS) --jobs $(JOBS) --each $(TABLE_METHODS) -- \
+	$(RUN) -m shared.runs.table --seeds $(SEEDS) --jobs $(JOBS) --each $(TABLE_METHODS) -- \
 	  $(call etp-fit,{},{}$(SHORT)$(SUFFIX),$(if $(SHORT),--config $(ETP)/short.yaml))
 	$(call etp-evaluate,$(TABLE_RUNS),--missing_only true)
 	$(call print-table,table1) $(TABLE_RUNS) $(TABLE_ARGS)
@@ -120,7 +120,7 @@ ifdef TARGET
 	$(call print-table,table3) $(ETP_RUNS)/$(ETP_METHOD)$(SHORT)$(SUFFIX)
 endif
 endif
-	$(RUN) -m shared.compare
+	$(RUN) -m shared.runs.compare
 
 data-ptbxl: ## download PTB-XL 1.0.3 (about 3 GB) to data/ptbxl, resumable, with its checksums (CC BY 4.0)
 	mkdir -p data/ptbxl
@@ -141,7 +141,7 @@ train-mmcl: mmcl-data ## pre-train MMCL and SimCLR, evaluate them on images alon
 	$(call mmcl-evaluate,supervised simclr mmcl,$(FROZEN))
 	$(RUN) -m tabular_imaging explain --run $(call mmcl-runs,mmcl)
 	$(call mmcl-table,table1,supervised simclr mmcl)
-	$(RUN) -m shared.compare
+	$(RUN) -m shared.runs.compare
 
 table-mmcl: mmcl-data ## the paper's Tables 1, 2, 3 and Fig. 2 beside ours: runs what is missing of IMAGE_METHODS, MMCL_VARIANTS and SEEDS, JOBS at a time
 	$(call mmcl-grid,$(IMAGE_METHODS),{},)
@@ -158,7 +158,7 @@ ifneq ($(MMCL_EQUAL_VIEWS),)
 	$(call mmcl-evaluate,mmcl_equal_views)
 	$(call mmcl-table,equal_views,$(IMAGE_METHODS) mmcl_equal_views)
 endif
-	$(RUN) -m shared.compare
+	$(RUN) -m shared.runs.compare
 
 tune-mmcl: mmcl-data ## try the settings of configs/tuning for TUNE, JOBS at a time, and rank them by validation
 	$(call mmcl-search,$(TUNE),tuning,{},{}@,*@*)
@@ -170,7 +170,7 @@ bench-mmcl: install ## measure tabular_imaging's augmentation, corruption and at
 	$(RUN) -m benchmarks.mmcl $(ARGS)
 
 compare: install ## runs/ -> runs/compare.html and runs/compare.csv
-	$(RUN) -m shared.compare
+	$(RUN) -m shared.runs.compare
 
 sync: install ## upload offline W&B runs (log in first: .venv/bin/wandb login)
 	@shopt -s globstar nullglob; for run in runs/**/wandb/offline-run-*; do $(BIN)/wandb sync "$$run"; done

@@ -22,9 +22,9 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from benchmarks.timing import PAIRS, Rows, ratio, write_rows
 from ecg_text import ETP, PTBXLDataModule
-from ecg_text.data import normalize
+from ecg_text.data.module import normalize
+from ecg_text.data.synthetic.ecgs import write_synthetic
 from ecg_text.methods.clocs import clocs_loss
-from ecg_text.synthetic import write_synthetic
 from shared.augment import Augment, ChannelMask, Jitter, Scale, Window
 from shared.backbones import HashedNgrams, HuggingFaceText, ResNet1D
 from shared.losses import clip_loss

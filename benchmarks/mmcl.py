@@ -21,8 +21,8 @@ from benchmarks.timing import PAIRS, Rows, ratio, write_rows
 from shared.augment import ImageAugment, Views
 from shared.backbones import ImageEncoder
 from tabular_imaging import MMCL, TabularEncoder
-from tabular_imaging.attributions import mlp_attributions, numerical_attributions
-from tabular_imaging.tabular import OneHot, corrupt
+from tabular_imaging.model.attributions import mlp_attributions, numerical_attributions
+from tabular_imaging.model.tabular import OneHot, corrupt
 
 BATCH = 32
 SOURCE, OUTPUT = 300, 128  # pixels: DVM's pictures and the paper's input (section 4.1)

@@ -14,17 +14,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecg_text.data import ECGBatch, ECGDataModule
-    from ecg_text.datasets import CPSC2018DataModule, PTBXLDataModule, WFDBFolderDataModule
+    from ecg_text.data.cpsc2018 import CPSC2018DataModule
+    from ecg_text.data.module import ECGBatch, ECGDataModule
+    from ecg_text.data.ptbxl import PTBXLDataModule
+    from ecg_text.data.wfdb_folder import WFDBFolderDataModule
     from ecg_text.module import ETP
 
 __all__ = ["ETP", "CPSC2018DataModule", "ECGBatch", "ECGDataModule", "PTBXLDataModule", "WFDBFolderDataModule"]
 
-_FILES = {"ETP": "module", "ECGBatch": "data", "ECGDataModule": "data"}
+_FILES = {
+    "ETP": "module",
+    "ECGBatch": "data.module",
+    "ECGDataModule": "data.module",
+    "CPSC2018DataModule": "data.cpsc2018",
+    "PTBXLDataModule": "data.ptbxl",
+    "WFDBFolderDataModule": "data.wfdb_folder",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for: workers that only read records need no torch (0.5 GB each)."""
     if name not in __all__:
         raise AttributeError(f"module 'ecg_text' has no attribute {name!r}")
-    return getattr(import_module(f"ecg_text.{_FILES.get(name, 'datasets')}"), name)
+    return getattr(import_module(f"ecg_text.{_FILES[name]}"), name)

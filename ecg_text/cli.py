@@ -5,11 +5,11 @@ from typing import Any
 
 from pytorch_lightning.cli import ArgsType
 
-from ecg_text.predict import classify, embed
-from ecg_text.synthetic import write_synthetic
-from ecg_text.table import print_table
-from ecg_text.verbs import evaluate
-from ecg_text.views import augmentations
+from ecg_text.data.synthetic.ecgs import write_synthetic
+from ecg_text.verbs.augmentations import augmentations
+from ecg_text.verbs.classify import classify, embed
+from ecg_text.verbs.evaluate import evaluate
+from ecg_text.verbs.table import print_table
 from shared.cli import QuintetCLI, run_main
 
 

@@ -9,12 +9,12 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from ecg_text.data import ECGBatch, ECGDataModule
+from ecg_text.data.module import ECGBatch, ECGDataModule
 from ecg_text.model import ECGTextModel, class_embeddings, zero_shot_scores
 from ecg_text.prompts import load_prompts
 from shared.backbones import TextEncoder, text_features
 from shared.checkpoint import plain_hyperparameters
-from shared.data.report import DataError
+from shared.data.problems import DataError
 from shared.distributed import convert_batchnorm, rank_and_world_size
 from shared.losses import clip_loss, retrieval_accuracy
 from shared.metrics import EmbeddingPairs, auroc

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from shared.data.report import DataError
+from shared.data.problems import DataError
 
 PROMPT_FOLDER = Path(__file__).parent / "configs" / "prompts"
 

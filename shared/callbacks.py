@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from shared.tracking import RunCSVLogger, run_dir_of
+from shared.runs.tracking import RunCSVLogger, run_dir_of
 
 
 class SeedEachEpoch(Callback):

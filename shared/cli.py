@@ -24,8 +24,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from shared.callbacks import PredictionWriter, RunRecord, SeedEachEpoch, Throughput, read_results
 from shared.checkpoint import CheckpointError, read_checkpoint
-from shared.data.report import DataError
-from shared.tracking import RunCSVLogger, WandbMode, wandb_logger
+from shared.data.problems import DataError
+from shared.runs.tracking import RunCSVLogger, WandbMode, wandb_logger
 
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
 # Flags that do not change a run's result.

@@ -15,12 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tabular_imaging.data import ImageTableBatch, TabularImagingDataModule
-    from tabular_imaging.datasets import CardiacDataModule, DVMCarDataModule, ImageTableDataModule
+    from tabular_imaging.data.cardiac import CardiacDataModule
+    from tabular_imaging.data.dvm import DVMCarDataModule
+    from tabular_imaging.data.image_table import ImageTableDataModule
+    from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
+    from tabular_imaging.data.schema import ColumnTypes
     from tabular_imaging.methods import SCARF, Supervised
+    from tabular_imaging.model.tabular import TabularEncoder
     from tabular_imaging.module import MMCL
-    from tabular_imaging.schema import ColumnTypes
-    from tabular_imaging.tabular import TabularEncoder
 
 __all__ = [
     "MMCL",
@@ -39,10 +41,13 @@ _FILES = {
     "MMCL": "module",
     "SCARF": "methods",
     "Supervised": "methods",
-    "ColumnTypes": "schema",
-    "TabularEncoder": "tabular",
-    "ImageTableBatch": "data",
-    "TabularImagingDataModule": "data",
+    "ColumnTypes": "data.schema",
+    "TabularEncoder": "model.tabular",
+    "ImageTableBatch": "data.module",
+    "TabularImagingDataModule": "data.module",
+    "CardiacDataModule": "data.cardiac",
+    "DVMCarDataModule": "data.dvm",
+    "ImageTableDataModule": "data.image_table",
 }
 
 
@@ -50,4 +55,4 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for: workers that only read images need no torch (0.5 GB each)."""
     if name not in __all__:
         raise AttributeError(f"module 'tabular_imaging' has no attribute {name!r}")
-    return getattr(import_module(f"tabular_imaging.{_FILES.get(name, 'datasets')}"), name)
+    return getattr(import_module(f"tabular_imaging.{_FILES[name]}"), name)

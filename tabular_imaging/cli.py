@@ -9,15 +9,15 @@ from pytorch_lightning.cli import ArgsType
 from pytorch_lightning.utilities import rank_zero_only
 
 from shared.cli import QuintetCLI, run_main
-from shared.tracking import run_dir_of
-from tabular_imaging.data import SAMPLES, TabularImagingDataModule
-from tabular_imaging.dvm_inventory import dvm
-from tabular_imaging.explain import explain
-from tabular_imaging.predict import predict
-from tabular_imaging.rank import rank
-from tabular_imaging.synthetic import write_synthetic
-from tabular_imaging.table import print_table
-from tabular_imaging.verbs import evaluate
+from shared.runs.tracking import run_dir_of
+from tabular_imaging.data.dvm_inventory import dvm
+from tabular_imaging.data.module import SAMPLES, TabularImagingDataModule
+from tabular_imaging.data.synthetic.adverts import write_synthetic
+from tabular_imaging.verbs.evaluate import evaluate
+from tabular_imaging.verbs.explain import explain
+from tabular_imaging.verbs.predict import predict
+from tabular_imaging.verbs.rank import rank
+from tabular_imaging.verbs.table import print_table
 
 
 class SaveData(Callback):

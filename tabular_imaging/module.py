@@ -9,10 +9,10 @@ from torch import nn
 from shared.backbones.heads import projector
 from shared.losses import clip_loss, retrieval_accuracy, supcon_loss
 from shared.methods import Step
-from tabular_imaging.data import ImageTableBatch
-from tabular_imaging.pretraining import TabularPretraining
-from tabular_imaging.schema import Fields
-from tabular_imaging.tabular import TabularEncoder
+from tabular_imaging.data.module import ImageTableBatch
+from tabular_imaging.data.schema import Fields
+from tabular_imaging.methods.pretraining import TabularPretraining
+from tabular_imaging.model.tabular import TabularEncoder
 
 Labels = Literal["none", "false_negative_elimination", "supcon"]
 Projector = Literal["linear", "mlp"]

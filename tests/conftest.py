@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecg_text.synthetic import write_synthetic
+from ecg_text.data.synthetic.ecgs import write_synthetic
 
 torch.set_num_threads(1)
 

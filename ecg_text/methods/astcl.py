@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from ecg_text.data import ECGBatch
+from ecg_text.data.module import ECGBatch
 from ecg_text.methods.ts_tcc import TransformerContext, past_and_future, temporal_loss
 from shared.backbones import projector
 from shared.distributed import gather_with_grad

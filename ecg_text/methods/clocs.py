@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from ecg_text.data import ECGBatch
+from ecg_text.data.module import ECGBatch
 from shared.backbones import projector
 from shared.distributed import gather_with_grad
 from shared.methods import Pretraining, Step

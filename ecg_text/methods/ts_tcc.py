@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from ecg_text.data import ECGBatch
+from ecg_text.data.module import ECGBatch
 from shared.backbones import projector
 from shared.distributed import gather_with_grad, rank_and_world_size
 from shared.losses import nt_xent_loss

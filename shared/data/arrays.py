@@ -28,7 +28,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from shared.data.report import DataError, Report
+from shared.data.problems import DataError, Problems
 
 FORMAT_VERSION = 1
 CHUNK = 64  # rows a task: large enough to hide the cost of a task, small enough to resume from
@@ -64,7 +64,7 @@ def build_cache(
     row_shape: tuple[int, ...],
     dtype: str,
     settings: dict[str, Any],
-    report: Report,
+    report: Problems,
     workers: int | None = None,
 ) -> ArrayCache:
     """Open the cache of `sources` under `folder`, building or finishing it first where that is needed.
@@ -200,7 +200,7 @@ def _fill(
     count: int,
     read: Reader,
     names: Sequence[str],
-    report: Report,
+    report: Problems,
     workers: int | None,
 ) -> None:
     array = _open(folder, shape, dtype)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shared.data.arrays import ArrayCache, build_cache, fingerprint
-from shared.data.report import DataError, Report
+from shared.data.problems import DataError, Problems
 
 Fit = Literal["pad", "stretch", "crop"]
 MODES = {1: "L", 3: "RGB"}  # what Pillow calls images of that many channels
@@ -83,7 +83,7 @@ def image_cache(
     paths: Sequence[str | Path],
     names: Sequence[str],
     settings: ImageSettings,
-    report: Report,
+    report: Problems,
     workers: int | None = None,
 ) -> ArrayCache:
     """The images as one memory map `(N, C, S, S)` uint8; see `shared.data.arrays.build_cache`.

@@ -9,10 +9,10 @@ from torch import Tensor
 from shared.backbones.heads import mlp
 from shared.losses import clip_loss
 from shared.methods import Step
-from tabular_imaging.data import ImageTableBatch
-from tabular_imaging.pretraining import TabularPretraining
-from tabular_imaging.schema import Fields
-from tabular_imaging.tabular import TabularEncoder
+from tabular_imaging.data.module import ImageTableBatch
+from tabular_imaging.data.schema import Fields
+from tabular_imaging.methods.pretraining import TabularPretraining
+from tabular_imaging.model.tabular import TabularEncoder
 
 
 class SCARF(TabularPretraining):

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 from shared.methods import Pretraining, Step
-from tabular_imaging.data import ImageTableBatch, TabularImagingDataModule
+from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
 
 
 class Supervised(Pretraining):

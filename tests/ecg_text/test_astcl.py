@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 import yaml
 from torch import Tensor, nn
 
-from ecg_text.data import ECGBatch
+from ecg_text.data.module import ECGBatch
 from ecg_text.methods import ts_tcc
 from ecg_text.methods.astcl import ASTCL, Denoise, adversarial_loss, patient_loss, reverse_gradient
 from shared.augment import TwoViews

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from ecg_text.data import ECGBatch
+from ecg_text.data.module import ECGBatch
 from ecg_text.methods.clocs import CLOCS, clocs_loss
 from shared.backbones import ResNet1D
 from shared.losses import clip_loss

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 import ecg_text
 from ecg_text.cli import main
-from ecg_text.comparison import beyond_noise, compare
-from shared.data.report import DataError
+from ecg_text.evaluation.comparison import beyond_noise, compare
+from shared.data.problems import DataError
 from shared.metrics import auroc, bootstrap_auroc, interval
-from shared.scores import Scores, read_scores, write_scores
+from shared.runs.scores import Scores, read_scores, write_scores
 
 TABLE_1 = str(Path(ecg_text.__file__).parent / "configs" / "tables" / "table1.yaml")
 RNG = np.random.default_rng(0)

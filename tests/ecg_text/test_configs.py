@@ -13,11 +13,11 @@ import yaml
 
 import ecg_text
 from ecg_text.cli import ECGTextCLI, main
-from ecg_text.comparison import MethodTable
-from ecg_text.evaluate import ROW_NAMES
-from ecg_text.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
+from ecg_text.data.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
+from ecg_text.evaluation.comparison import MethodTable
+from ecg_text.evaluation.models import ROW_NAMES
 from ecg_text.prompts import load_prompts
-from ecg_text.table import PaperTable, read_table
+from ecg_text.verbs.table import PaperTable, read_table
 from shared.cli import SaveConfig
 
 CONFIGS = Path(ecg_text.__file__).parent / "configs"

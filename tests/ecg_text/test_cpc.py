@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from ecg_text.cli import main
-from ecg_text.data import ECGBatch
+from ecg_text.data.module import ECGBatch
 from ecg_text.methods import CPC
 from ecg_text.methods.cpc import CPCPredictor, cpc_loss
 from shared.backbones import ResNet1D

@@ -19,9 +19,9 @@ import torch
 
 from ecg_text import CPSC2018DataModule, ECGDataModule, PTBXLDataModule, WFDBFolderDataModule
 from ecg_text import data as data_module
-from ecg_text.data import normalize
-from ecg_text.records import LEADS, load_signal
-from shared.data.report import DataError
+from ecg_text.data.module import normalize
+from ecg_text.data.records import LEADS, load_signal
+from shared.data.problems import DataError
 
 Write = Callable[..., None]
 Edit = Callable[[pd.DataFrame], Any]

@@ -13,10 +13,10 @@ import yaml
 
 from ecg_text import ETP
 from ecg_text.cli import main
-from ecg_text.evaluate import _check_test
+from ecg_text.evaluation.models import _check_test
 from shared.checkpoint import load_module
-from shared.data.report import DataError
-from shared.runs import find_checkpoints
+from shared.data.problems import DataError
+from shared.runs.variant import find_checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ecg_text.labels import (
+from ecg_text.data.labels import (
     CPSC2018_CLASSES,
     SNOMED_TO_CPSC2018,
     cpsc2018_labels,
@@ -14,7 +14,7 @@ from ecg_text.labels import (
     read_csv,
     read_scp_statements,
 )
-from shared.data.report import DataError
+from shared.data.problems import DataError
 
 STATEMENTS = """,description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass
 NORM,normal ECG,1.0,,,NORM,NORM

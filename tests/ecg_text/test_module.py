@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ecg_text import ETP, ECGBatch
 from shared.backbones import HashedNgrams, ResNet1D
-from shared.data.report import DataError
+from shared.data.problems import DataError
 
 REPORTS = ["sinus rhythm", "atrial fibrillation", "left bundle branch block", "old infarct"]
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ecg_text import ETP
 from ecg_text.cli import main
-from ecg_text.data import normalize, saved_signal_settings
-from ecg_text.records import Source, load_signal
+from ecg_text.data.module import normalize, saved_signal_settings
+from ecg_text.data.records import Source, load_signal
 from shared.checkpoint import load_module
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ecg_text.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
+from ecg_text.data.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
 from ecg_text.prompts import PROMPT_FOLDER, Prompts, load_prompts
 
 SHIPPED = sorted(path.stem for path in PROMPT_FOLDER.glob("*.yaml"))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ecg_text.records import LEADS, SignalSettings, Source, fit_length, load_signal, read_record, select_leads
-from shared.data.report import DataError
+from ecg_text.data.records import LEADS, SignalSettings, Source, fit_length, load_signal, read_record, select_leads
+from shared.data.problems import DataError
 
 Write = Callable[..., None]
 

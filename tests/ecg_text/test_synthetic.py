@@ -12,8 +12,8 @@ import wfdb
 from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
-from ecg_text.synthetic import STATEMENTS, write_synthetic
-from ecg_text.synthetic_reports import PHRASES
+from ecg_text.data.synthetic.ecgs import STATEMENTS, write_synthetic
+from ecg_text.data.synthetic.reports import PHRASES
 
 LEADS = ["I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"]
 LEAD_I, II, III, AVR, AVL, AVF, V1, V2, V3, V4, V5, V6 = range(12)

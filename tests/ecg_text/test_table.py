@@ -9,7 +9,7 @@ import yaml
 
 import ecg_text
 from ecg_text.cli import main
-from ecg_text.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
+from ecg_text.data.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
 
 CONFIGS = Path(ecg_text.__file__).parent / "configs"
 TABLE_2, TABLE_3 = (str(CONFIGS / "tables" / f"table{number}.yaml") for number in (2, 3))

@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule
 import ecg_text
 from ecg_text.cli import main
 from shared.checkpoint import load_module
-from shared.scores import read_scores
+from shared.runs.scores import read_scores
 
 TABLE_1 = str(Path(ecg_text.__file__).parent / "configs" / "tables" / "table1.yaml")
 SMALL = ["--random_inits", "1", "--resamples", "20", "--wandb", "disabled", "--threads", "1", "--missing_only", "true"]

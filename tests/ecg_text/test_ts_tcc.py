@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from ecg_text.cli import main
-from ecg_text.data import ECGBatch
+from ecg_text.data.module import ECGBatch
 from ecg_text.methods import TSTCC
 from ecg_text.methods.ts_tcc import TransformerContext, past_and_future, temporal_loss
 from shared.backbones import ResNet1D

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import shared.augment
-from ecg_text import views
-from ecg_text.figures import Panel, draw_augmentations
-from shared.data.report import DataError
+from ecg_text.evaluation.figures import Panel, draw_augmentations
+from ecg_text.verbs import augmentations as views
+from shared.data.problems import DataError
 
 
 def test_the_verb_draws_a_synthetic_record_and_says_so(

@@ -8,7 +8,7 @@ import pytest
 import wandb
 
 from ecg_text.cli import main
-from shared.tracking import wandb_logger
+from shared.runs.tracking import wandb_logger
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 
 from shared.data import arrays
 from shared.data.arrays import ArrayCache, build_cache
-from shared.data.report import DataError, Report
+from shared.data.problems import DataError, Problems
 
 CHUNK = arrays.CHUNK
 ROWS = 5 * CHUNK + 7  # six chunks, the last of them short
@@ -41,11 +41,11 @@ class CountingReader:
         return row_of(source)
 
 
-def build(folder: Path, read: Callable[[Any], np.ndarray], report: Report | None = None, **kwargs: Any) -> ArrayCache:
+def build(folder: Path, read: Callable[[Any], np.ndarray], report: Problems | None = None, **kwargs: Any) -> ArrayCache:
     sources = kwargs.pop("sources", list(range(ROWS)))
     settings = kwargs.pop("settings", {"rate": 100})
     names = [f"record {source}" for source in sources]
-    return build_cache(folder, sources, names, read, (3, 4), "int16", settings, report or Report("raise"), **kwargs)
+    return build_cache(folder, sources, names, read, (3, 4), "int16", settings, report or Problems("raise"), **kwargs)
 
 
 def expected() -> np.ndarray:
@@ -104,7 +104,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from shared.data.arrays import build_cache
-from shared.data.report import Report
+from shared.data.problems import Problems
 
 folder, log, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 def read(source):
@@ -115,7 +115,7 @@ def read(source):
 
 rows = int(sys.argv[4])
 names = [f"record {row}" for row in range(rows)]
-build_cache(folder, list(range(rows)), names, read, (3, 4), "int16", {"rate": 100}, Report("raise"))
+build_cache(folder, list(range(rows)), names, read, (3, 4), "int16", {"rate": 100}, Problems("raise"))
 """
 
 
@@ -208,7 +208,7 @@ def test_the_first_bad_row_is_an_error_and_earlier_chunks_stay(tmp_path: Path) -
 
 def test_skipped_rows_are_zero_listed_in_order_and_remembered(tmp_path: Path) -> None:
     for asked in (ROWS, 0):
-        report, reader = Report("skip"), CountingReader(refuse_bad_rows)
+        report, reader = Problems("skip"), CountingReader(refuse_bad_rows)
         cache = build(tmp_path, reader, report)
         assert len(reader.asked) == asked
         assert cache.problems == {row: f"source {row} is bad" for row in (1, 70, 200)}
@@ -216,7 +216,7 @@ def test_skipped_rows_are_zero_listed_in_order_and_remembered(tmp_path: Path) ->
         assert not cache.array[[1, 70, 200]].any()
         assert np.array_equal(np.delete(cache.array, [1, 70, 200], 0), np.delete(expected(), [1, 70, 200], 0))
     with pytest.raises(DataError, match=r"^record 1: source 1 is bad \(on_error: skip"):
-        build(tmp_path, CountingReader(refuse_bad_rows), Report("raise"))
+        build(tmp_path, CountingReader(refuse_bad_rows), Problems("raise"))
 
 
 def test_worker_processes_give_the_same_cache(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_too_little_room_is_said_before_the_work(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(arrays.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 4_000_000}))
     reader = CountingReader()
     with pytest.raises(DataError) as caught:
-        build_cache(tmp_path, range(99), "x" * 99, reader, (12, 5000), "int16", {}, Report())
+        build_cache(tmp_path, range(99), "x" * 99, reader, (12, 5000), "int16", {}, Problems())
     folder = next(path for path in tmp_path.iterdir() if path.is_dir())
     assert str(caught.value) == (
         f"the cache needs 0.01 GB and {folder} has 0.00 GB free: make room, or set data.init_args.cache_dir to another "

@@ -162,7 +162,7 @@ def test_a_model_built_in_python_says_how_to_load_it(tmp_path: Path, content: di
         "torch.load",
         "ecg_text",
         "shared.cli.LightningCLI",  # ours, but what it imports is not
-        "shared.tracking.RunCSVLogger",  # ours, but it works on files
+        "shared.runs.tracking.RunCSVLogger",  # ours, but it works on files
         "shared.callbacks.PredictionWriter",
         "ecg_text.cli.ECGTextCLI",  # would read the command line
         "shared.backbones.text_features",  # no class

@@ -9,7 +9,7 @@ import torch
 
 from shared.checkpoint import CheckpointError
 from shared.cli import QuintetCLI, run_main
-from shared.data.report import DataError
+from shared.data.problems import DataError
 
 
 class CLI(QuintetCLI):

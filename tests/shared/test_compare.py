@@ -18,7 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from shared.compare import Run, compare, differing_settings, main, read_run, summarise_validation, thin
+from shared.runs.compare import Run, compare, differing_settings, main, read_run, summarise_validation, thin
 
 ATTACK = "</script><script>alert(1)</script>"
 

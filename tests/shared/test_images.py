@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.data.images import ImageSettings, ImageSource, image_cache, inside, load_image
-from shared.data.report import DataError, Report
+from shared.data.problems import DataError, Problems
 
 
 def picture(height: int = 40, width: int = 60, channels: int = 3) -> NDArray[np.uint8]:
@@ -319,7 +319,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 def test_the_cache_holds_every_image_and_lists_what_was_skipped(tmp_path: Path, files: list[Path]) -> None:
     paths = [*files, tmp_path / "missing.png"]
-    report = Report("skip", noun="image")
+    report = Problems("skip", noun="image")
     cache = image_cache(tmp_path / "cache", paths, ["a", "b", "c", "d"], ImageSettings(size=8), report)
     assert cache.array.shape == (4, 3, 8, 8)
     assert [int(row.max()) for row in cache.array] == [0, 0, 100, 0]
@@ -331,13 +331,13 @@ def test_the_cache_holds_every_image_and_lists_what_was_skipped(tmp_path: Path, 
 
 def test_by_default_a_bad_image_stops_the_build(tmp_path: Path, files: list[Path]) -> None:
     with pytest.raises(DataError, match=rf"^b: {files[1]} cannot be decoded.*\(on_error: skip would leave it out"):
-        image_cache(tmp_path / "cache", files, ["a", "b", "c"], ImageSettings(size=8), Report("raise"))
+        image_cache(tmp_path / "cache", files, ["a", "b", "c"], ImageSettings(size=8), Problems("raise"))
 
 
 def test_a_changed_file_or_setting_is_another_cache(tmp_path: Path, files: list[Path]) -> None:
     def build(**settings: Any) -> Path:
         paths = [files[0], files[2]]
-        cache = image_cache(tmp_path / "cache", paths, ["a", "c"], ImageSettings(**settings), Report("raise"))
+        cache = image_cache(tmp_path / "cache", paths, ["a", "c"], ImageSettings(**settings), Problems("raise"))
         return cache.folder
 
     first = build(size=8)
@@ -354,7 +354,7 @@ def test_a_changed_file_or_setting_is_another_cache(tmp_path: Path, files: list[
 def test_worker_processes_read_the_same_and_do_not_load_torch(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{index}.png", np.full((4, 4), index, np.uint8)) for index in range(130)]
     settings, names = ImageSettings(size=4, channels=1), [str(index) for index in range(130)]
-    cache = image_cache(tmp_path / "cache", paths, names, settings, Report("raise"), workers=2)
+    cache = image_cache(tmp_path / "cache", paths, names, settings, Problems("raise"), workers=2)
     assert cache.array[:, 0, 0, 0].tolist() == list(range(130))
     code = "import sys, shared.data.images; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from shared.data.report import DataError, Report
+from shared.data.problems import DataError, Problems
 
 
 def test_raise_names_the_item_and_the_way_out() -> None:
     with pytest.raises(DataError) as caught:
-        Report("raise").problem("00012_lr", "lead V3 is constant")
+        Problems("raise").problem("00012_lr", "lead V3 is constant")
     assert str(caught.value) == "00012_lr: lead V3 is constant (on_error: skip would leave it out and list it)"
     assert isinstance(caught.value, ValueError)
 
 
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^on_error must be 'raise' or 'skip', got 'ignore'$"):
-        Report("ignore")  # type: ignore[arg-type]
+        Problems("ignore")  # type: ignore[arg-type]
 
 
 def test_the_summary_counts_all_and_shows_the_first_in_order() -> None:
-    report = Report("skip", noun="record")
+    report = Problems("skip", noun="record")
     assert report.summary() == "no record skipped"
     report.problem("b", "empty report")
     assert report.summary() == "1 record skipped: b (empty report)"
@@ -32,7 +32,7 @@ def test_the_summary_counts_all_and_shows_the_first_in_order() -> None:
 
 
 def test_the_list_is_csv_in_order_with_quoting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    report = Report("skip", noun="record")
+    report = Problems("skip", noun="record")
     report.problem("b,1", 'says "no"')
     report.problem("ä", "empty report")
     path = tmp_path / "new" / "skipped.csv"
@@ -44,8 +44,8 @@ def test_the_list_is_csv_in_order_with_quoting(tmp_path: Path, caplog: pytest.Lo
 
 def test_without_a_problem_there_is_no_list_and_an_earlier_one_goes(tmp_path: Path) -> None:
     path = tmp_path / "skipped.csv"
-    Report("skip").write(path)
+    Problems("skip").write(path)
     assert not path.exists()
     path.write_text("item,reason\nold,gone\n")
-    Report("skip").write(path)
+    Problems("skip").write(path)
     assert not path.exists()

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from shared.data.report import DataError
-from shared.table import (
+from shared.data.problems import DataError
+from shared.runs.table import (
     Cell,
     append_results,
     beside_paper,

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from shared.tracking import RunCSVLogger, save_figure, wandb_mode
+from shared.runs.tracking import RunCSVLogger, save_figure, wandb_mode
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from shared import workspace
+from shared.runs import workspace
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 
 import tabular_imaging
 from tabular_imaging.cli import main
-from tabular_imaging.synthetic import write_synthetic
+from tabular_imaging.data.synthetic.adverts import write_synthetic
 
 CONFIGS = Path(tabular_imaging.__file__).parent / "configs"
 CommandLine = Callable[..., list[str]]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tabular_imaging import attributions
-from tabular_imaging.attributions import (
+from tabular_imaging.model import attributions
+from tabular_imaging.model.attributions import (
     field_importance,
     field_shares,
     guided_grad_cam,

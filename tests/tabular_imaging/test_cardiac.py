@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shared.data.report import DataError, Report
-from tabular_imaging.cardiac import balanced_subset, cardiac_frame, diagnosed, read_fields, read_icd10
+from shared.data.problems import DataError, Problems
+from tabular_imaging.data.cardiac import balanced_subset, cardiac_frame, diagnosed, read_fields, read_icd10
 
 FIELDS = """
 include:
@@ -238,7 +238,7 @@ def test_a_given_split_is_taken_and_subjects_it_lacks_are_reported(tmp_path: Pat
     root = write(tmp_path, wide_table())
     splits = tmp_path / "splits.csv"
     splits.write_text(f"id,split\n{EIDS[3]},train\n{EIDS[0]},test\n{EIDS[1]},val\n")
-    report = Report("skip", noun="subject")
+    report = Problems("skip", noun="subject")
     result = frame(root, splits=splits, report=report)
     assert result[["id", "split"]].to_numpy().tolist() == [
         *([str(EIDS[0]), "test"], [str(EIDS[1]), "val"], [str(EIDS[3]), "train"])
@@ -248,17 +248,17 @@ def test_a_given_split_is_taken_and_subjects_it_lacks_are_reported(tmp_path: Pat
 
 def test_a_subject_without_an_image_is_reported(tmp_path: Path) -> None:
     root = write(tmp_path, wide_table(), eids=EIDS[1:])
-    report = Report("skip", noun="subject")
+    report = Problems("skip", noun="subject")
     assert frame(root, report=report)["id"].tolist() == [str(eid) for eid in EIDS[1:]]
     assert report.problems == [("1000011", "no image images/1000011.npy")]
     with pytest.raises(DataError, match=r"^1000011: no image images/1000011\.npy \(on_error: skip would"):
-        frame(root, report=Report("raise"))
+        frame(root, report=Problems("raise"))
 
 
 def test_subjects_outside_the_included_group_are_no_problem_and_not_there(tmp_path: Path) -> None:
     table = wide_table()
     table["21000-0.0"] = [1001, 4001, None, 1001]
-    report = Report("raise")
+    report = Problems("raise")
     assert frame(write(tmp_path, table, eids=[EIDS[0], EIDS[3]]), report=report)["id"].tolist() == [
         "1000011",
         "1000044",

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared.data.report import DataError
+from shared.data.problems import DataError
 from shared.methods import Pretraining
 from shared.probe import Features, linear_probe
-from shared.runs import read_data_config
+from shared.runs.variant import read_data_config
 from tabular_imaging import MMCL
-from tabular_imaging.classify import (
+from tabular_imaging.cli import main
+from tabular_imaging.data.module import TabularImagingDataModule
+from tabular_imaging.evaluation.classifiers import (
     Evaluator,
     Settings,
     TableInput,
@@ -24,8 +26,6 @@ from tabular_imaging.classify import (
     load_model,
     own_head,
 )
-from tabular_imaging.cli import main
-from tabular_imaging.data import TabularImagingDataModule
 from tabular_imaging.methods import SCARF, Supervised
 
 SMALL = Settings(probe_seeds=1, lrs=(1e-2,), weight_decays=(0.0,), probe_epochs=3, batch_size=16)

@@ -16,14 +16,14 @@ import yaml
 
 import tabular_imaging
 from shared.cli import SaveConfig
-from shared.table import read_grid
-from tabular_imaging.cardiac import read_fields
-from tabular_imaging.classify import Settings
+from shared.runs.table import read_grid
 from tabular_imaging.cli import TabularImagingCLI, main
-from tabular_imaging.evaluate import SUPERVISED
-from tabular_imaging.schema import ColumnTypes
-from tabular_imaging.table import read_table
-from tabular_imaging.verbs import method_name
+from tabular_imaging.data.cardiac import read_fields
+from tabular_imaging.data.schema import ColumnTypes
+from tabular_imaging.evaluation.classifiers import Settings
+from tabular_imaging.evaluation.models import SUPERVISED
+from tabular_imaging.verbs.evaluate import method_name
+from tabular_imaging.verbs.table import read_table
 
 CONFIGS = Path(tabular_imaging.__file__).parent / "configs"
 FOLDERS = ("methods", "data", "images", "variants", "evaluation", "tuning", "study", "tables", "fields")

@@ -14,9 +14,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from shared.data import images as images_module
-from shared.data.report import DataError, Report
-from tabular_imaging.data import ImageTableBatch, TabularImagingDataModule
-from tabular_imaging.schema import ColumnTypes
+from shared.data.problems import DataError, Problems
+from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
+from tabular_imaging.data.schema import ColumnTypes
 
 PX = 8
 KINDS = ("2", "10", "30")
@@ -36,7 +36,7 @@ class Pairs(TabularImagingDataModule):
     def target_column(self) -> str | None:
         return self.target
 
-    def read_frame(self, report: Report) -> pd.DataFrame:
+    def read_frame(self, report: Problems) -> pd.DataFrame:
         self.reads += 1
         return self.samples
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from shared.data.report import DataError
+from shared.data.problems import DataError
 from tabular_imaging import CardiacDataModule, DVMCarDataModule, ImageTableDataModule
-from tabular_imaging.dvm import FEATURES, MORPHOMETRIC, dvm_frame
+from tabular_imaging.data.dvm import FEATURES, MORPHOMETRIC, dvm_frame
 
 HINT = "(on_error: skip would leave it out and list it)"
 SPECIES = ("2", "10", "30", "31")
@@ -82,7 +82,7 @@ def skipped(root: Path) -> list[list[str]]:
 
 
 def test_roles_are_inferred_and_said_in_the_log(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "tabular_imaging.datasets"):
+    with caplog.at_level(logging.INFO, "tabular_imaging.data.image_table"):
         data = ready(root)
     columns = "columns of image: photo, id: none, target: Species, split: none"
     assert caplog.messages[0] == f"{root / 'leaves.csv'}: 40 rows; {columns}"

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from shared.augment import Views
 from tabular_imaging import MMCL, ImageTableBatch, TabularEncoder
-from tabular_imaging.columns import Column
-from tabular_imaging.schema import Schema
+from tabular_imaging.data.columns import Column
+from tabular_imaging.data.schema import Schema
 
 WORLD_SIZE, GLOBAL_BATCH = 2, 6
 LABELS = ("none", "false_negative_elimination", "supcon")

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from shared.data.report import DataError
-from tabular_imaging.dvm import CATEGORICAL, CONTINUOUS, FEATURES, MORPHOMETRIC, dvm_frame, read_adverts
-from tabular_imaging.dvm_inventory import describe, dvm
+from shared.data.problems import DataError
+from tabular_imaging.data.dvm import CATEGORICAL, CONTINUOUS, FEATURES, MORPHOMETRIC, dvm_frame, read_adverts
+from tabular_imaging.data.dvm_inventory import describe, dvm
 
 ADS = "tables_V2.0/Ad_table (extra).csv"
 PRICES = "tables_V2.0/Price_table.csv"

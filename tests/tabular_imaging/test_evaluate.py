@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import tabular_imaging
-from shared.scores import read_scores
+from shared.runs.scores import read_scores
 from tabular_imaging.cli import main
 
 CONFIGS = Path(tabular_imaging.__file__).parent / "configs"

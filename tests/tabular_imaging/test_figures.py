@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tabular_imaging.figures import (
+from tabular_imaging.evaluation.figures import (
     ACCENT,
     INK,
     ORANGE,

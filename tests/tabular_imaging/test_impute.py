@@ -10,10 +10,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 
-from shared.data.report import DataError
-from tabular_imaging.columns import Column
-from tabular_imaging.impute import impute
-from tabular_imaging.schema import Schema
+from shared.data.problems import DataError
+from tabular_imaging.data.columns import Column
+from tabular_imaging.data.impute import impute
+from tabular_imaging.data.schema import Schema
 
 CATEGORIES = ("a", "b", "c")
 SCHEMA = Schema(
@@ -95,7 +95,7 @@ def test_the_label_column_takes_no_part() -> None:
 
 
 def test_a_complete_table_is_returned_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tabular_imaging.impute.IterativeImputer", None)
+    monkeypatch.setattr("tabular_imaging.data.impute.IterativeImputer", None)
     values = table(missing=0)
     assert impute(values, TRAIN, SCHEMA) is values
 
@@ -124,7 +124,7 @@ def test_other_warnings_pass(monkeypatch: pytest.MonkeyPatch) -> None:
             filled: NDArray[np.float64] = super().transform(X)
             return filled
 
-    monkeypatch.setattr("tabular_imaging.impute.IterativeImputer", Warns)
+    monkeypatch.setattr("tabular_imaging.data.impute.IterativeImputer", Warns)
     with pytest.warns(RuntimeWarning, match="odd numbers"):
         impute(table(), TRAIN, SCHEMA)
 

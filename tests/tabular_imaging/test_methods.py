@@ -18,8 +18,8 @@ from shared.checkpoint import load_module
 from shared.methods import Step
 from tabular_imaging import SCARF, DVMCarDataModule, ImageTableBatch, Supervised, TabularEncoder
 from tabular_imaging.cli import main
-from tabular_imaging.columns import Column
-from tabular_imaging.schema import Schema
+from tabular_imaging.data.columns import Column
+from tabular_imaging.data.schema import Schema
 
 BATCH, WIDTH = 6, 5
 COLUMNS = (

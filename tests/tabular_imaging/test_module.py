@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from shared.augment import Views
 from shared.checkpoint import CheckpointError, load_module
-from shared.data.report import DataError
+from shared.data.problems import DataError
 from tabular_imaging import MMCL, SCARF, ImageTableBatch, TabularEncoder
 from tabular_imaging.cli import main
-from tabular_imaging.columns import Column
-from tabular_imaging.schema import Schema
+from tabular_imaging.data.columns import Column
+from tabular_imaging.data.schema import Schema
 
 BATCH, WIDTH = 6, 5
 COLUMNS = (

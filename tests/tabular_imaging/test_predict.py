@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from shared.probe import LinearHead
-from shared.runs import read_data_config
-from tabular_imaging.classify import load_data_module
+from shared.runs.variant import read_data_config
 from tabular_imaging.cli import main
-from tabular_imaging.predict import save_classifier
-from tabular_imaging.schema import Schema
+from tabular_imaging.data.schema import Schema
+from tabular_imaging.evaluation.classifiers import load_data_module
+from tabular_imaging.verbs.predict import save_classifier
 
 CLASSES = ["a", "b", "c"]
 HINT = "(on_error: skip would leave it out and list it)"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import tabular_imaging
-from tabular_imaging.classify import load_data_module
+from tabular_imaging.evaluation.classifiers import load_data_module
 
 LEAVES = Path(tabular_imaging.__file__).parent / "configs" / "data" / "leaves.yaml"
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from shared.data.report import DataError, Report
-from tabular_imaging.cells import category_name
-from tabular_imaging.columns import Column, Kind
-from tabular_imaging.schema import ColumnTypes, Schema, encode, fit_schema, infer_kinds
+from shared.data.problems import DataError, Problems
+from tabular_imaging.data.cells import category_name
+from tabular_imaging.data.columns import Column, Kind
+from tabular_imaging.data.schema import ColumnTypes, Schema, encode, fit_schema, infer_kinds
 
 RESERVED = ("id", "image", "split", "model")
 
@@ -198,7 +198,7 @@ def test_an_ordered_column_keeps_its_order_and_an_unordered_one_does_not() -> No
         schema = fit_schema(frame, {"pace": "categorical"}, ColumnTypes())
         assert schema.columns[0].categories == categories
         codes = [float(categories.index(answer)) if answer else np.nan for answer in answers]
-        np.testing.assert_array_equal(encode(frame, schema, Report())[:, 0], np.array(codes, np.float32))
+        np.testing.assert_array_equal(encode(frame, schema, Problems())[:, 0], np.array(codes, np.float32))
 
 
 def test_useless_columns_are_dropped_with_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
@@ -237,7 +237,7 @@ def test_encoding_standardises_codes_and_keeps_gaps() -> None:
     frame = cars()
     frame.loc[3, ["length", "fuel"]] = None
     schema = fitted(frame)
-    table = encode(frame, schema, Report())
+    table = encode(frame, schema, Problems())
     assert table.dtype == np.float32
     for row in range(len(frame)):
         for index, column in enumerate(schema.columns):
@@ -258,7 +258,7 @@ def test_the_same_values_from_another_file_get_the_same_numbers() -> None:
     schema = fitted(frame)
     other = frame.astype({"length": str, "doors": float, "imported": float})  # text, and 0.0 instead of 0
     other["fuel"] = " " + other["fuel"]
-    np.testing.assert_array_equal(encode(other, schema, Report()), encode(frame, schema, Report()))
+    np.testing.assert_array_equal(encode(other, schema, Problems()), encode(frame, schema, Problems()))
 
 
 def test_an_unseen_category_is_raised_or_counted_and_missing() -> None:
@@ -266,10 +266,10 @@ def test_an_unseen_category_is_raised_or_counted_and_missing() -> None:
     schema = fitted(frame)
     frame.loc[[5, 7], "fuel"] = ["steam", "coal"]
     reason = "is none of the training rows' categories (diesel, hybrid, petrol)"
-    assert message(encode, frame, schema, Report()) == (
+    assert message(encode, frame, schema, Problems()) == (
         f"ad5: column fuel: 'steam' {reason} (on_error: skip would leave it out and list it)"
     )
-    report = Report("skip")
+    report = Problems("skip")
     table = encode(frame, schema, report)
     assert report.problems == [("ad5", f"column fuel: 'steam' {reason}"), ("ad7", f"column fuel: 'coal' {reason}")]
     assert np.argwhere(np.isnan(table)).tolist() == [[5, 2], [7, 2]]
@@ -281,7 +281,7 @@ def test_a_value_that_is_no_number_is_raised_or_counted_and_missing() -> None:
     frame = frame.astype({"length": object})
     frame.loc[5, "length"] = "long"
     frame.loc[6, "length"] = np.inf
-    report = Report("skip")
+    report = Problems("skip")
     table = encode(frame, schema, report)
     assert report.problems == [
         ("ad5", "column length: 'long' is not a finite number"),
@@ -294,7 +294,7 @@ def test_a_missing_column_names_what_both_tables_have() -> None:
     schema = fitted(cars())
     other = cars().rename(columns={"length": "lenght"}).drop(columns="doors")
     other = other[["id", "lenght", "fuel"]]
-    assert message(encode, other, schema, Report(), source="new.csv") == (
+    assert message(encode, other, schema, Problems(), source="new.csv") == (
         "new.csv lacks length, doors, imported, sold of the 5 columns that the schema of the training rows has "
         f"(length: numbers (mean {schema.columns[0].mean:.4g}, standard deviation {schema.columns[0].std:.4g})); "
         "it has id, lenght, fuel. Is lenght the same?"
@@ -306,7 +306,7 @@ def test_a_column_of_another_type_names_what_both_tables_have() -> None:
     length = schema.columns[0]
     start = "the table: column"
     end = "(row ad0), but the schema of the training rows has"
-    skip = Report("skip")  # another type is no matter of single rows
+    skip = Problems("skip")  # another type is no matter of single rows
     assert message(encode, cars().assign(length="long"), schema, skip) == (
         f"{start} length holds values such as 'long' {end} numbers (mean {length.mean:.4g}, standard deviation "
         f"{length.std:.4g})"
@@ -331,13 +331,13 @@ def test_the_label_is_the_last_column_and_minus_one_where_absent() -> None:
     assert schema.columns[-1] == Column("model", "categorical", categories=("Golf", "Polo"))
     assert schema.cardinalities == (1, 1, 3, 2, 2, 2)
     assert schema.field_of_input.tolist() == [0, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5]
-    table = encode(frame, schema, Report())
+    table = encode(frame, schema, Problems())
     assert table.shape == (40, 6)
     expected = [-1 if row == 4 else ["Golf", "Polo"].index(label) for row, label in enumerate(frame["model"])]
     assert table[:, -1].tolist() == expected
-    assert (encode(frame.drop(columns="model"), schema, Report())[:, -1] == -1).all()
+    assert (encode(frame.drop(columns="model"), schema, Problems())[:, -1] == -1).all()
     frame.loc[6, "model"] = "Up"
-    assert message(encode, frame, schema, Report()).startswith("ad6: column model: 'Up' is none of")
+    assert message(encode, frame, schema, Problems()).startswith("ad6: column model: 'Up' is none of")
 
 
 def test_selection_keeps_the_label_and_splits_the_other_columns() -> None:

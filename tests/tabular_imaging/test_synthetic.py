@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tabular_imaging.dvm import FEATURES, MORPHOMETRIC, SIZES, TARGET, dvm_frame
-from tabular_imaging.synthetic import write_synthetic
-from tabular_imaging.synthetic_scenes import draw_view, photograph
-from tabular_imaging.synthetic_vehicles import BODIES, COLOURS, Vehicle, View, paint_vehicle
+from tabular_imaging.data.dvm import FEATURES, MORPHOMETRIC, SIZES, TARGET, dvm_frame
+from tabular_imaging.data.synthetic.adverts import write_synthetic
+from tabular_imaging.data.synthetic.scenes import draw_view, photograph
+from tabular_imaging.data.synthetic.vehicles import BODIES, COLOURS, Vehicle, View, paint_vehicle
 
 # The published headers, written out.
 HEADERS = {
@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default's tables; blank pictures take the drawings' place, which have tests of their own."""
     blank = Image.new("RGB", (32, 32)), View(0, 5, 0.01)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tabular_imaging.synthetic.photograph", lambda *_: blank)
+        patch.setattr("tabular_imaging.data.synthetic.adverts.photograph", lambda *_: blank)
         return write_synthetic(tmp_path_factory.mktemp("synthetic") / "set", adverts=ADVERTS, image_px=32)
 
 
@@ -212,7 +212,7 @@ def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
 
 def test_more_models_keep_their_ids_and_names_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blank = Image.new("RGB", (32, 32)), View(0, 5, 0.01)
-    monkeypatch.setattr("tabular_imaging.synthetic.photograph", lambda *_: blank)
+    monkeypatch.setattr("tabular_imaging.data.synthetic.adverts.photograph", lambda *_: blank)
     root = write_synthetic(tmp_path / "set", models=40, adverts=400, image_px=32)
     basics = pd.read_csv(root / "tables_V2.0/Basic_table.csv")
     assert len(basics) == 42

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from shared.scores import Scores, write_scores
+from shared.runs.scores import Scores, write_scores
 from tabular_imaging.cli import main
-from tabular_imaging.table import compare, read_table
+from tabular_imaging.verbs.table import compare, read_table
 
 SAMPLES, CLASSES, MODELS, RESAMPLES = 30, 3, 2, 1000
 TARGET = np.random.default_rng(0).integers(CLASSES, size=SAMPLES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tabular_imaging.tabular import OneHot, TabularEncoder, corrupt, one_hot
+from tabular_imaging.model.tabular import OneHot, TabularEncoder, corrupt, one_hot
 
 CARDINALITIES = [1, 3, 1, 2, 5, 1]
 

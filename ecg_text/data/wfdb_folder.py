@@ -1,0 +1,86 @@
+"""Any folder of WFDB records with a CSV."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ecg_text.data.labels import read_csv
+from ecg_text.data.module import SPLITS, ECGDataModule, usable_rows
+from shared.data.problems import DataError, Problems
+from shared.data.splits import stratified_split
+
+
+class WFDBFolderDataModule(ECGDataModule):
+    """Any folder of WFDB records with a CSV: the way to bring your own ECGs.
+
+    Args:
+        root: Folder that the CSV's paths are relative to.
+        csv: The table, relative to `root`. Columns: `id`, `path` (record without extension), and, as far as you have
+            them, `report` (pre-training), `labels` (codes separated by `label_separator`; evaluation), `split`
+            (train, val or test; otherwise a random split), `age`, `sex`, `patient`.
+        label_names: Name by code for the prompts; by default each code is its own name.
+        label_separator: Between the codes of a cell.
+        split_fractions: Train, validation, test, where there is no column `split`; patients are not divided.
+        split_seed: Seed of that split.
+        **kwargs: See `ECGDataModule`.
+
+    Raises:
+        DataError: In `setup`, for a missing file or column; for an id that occurs twice, an unknown split, a path
+            outside `root`, or a record that cannot be used (see `on_error`).
+    """
+
+    name = "wfdb_folder"
+
+    def __init__(
+        self,
+        root: str,
+        csv: str = "records.csv",
+        label_names: dict[str, str] | None = None,
+        label_separator: str = ";",
+        split_fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        split_seed: int = 42,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, **kwargs)
+        self.csv = csv
+        self.label_names = label_names
+        self.label_separator = label_separator
+        self.split_fractions = split_fractions
+        self.split_seed = split_seed
+
+    def read_table(self, report: Problems) -> pd.DataFrame:
+        """Rows of the CSV."""
+        path = self.root / self.csv
+        if not path.is_file():
+            raise DataError(f"no file {path}: name the table of your records as --data.init_args.csv")
+        text = dict.fromkeys(("id", "path", "labels", "report", "patient", "split"), str)  # 007 stays 007
+        given = read_csv(path, ["id", "path"], dtype=text)
+        given["path"] = given["path"].fillna("").map(lambda record: str(self.root / record))
+        given = usable_rows(given, f"{path}, id", self.root, report)
+        cells = given["labels"].fillna("") if "labels" in given.columns else [""] * len(given)
+        codes = [[code.strip() for code in cell.split(self.label_separator)] for cell in cells]
+        table = given[["id", "path"]].copy()
+        table["labels"] = [sorted({code for code in row if code}) for row in codes]
+        self._codes = sorted({code for row in table["labels"] for code in row})
+        for column, default in (("report", ""), ("age", np.nan), ("sex", "")):
+            table[column] = given[column] if column in given.columns else default
+        table["patient"] = given["patient"].fillna(given["id"]) if "patient" in given.columns else given["id"]
+        table["split"] = given["split"] if "split" in given.columns else self._split(table)
+        return table
+
+    def _split(self, table: pd.DataFrame) -> "pd.Series[str]":
+        # Patients are divided, not records, so that nobody is both trained and tested on.
+        first_of_patient = table.drop_duplicates("patient")
+        strata = [",".join(codes) for codes in first_of_patient["labels"]]
+        parts = stratified_split(strata, self.split_fractions, self.split_seed)
+        split_of_patient = dict(zip(first_of_patient["patient"], np.array(SPLITS)[parts], strict=True))
+        return table["patient"].map(split_of_patient)
+
+    def read_classes(self) -> dict[str, str]:
+        """Every code of the CSV, with its name."""
+        names = self.label_names or {code: code for code in self._codes}
+        unnamed = [code for code in self._codes if code not in names]
+        if unnamed:
+            raise DataError(f"data.init_args.label_names lacks {', '.join(unnamed)}, which occur in {self.csv}")
+        return names

@@ -1,0 +1,235 @@
+"""The data sets: anybody's CSV with images, DVM-car, and UK Biobank's cardiac form."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shared.data.images import Fit, inside
+from shared.data.problems import DataError, OnError, Problems
+from shared.data.splits import stratified_split
+from tabular_imaging.data.cells import category_name, listed, tidy
+from tabular_imaging.data.module import SPLITS, Metric, TabularImagingDataModule
+from tabular_imaging.data.schema import ColumnTypes
+from tabular_imaging.data.spreadsheet import find_image_column, read_csv
+
+log = logging.getLogger(__name__)
+
+INIT_ARGS = {"image": "image_column", "id": "id_column", "target": "target", "split": "split_column"}
+TARGET_NAMES = ("target", "label", "class", "species", "category")
+SMALLEST_CLASS = 3  # with fewer there cannot be one in each split; with so few there need not be
+MEASURED = 0.3  # share of distinct values from which on fractional numbers are no classes
+
+
+class ImageTableDataModule(TabularImagingDataModule):
+    """A CSV with a row a sample: the path of an image, and columns of any kind.
+
+    Which column holds the images, the identifiers, the target and the splits is inferred where it is not given, and
+    said in the log; see `tabular_imaging.data.schema.infer_kinds` for the types of the others.
+
+    Args:
+        csv: The table; a relative path is under `root` where that is given.
+        root: Folder that the image paths are relative to; by default the CSV's own. Paths that leave it are refused.
+        unlabelled_csv: A second table, beside `csv`, whose samples join the pre-training.
+        image_column: Column of image paths; by default the one whose values end as image files do.
+        id_column: Identifiers; by default `id` where there is such a column, else the image paths.
+        target: Column of the class; by default one called target, label, class, species or category.
+        split_column: Column with train, val or test; by default `split` where there is such a column, else the samples
+            are split at random. Without an entry, a sample without a label trains.
+        fractions: Of the random split, stratified by class: train, validation, test.
+        split_seed: Of the random split.
+        cache_px: See `TabularImagingDataModule`; as are the others.
+        channels: See there.
+        fit: See there.
+        batch_size: See there.
+        metric: See there.
+        columns: See there.
+        label_fraction: See there.
+        on_error: See there.
+        cache_dir: See there.
+        num_workers: See there.
+        seed: See there.
+    """
+
+    name = "image_table"
+
+    def __init__(
+        self,
+        csv: str,
+        root: str | None = None,
+        unlabelled_csv: str | None = None,
+        image_column: str | None = None,
+        id_column: str | None = None,
+        target: str | None = None,
+        split_column: str | None = None,
+        fractions: Sequence[float] = (0.7, 0.15, 0.15),
+        split_seed: int = 0,
+        cache_px: int = 160,
+        channels: int = 3,
+        fit: Fit = "pad",
+        batch_size: int = 128,
+        metric: Metric = "accuracy",
+        columns: ColumnTypes | None = None,
+        label_fraction: float = 1.0,
+        on_error: OnError = "raise",
+        cache_dir: str = "data/cache",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        folder = str(Path(csv).parent) if root is None else root
+        super().__init__(
+            folder,
+            cache_px,
+            channels,
+            fit,
+            batch_size,
+            metric,
+            columns,
+            label_fraction,
+            on_error,
+            cache_dir,
+            num_workers,
+            seed,
+        )
+        self.csv = Path(csv) if root is None else Path(root, csv)
+        self.unlabelled_csv = None if unlabelled_csv is None else self.csv.parent / unlabelled_csv
+        self.given = {"image": image_column, "id": id_column, "target": target, "split": split_column}
+        self.fractions = tuple(fractions)
+        if len(self.fractions) != len(SPLITS):
+            raise DataError(f"fractions: expected a share of train, val and test, got {list(fractions)}")
+        self.split_seed = split_seed
+        self._target: str | None = target
+
+    @property
+    def target_column(self) -> str | None:
+        """Column of the class."""
+        return self._target
+
+    def read_frame(self, report: Problems) -> pd.DataFrame:
+        """The CSV's rows with `id`, `image` and `split`; rows that cannot be used go to the report."""
+        frame = read_csv(self.csv, self.given["id"])
+        roles = self._roles(frame)
+        places = [f"row {row + 2} of {self.csv}" for row in range(len(frame))]
+        self._target = target = roles["target"]
+        rows = len(frame)
+        if self.unlabelled_csv is not None:
+            more = self._read_unlabelled(self.unlabelled_csv, roles)
+            places += [f"row {row + 2} of {self.unlabelled_csv}" for row in range(len(more))]
+            frame = pd.concat([frame, more], ignore_index=True)
+        if target:
+            self._check_classes(frame[target], target)
+            frame[target] = tidy(frame[target]).map(category_name, na_action="ignore")
+        ids = frame[roles["id"] or roles["image"]].map(category_name, na_action="ignore")
+        images = tidy(frame[roles["image"]]).map(str, na_action="ignore")
+        reasons = self._reasons(ids, images, frame[target] if target and roles["split"] is None else None)
+        for name, place, reason in zip(ids.fillna("no id"), places, reasons, strict=True):
+            if reason:
+                report.problem(name, f"{place}: {reason}")
+        keep = np.array([not reason for reason in reasons])
+        unlabelled = frame[target].isna().to_numpy() if target else np.arange(len(frame)) >= rows
+        split = self._splits(frame[keep], roles["split"], unlabelled[keep])
+        read = frame.drop(columns=[name for key, name in roles.items() if name and key != "target"])[keep]
+        clash = [name for name in ("id", "image", "split") if name in read]
+        if clash:
+            raise DataError(f"{self.csv} has a column {clash[0]} beside the one used for that; rename it")
+        paths = [str(inside(self.root, path)) for path in images[keep]]
+        keys = pd.DataFrame({"id": ids[keep], "image": paths, "split": split}, index=read.index)
+        return pd.concat([keys, read], axis=1)
+
+    def _check_classes(self, column: "pd.Series[Any]", target: str) -> None:
+        recorded = tidy(column).dropna()
+        distinct = recorded.nunique()
+        # Whole numbers are read as floats where one is missing.
+        fractional = pd.api.types.is_float_dtype(column) and (recorded % 1 != 0).any()
+        if fractional and distinct > MEASURED * len(recorded):
+            raise DataError(
+                f"{self.csv}: the target {target} has {distinct} different numbers in {len(recorded)} rows, so it "
+                "looks measured, and only classes can be told apart: name another target, or make classes of it first"
+            )
+        if distinct == 1:
+            raise DataError(f"{self.csv}: the target {target} is {recorded.iloc[0]} in every row; it needs two classes")
+
+    def _read_unlabelled(self, path: Path, roles: dict[str, str | None]) -> pd.DataFrame:
+        frame = read_csv(path, self.given["id"])
+        if roles["target"] in frame:
+            raise DataError(f"{path} has the target column {roles['target']}; join the two files instead")
+        for option in ("image", "id"):
+            if roles[option] is not None and roles[option] not in frame:
+                raise DataError(f"{path} has no column {roles[option]} ({option}), which {self.csv} has")
+        return frame
+
+    def _roles(self, frame: pd.DataFrame) -> dict[str, str | None]:
+        for option, name in self.given.items():
+            if name is not None and name not in frame:
+                close = difflib.get_close_matches(name, frame.columns, 1)
+                hint = f"; did you mean {close[0]}?" if close else f"; it has {listed(frame.columns)}"
+                raise DataError(f"{self.csv} has no column {name} ({option}){hint}")
+        roles = dict(self.given)
+        if roles["image"] is None:
+            roles["image"] = find_image_column(frame, self.csv, "--data.init_args.image_column")
+        for option, names in (("id", ("id",)), ("split", ("split",)), ("target", TARGET_NAMES)):
+            if roles[option] is None:
+                found = [name for name in frame.columns if name.lower() in names and name not in roles.values()]
+                if len(found) > 1:  # also because a second copy of the label is no feature
+                    raise DataError(
+                        f"{self.csv}: {' and '.join(found)} could each be the {option}; say which with "
+                        f"--data.init_args.{INIT_ARGS[option]} NAME, and list the other under columns.ignored"
+                    )
+                roles[option] = found[0] if found else None
+        described = ", ".join(f"{option}: {name or 'none'}" for option, name in roles.items())
+        log.info("%s: %d rows; columns of %s", self.csv, len(frame), described)
+        if roles["target"] is None:
+            log.warning(
+                "no column is called %s, so there is no target and nothing to evaluate by; if one of %s is the class, "
+                "say so with --data.init_args.target NAME, or it is learned as a feature",
+                ", ".join(TARGET_NAMES),
+                listed([name for name in frame.columns if name not in roles.values()]),
+            )
+        return roles
+
+    def _reasons(self, ids: "pd.Series[str]", images: "pd.Series[str]", strata: "pd.Series[str] | None") -> list[str]:
+        """Why each row cannot be used; empty where it can. Strata: the classes, where the splits are drawn."""
+        reasons = []
+        for name, again, image in zip(ids, ids.duplicated(), images, strict=True):
+            reason = ""
+            if pd.isna(image):
+                reason = "it has no image path"
+            elif pd.isna(name):
+                reason = "it has no id"
+            elif again:
+                reason = "this id occurs a second time"
+            else:
+                try:
+                    inside(self.root, image)
+                except DataError as error:
+                    reason = str(error)
+            reasons.append(reason)
+        if strata is not None:
+            counts = strata[[not reason for reason in reasons]].value_counts()
+            for row, label in enumerate(strata):
+                if not reasons[row] and not pd.isna(label) and counts[label] < SMALLEST_CLASS:
+                    reasons[row] = f"class {label} has {counts[label]} of the {SMALLEST_CLASS} samples that it needs"
+        return reasons
+
+    def _splits(self, frame: pd.DataFrame, column: str | None, unlabelled: NDArray[np.bool_]) -> NDArray[np.object_]:
+        if column is not None:
+            values = tidy(frame[column])
+            values = values.astype(object).where(values.notna() | ~unlabelled, "train").fillna("")
+            wrong = values[~values.isin(SPLITS)]
+            if len(wrong):
+                raise DataError(
+                    f"{self.csv}: column {column}, row {wrong.index[0] + 2}: {str(wrong.iloc[0])!r} is not train, val "
+                    f"or test (rows of that kind: {len(wrong)})"
+                )
+            return values.to_numpy(dtype=object)
+        labels = frame[self._target].astype(str) if self._target else pd.Series("", frame.index)
+        # By themselves, so that the others' split does not depend on them.
+        strata = [None if without else label for label, without in zip(labels, unlabelled, strict=True)]
+        parts = np.array(SPLITS, dtype=object)[stratified_split(strata, self.fractions, self.split_seed)]
+        parts[unlabelled] = "train"
+        return parts

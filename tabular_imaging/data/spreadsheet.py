@@ -1,0 +1,71 @@
+"""A table that a user has made: read as it is, with an error that says what to mend."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from shared.data.problems import DataError
+from tabular_imaging.data.cells import tidy
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+
+
+def read_csv(path: Path, id_column: str | None = None) -> pd.DataFrame:
+    """A user's table.
+
+    Args:
+        path: Separated by commas, in UTF-8, with a header.
+        id_column: Column of identifiers, by default `id` in any case; they stay text, so that 0001 does not become 1.
+
+    Raises:
+        DataError: There is no such file, it is no such table, it has no row, or a column twice.
+    """
+    try:
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]  # pandas would rename a second `size`
+        frame = pd.read_csv(path, dtype=dict.fromkeys(header[[is_id(name, id_column) for name in header]], str))
+    except FileNotFoundError as error:
+        raise DataError(f"no file {path}: give the path of your table") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not in UTF-8 ({error}): save it so (in a spreadsheet: CSV UTF-8)") from error
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        reason = str(error).strip()
+        raise DataError(f"{path} cannot be read as a table separated by commas ({reason})") from error
+    if frame.shape[1] == 1 and (found := re.search(r"[;\t|]", str(frame.columns[0]))):
+        raise DataError(f"{path} is separated by {found[0]!r}: save it with commas between the columns")
+    if frame.empty:
+        raise DataError(f"{path} has no row")
+    frame.columns = frame.columns.str.strip()
+    names = header.dropna().str.strip()
+    if names.duplicated().any():
+        raise DataError(f"{path} has two columns called {names[names.duplicated()].iloc[0]}; rename one")
+    return frame
+
+
+def is_id(name: object, id_column: str | None) -> bool:
+    """Whether a column holds the identifiers: the one that is named so, by default `id` in any case."""
+    text = str(name).strip()
+    return text.lower() == "id" if id_column is None else text == id_column
+
+
+def find_image_column(frame: pd.DataFrame, source: Path, option: str) -> str:
+    """The column whose values end as image files do.
+
+    Args:
+        frame: A user's table.
+        source: What to call it.
+        option: That names the column instead.
+
+    Raises:
+        DataError: There is none, or more than one.
+    """
+    found = [str(name) for name in frame.columns if _holds_images(frame[name])]
+    if len(found) != 1:
+        held = "no column holds" if not found else f"the columns {', '.join(found)} hold"
+        raise DataError(f"{source}: {held} image paths ({', '.join(IMAGE_SUFFIXES)}); say which with {option} NAME")
+    return found[0]
+
+
+def _holds_images(column: "pd.Series[str]") -> bool:
+    values = tidy(column).dropna().head(100)
+    return len(values) > 0 and sum(str(value).lower().endswith(IMAGE_SUFFIXES) for value in values) > len(values) / 2

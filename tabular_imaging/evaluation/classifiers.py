@@ -1,0 +1,257 @@
+"""Classifiers of one encoder: linear on its frozen features, or the encoder trained on (section 4.2).
+
+A protocol is named `frozen` or `trainable`, with the share or number of labels where not all are used (`frozen@10%`,
+`frozen@3 a class`), and with ` (table)` where the input is the table instead of the image.
+
+Shapes: M models, N samples, C classes, D features.
+"""
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shared.checkpoint import load_module
+from shared.data.problems import DataError
+from shared.data.samplers import EpochBatchSampler
+from shared.data.splits import labels_per_class, nested_subsets
+from shared.methods import Pretraining
+from shared.probe import Features, FineTuned, LinearHead, ProbeResult, encode, fine_tune, linear_probe
+from shared.runs.variant import load_data
+from tabular_imaging.data.module import SPLITS, ImageTableBatch, Split, TabularImagingDataModule
+from tabular_imaging.methods import SCARF, Supervised
+from tabular_imaging.methods.pretraining import TabularPretraining
+
+Input = Literal["image", "table"]
+ValTest = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores (M, N, C) of validation and test samples
+PATIENCE, MIN_DELTA = 10, 2e-4  # of fine-tuning's early stopping on validation (recipe)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How classifiers are trained; configs/evaluation has the data sets' own.
+
+    Attributes:
+        probe_seeds: Of the classifiers of one pre-trained model (section 4.2: five). With several pre-trained models
+            each has one.
+        lrs: Grid of the linear classifier's learning rates.
+        weight_decays: Grid of its regularisation; both are chosen on validation, with the epoch.
+        probe_epochs: Passes over the features, at most.
+        trainable_epochs: Passes of fine-tuning, at most (recipe: 500, with early stopping); 0 leaves it out.
+        trainable_lr: Of fine-tuning (recipe: 1e-3, cars 1e-4).
+        batch_size: Of both.
+        trainable_low_data: Fine-tune for the low-data regimes too.
+        fractions: Low-data regimes as shares of the labelled training samples, e.g. 0.1 and 0.01 (section 4.4).
+        per_class: Low-data regimes as numbers of labels a class.
+    """
+
+    probe_seeds: int = 5
+    lrs: tuple[float, ...] = (1e-3, 1e-2)
+    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+    probe_epochs: int = 100
+    trainable_epochs: int = 0
+    trainable_lr: float = 1e-3
+    batch_size: int = 64
+    trainable_low_data: bool = True
+    fractions: tuple[float, ...] = ()
+    per_class: tuple[int, ...] = ()
+
+
+def load_model(checkpoint: Path, weights: bool = True) -> Pretraining:
+    """The model of a checkpoint, in eval mode; without its weights, one as untrained."""
+    return load_module(checkpoint, Pretraining, weights=weights)  # type: ignore[type-abstract]
+
+
+def load_data_module(config: dict[str, Any], options: dict[str, Any] | None = None) -> TabularImagingDataModule:
+    """The data module of a `data:` block, set up, with some settings changed."""
+    return load_data(TabularImagingDataModule, config, options or {})  # type: ignore[type-abstract]
+
+
+class TableInput(nn.Module):
+    """A model's table encoder as one that takes the data's whole table and the label's column last.
+
+    Args:
+        model: Built for the data's schema.
+    """
+
+    def __init__(self, model: TabularPretraining) -> None:
+        super().__init__()
+        self.encoder = model.table_encoder
+        self.out_dim = model.table_encoder.out_dim
+        self.columns = model.columns
+        self.label_as_feature = model.label_as_feature
+
+    def forward(self, table: Tensor) -> Tensor:
+        """`(B, M) -> (B, D)`. A label that is a feature is hidden: what a classifier shall find is not given to it."""
+        chosen = table[:, self.columns]
+        if self.label_as_feature:
+            chosen = torch.cat([chosen, torch.full_like(chosen[:, :1], -1)], dim=1)
+        features: Tensor = self.encoder(chosen)
+        return features
+
+
+def encoder_for(model: Pretraining, kind: Input) -> nn.Module | None:
+    """The part of a model that takes images or tables; None where it has no such part."""
+    if kind == "table":
+        return TableInput(model) if isinstance(model, TabularPretraining) else None
+    return None if isinstance(model, SCARF) else model.encoder
+
+
+def own_head(model: Supervised) -> LinearHead:
+    """The classifier that a supervised model was trained with, of features that are not standardised."""
+    weight, bias = model.head.weight.detach(), model.head.bias.detach()
+    width = weight.shape[1]
+    return LinearHead(weight.T.contiguous(), bias, torch.zeros(width), torch.ones(width), "single")
+
+
+def inputs_of(batch: ImageTableBatch, kind: Input) -> Tensor:
+    """What `encoder_for` takes of a batch."""
+    return batch.image if kind == "image" else batch.table
+
+
+@dataclass
+class Classified:
+    """What classifiers of one encoder and one input found.
+
+    Attributes:
+        scores: By protocol, of the validation and the test samples.
+        head: The first linear classifier on all labels.
+    """
+
+    scores: dict[str, ValTest] = field(default_factory=dict)
+    head: LinearHead | None = None
+
+
+class Evaluator:
+    """Evaluates encoders on one data set, each on the same samples.
+
+    Args:
+        data: Set up.
+        settings: How classifiers are trained.
+    """
+
+    def __init__(self, data: TabularImagingDataModule, settings: Settings) -> None:
+        if not data.classes:
+            raise DataError(
+                "the data have no target column, so there is nothing to classify; train with "
+                "--data.init_args.target NAME"
+            )
+        self.data, self.settings = data, settings
+        self.rows: dict[Split, NDArray[np.int64]] = {split: data.rows(split, "evaluate") for split in SPLITS}
+        for split, rows in self.rows.items():
+            if not len(rows):
+                raise DataError(f"the {split} split has no labelled sample; change the split")
+            absent = set(range(len(data.classes))) - set(data.target[rows].tolist())
+            if absent and data.metric == "auroc":
+                names = ", ".join(data.classes[index] for index in sorted(absent))
+                raise DataError(f"the {split} split has no sample of {names}, so there is no AUC; change the split")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.budgets = self._budgets()
+
+    def _budgets(self) -> dict[str, NDArray[np.int64]]:
+        """Training rows by what a protocol's name says of them."""
+        rows, target, settings = self.rows["train"], self.data.target, self.settings
+        budgets = {"": rows}
+        if settings.fractions:
+            subsets = nested_subsets(target, rows, settings.fractions)
+            budgets |= {f"@{100 * fraction:g}%": subset for fraction, subset in subsets.items()}
+        if settings.per_class:
+            labels, counts = np.unique(target[rows], return_counts=True)
+            if counts.min() < max(settings.per_class):  # said by name, before `labels_per_class` says it by number
+                rarest = self.data.classes[labels[counts.argmin()]]
+                raise DataError(
+                    f"class {rarest} has {counts.min()} labels to train on, fewer than the "
+                    f"{max(settings.per_class)} of --settings.per_class"
+                )
+            counted = labels_per_class(target, rows, settings.per_class)
+            budgets |= {f"@{count} a class": subset for count, subset in counted.items()}
+        return budgets
+
+    def labels(self, protocol: str) -> int:
+        """How many training labels a protocol uses."""
+        return len(self.budgets[re.sub(r"^(frozen|trainable)| \(table\)$", "", protocol)])
+
+    def pairs(
+        self, rows: NDArray[np.int64], kind: Input, augment: nn.Module | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and one-hot targets in batches."""
+        classes = len(self.data.classes)
+        for batch in self.data.batches(rows, self.settings.batch_size):
+            x = inputs_of(batch, kind)
+            target = nn.functional.one_hot(batch.target, classes).float()
+            yield (x if augment is None else augment(x.to(self.device))), target
+
+    def classify(self, encoder: nn.Module, kind: Input, augment: nn.Module | None, seeds: Sequence[int]) -> Classified:
+        """Linear classifiers of a frozen encoder for every budget of labels; copies of it trained on, if asked for.
+
+        Args:
+            encoder: Of the inputs of this kind.
+            kind: What is classified.
+            augment: Of the inputs, in fine-tuning.
+            seeds: Of the classifiers, one each.
+        """
+        features = {split: encode(encoder, self.pairs(rows, kind), self.device) for split, rows in self.rows.items()}
+        suffix = "" if kind == "image" else f" ({kind})"
+        found = Classified()
+        for budget in self.budgets:
+            linear = self._frozen(features, budget, seeds)
+            found.scores[f"frozen{budget}{suffix}"] = linear.val_scores, linear.test_scores
+            if not budget:
+                found.head = linear.heads[0]
+            if self.settings.trainable_epochs and (not budget or self.settings.trainable_low_data):
+                tuned = [self._trainable(encoder, augment, kind, budget, seed) for seed in seeds]
+                val, test = ([getattr(each, f"{split}_scores") for each in tuned] for split in ("val", "test"))
+                found.scores[f"trainable{budget}{suffix}"] = np.stack(val), np.stack(test)
+        return found
+
+    def _frozen(self, features: dict[Split, Features], budget: str, seeds: Sequence[int]) -> ProbeResult:
+        chosen = np.isin(self.rows["train"], self.budgets[budget])
+        train = Features(features["train"].x[chosen], features["train"].target[chosen])
+        return linear_probe(
+            train,
+            features["val"],
+            features["test"],
+            self.data.label_mode,
+            seeds=seeds,
+            lrs=self.settings.lrs,
+            weight_decays=self.settings.weight_decays,
+            epochs=self.settings.probe_epochs,
+            batch_size=self.settings.batch_size,
+            metric=self.data.metric,
+            device=self.device,
+        )
+
+    def _trainable(
+        self, encoder: nn.Module, augment: nn.Module | None, kind: Input, budget: str, seed: int
+    ) -> FineTuned:
+        """A copy of the encoder, trained on a budget's rows."""
+        rows = self.budgets[budget]
+        sampler = EpochBatchSampler(len(rows), min(self.settings.batch_size, len(rows)), seed=seed)
+
+        def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            sampler.set_epoch(epoch)
+            return self.pairs(rows[np.concatenate(list(sampler))], kind, augment)
+
+        return fine_tune(
+            copy.deepcopy(encoder),
+            train_batches,
+            lambda: self.pairs(self.rows["val"], kind),
+            lambda: self.pairs(self.rows["test"], kind),
+            feature_dim=int(encoder.out_dim),  # type: ignore[arg-type]
+            num_classes=len(self.data.classes),
+            label_mode=self.data.label_mode,
+            seed=seed,
+            lr=self.settings.trainable_lr,
+            epochs=self.settings.trainable_epochs,
+            metric=self.data.metric,
+            patience=PATIENCE,
+            min_delta=MIN_DELTA,
+            device=self.device,
+        )

@@ -1,0 +1,192 @@
+"""For a person with photographs: classes, probabilities and embeddings from images alone (or from a table alone)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from shared.checkpoint import CheckpointError
+from shared.data.images import ImageSettings, ImageSource, inside, load_image
+from shared.data.problems import DataError, OnError, Problems
+from shared.methods import Pretraining
+from shared.probe import LinearHead, encode
+from shared.runs.variant import first_seed, read_data_config
+from tabular_imaging.data.schema import encode as encode_table
+from tabular_imaging.data.spreadsheet import find_image_column, is_id, read_csv
+from tabular_imaging.evaluation.classifiers import (
+    Evaluator,
+    Input,
+    Settings,
+    encoder_for,
+    load_data_module,
+    load_model,
+    own_head,
+)
+from tabular_imaging.methods import Supervised
+from tabular_imaging.methods.pretraining import TabularPretraining
+
+BATCH = 64
+
+
+def save_classifier(run: Path, kind: Input, head: LinearHead, classes: list[str]) -> None:
+    """Keep a run's linear classifier as `checkpoints/classifier_<kind>.pt`."""
+    torch.save({**vars(head), "classes": classes}, run / "checkpoints" / f"classifier_{kind}.pt")
+
+
+def load_classifier(run: Path, kind: Input) -> tuple[LinearHead, list[str]]:
+    """Read what `save_classifier` wrote.
+
+    Raises:
+        CheckpointError: The file is damaged, or no classifier.
+    """
+    path = run / "checkpoints" / f"classifier_{kind}.pt"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        classes = content.pop("classes")
+        return LinearHead(**content), list(classes)
+    except Exception as error:  # torch raises many types for files that are no checkpoint
+        raise CheckpointError(f"{path} is no classifier ({type(error).__name__}); evaluate the run again") from error
+
+
+def predict(
+    run: Path,
+    csv: Path,
+    root: Path | None = None,
+    image_column: str | None = None,
+    input: Input = "image",
+    output: Path = Path("runs/predictions"),
+    on_error: OnError = "skip",
+) -> pd.DataFrame:
+    """Classify new samples with a trained run, and write `predictions.csv` and `embeddings.parquet`.
+
+    The class comes from a linear classifier on the frozen encoder: the one that `evaluate` kept, or one that is trained
+    now on the run's own data.
+
+    Args:
+        run: `runs/tabular_imaging/<data set>/<variant>`; its first seed is used.
+        csv: One row a sample: a column of image paths, and one of identifiers if the run's data had one. For
+            `--input table` all columns that the model was trained on; they are checked against its schema.
+        root: Folder that the image paths are relative to; by default the CSV's.
+        image_column: By default the one that the run's data were told, else `image`, else the one that holds images.
+        input: Predict from the images, or from the table. A missing value of the table counts as the training mean.
+        output: Folder for the two files, and for the list of what was skipped.
+        on_error: What happens to an image that cannot be read, and to a value of the table that the training rows do
+            not know; skipped, a value counts as missing.
+
+    Returns:
+        What `predictions.csv` holds: `id`, `prediction`, and `probability/<class>`.
+    """
+    seed = first_seed(run)
+    checkpoint = seed / "checkpoints" / "best.ckpt"
+    model = load_model(checkpoint)
+    _, _, config = read_data_config(seed / "config.yaml")
+    kept = checkpoint.with_name(f"classifier_{input}.pt")
+    if not kept.is_file() or kept.stat().st_mtime < checkpoint.stat().st_mtime:  # a resumed run has other features
+        _train_classifier(model, config, seed, input)
+    head, classes = load_classifier(seed, input)
+    arguments = config["init_args"]
+    id_column = arguments.get("id_column")
+    frame = read_csv(csv, id_column)
+    report = Problems(on_error, noun="sample" if input == "image" else "value")
+    column = image_column or arguments.get("image_column") or "image"
+    if input == "image" and column == "image" and column not in frame:
+        column = find_image_column(frame, csv, "--image_column")
+    named = [name for name in frame if is_id(name, id_column)] + [name for name in frame if name == column]
+    ids = pd.Series(frame[named[0]] if named else frame.index).astype(str)
+    if output.is_file():
+        raise DataError(f"{output} is a file; --output names the folder for the results")
+    if input == "image":
+        settings = ImageSettings(arguments["cache_px"], arguments["channels"], arguments.get("fit", "pad"))  # cardiac
+        keep, features = _encode_images(model, frame, column, root or csv.parent, settings, ids, report)
+    else:
+        keep, features = _encode_table(model, frame, str(csv), report)
+    report.write(output / "skipped.csv")
+    if not len(keep):
+        raise DataError(f"none of the {len(frame)} rows of {csv} could be used; {report.summary()}")
+    scores = torch.from_numpy(head.scores(features))
+    probabilities = scores.softmax(1).numpy()
+    predicted = np.array(classes, dtype=object)[probabilities.argmax(1)]
+    table = pd.DataFrame({"id": ids.to_numpy()[keep], "prediction": predicted})
+    for index, name in enumerate(classes):
+        table[f"probability/{name}"] = probabilities[:, index].round(6)
+    output.mkdir(parents=True, exist_ok=True)
+    table.to_csv(output / "predictions.csv", index=False)
+    embeddings = pd.DataFrame({"id": table["id"], "embedding": list(features.numpy())})
+    embeddings.to_parquet(output / "embeddings.parquet")
+    print(f"wrote {len(table)} predictions to {output}/predictions.csv and their embeddings to embeddings.parquet")
+    if report.problems:
+        print(report.summary())
+    return table
+
+
+def _train_classifier(model: Pretraining, config: dict[str, object], seed: Path, kind: Input) -> None:
+    if isinstance(model, Supervised) and kind == "image":
+        save_classifier(seed, kind, own_head(model), model.classes)
+        return
+    print(f"training the classifier of {seed} on its frozen encoder, once")
+    data = load_data_module(config)
+    if isinstance(model, TabularPretraining):
+        model.use_schema(data.schema)
+    found = Evaluator(data, Settings()).classify(_encoder(model, kind), kind, None, [0])
+    assert found.head is not None
+    save_classifier(seed, kind, found.head, data.classes)
+
+
+def _encoder(model: Pretraining, kind: Input) -> nn.Module:
+    encoder = encoder_for(model, kind)
+    if encoder is None:
+        raise DataError(f"this run's {type(model).__name__} has no encoder of the input {kind}")
+    return encoder
+
+
+def _encode_images(
+    model: Pretraining,
+    frame: pd.DataFrame,
+    column: str,
+    root: Path,
+    settings: ImageSettings,
+    ids: "pd.Series[str]",
+    report: Problems,
+) -> tuple[NDArray[np.int64], Tensor]:
+    """Positions of the rows that could be read, and their features."""
+    if column not in frame:
+        raise DataError(f"the table has no column {column} of image paths; name it with --image_column NAME")
+    keep: list[int] = []
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        paths = ["" if pd.isna(path) else str(path).strip() for path in frame[column]]
+        for start in tqdm(range(0, len(paths), BATCH), desc="predict", unit="batch"):
+            images = []
+            for row, path in enumerate(paths[start : start + BATCH], start):
+                try:
+                    if not path:
+                        raise DataError("it has no image path")
+                    images.append(load_image(ImageSource(str(inside(root, path)), settings)))
+                    keep.append(row)
+                except DataError as error:
+                    report.problem(f"row {row + 2}, {ids.iloc[row]}", str(error))
+            if images:
+                yield torch.from_numpy(np.stack(images)), torch.zeros(len(images))
+
+    encoder = _encoder(model, "image")
+    features = [encode(encoder, [batch]).x for batch in batches()]
+    return np.array(keep, dtype=np.int64), torch.cat(features) if features else torch.empty(0)
+
+
+def _encode_table(
+    model: Pretraining, frame: pd.DataFrame, source: str, report: Problems
+) -> tuple[NDArray[np.int64], Tensor]:
+    """All rows, and the features of their fields; what is missing is the training mean, or no category."""
+    if not isinstance(model, TabularPretraining) or model.schema is None:
+        raise DataError(f"this run's {type(model).__name__} has no encoder of tables")
+    schema = model.schema.select("all", label_as_feature=False)
+    values = encode_table(frame, schema, report, source)
+    missing_as = np.where([column.kind == "categorical" for column in schema.columns], -1.0, 0.0)
+    table = torch.from_numpy(np.where(np.isnan(values), missing_as, values).astype(np.float32))
+    model.columns = list(range(len(schema.columns)))
+    return np.arange(len(frame)), encode(_encoder(model, "table"), [(table, torch.zeros(len(table)))]).x

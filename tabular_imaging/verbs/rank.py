@@ -1,0 +1,56 @@
+"""`python -m tabular_imaging rank`: which settings of each method are best on validation (make tune-mmcl)."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from shared.data.problems import DataError
+from shared.runs.table import append_results
+from shared.runs.variant import find_checkpoints, first_seed, read_data_config, run_config
+from tabular_imaging.evaluation.models import RANDOM
+from tabular_imaging.verbs.evaluate import METRIC_NAMES, method_name
+
+
+def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) -> pd.DataFrame:
+    """Rank variants by their value on validation, method by method, the best first; the test samples are not looked at.
+
+    Args:
+        run: Evaluated variants: `runs/tabular_imaging/<data set>/<variant>`, all of one data set.
+        protocol: Of `evaluate`.
+        results: CSV that the rows are appended to.
+
+    Returns:
+        `method, variant, seeds, epochs, metric, val`.
+
+    Raises:
+        DataError: A variant was not evaluated so.
+    """
+    folders = [Path(name) for name in run]
+    dataset, tags, _ = read_data_config(first_seed(folders[0]) / "config.yaml")
+    rows = []
+    for folder in folders:
+        file = folder / "evaluation" / dataset / "results.csv"
+        table = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["protocol", "method"])
+        found = table[(table["protocol"] == protocol) & (table["method"] != RANDOM)]
+        if found.empty:
+            raise DataError(f"{folder} was not evaluated ({protocol}) on {dataset}: python -m tabular_imaging evaluate")
+        seeds = " ".join(map(str, find_checkpoints(folder, "best")))
+        epochs = run_config(folder)["trainer"]["max_epochs"]
+        about = {"method": method_name(folder), "variant": folder.name, "seeds": seeds, "epochs": epochs}
+        rows.append(about | found.iloc[0][["metric", "val"]].to_dict())
+    ranked = pd.DataFrame(rows).sort_values(["method", "val"], ascending=[True, False], ignore_index=True)
+    kind = "SYNTHETIC data" if "synthetic" in tags else "real data"
+    metric = METRIC_NAMES[ranked["metric"].iloc[0]]
+    shown = Table(title=f"{metric} on the validation samples of {dataset} ({kind}), {protocol}, percent")
+    for column in ("Method", "Variant", "Seeds", metric):
+        shown.add_column(column, justify="right" if column == metric else "left", overflow="fold")
+    for _, part in ranked.groupby("method", sort=False):
+        for index, row in enumerate(part.to_dict("records")):
+            shown.add_row("" if index else row["method"], row["variant"], row["seeds"], f"{100 * row['val']:.1f}")
+        shown.add_section()
+    Console(width=None if Console().is_terminal else 120).print(shown)
+    if results:
+        append_results(ranked.round(4).assign(dataset=dataset, protocol=protocol), results)
+    return ranked
