@@ -4,6 +4,7 @@ Every figure is a ratio of two ways of doing the same, timed in turn in one run 
 with their range. Images and tables are random numbers (SYNTHETIC): speed does not depend on what they show.
 """
 
+import importlib.util
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from jsonargparse import auto_cli
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from benchmarks.timing import PAIRS, Rows, ratio, write_rows
@@ -28,7 +29,7 @@ BATCH = 32
 SOURCE, OUTPUT = 300, 128  # pixels: DVM's pictures and the paper's input (section 4.1)
 
 
-def torchvision_items(images: Tensor, pictures: bool) -> Callable[[], None]:
+def torchvision_items(images: Tensor, pictures: bool) -> Callable[[], object]:
     """The authors' list of augmentations, image by image, on tensors or on PIL pictures."""
     steps: list[Callable[..., object]] = [
         v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8)], p=0.8),
@@ -46,15 +47,36 @@ def torchvision_items(images: Tensor, pictures: bool) -> Callable[[], None]:
     return one_by_one
 
 
+def kornia_batch(images: Tensor) -> Callable[[], object]:
+    """The same list with kornia: on the whole batch, parameters for each sample; its crop does not antialias."""
+    from kornia import augmentation as K  # an optional package: dependency group `bench`
+
+    augment = nn.Sequential(
+        K.ColorJitter(0.8, 0.8, 0.8, p=0.8, same_on_batch=False),
+        K.RandomGrayscale(p=0.2, same_on_batch=False),
+        K.RandomGaussianBlur((29, 29), (0.1, 2.0), p=0.5, same_on_batch=False),
+        K.RandomResizedCrop((OUTPUT, OUTPUT), (0.08, 1.0), (3 / 4, 4 / 3), same_on_batch=False),
+        K.RandomHorizontalFlip(same_on_batch=False),
+    )
+    return partial(augment, images / 255)
+
+
 def bench_augment(pairs: int) -> Rows:
-    """A batch of training items, in both orders of ours, against item by item with torchvision."""
+    """A batch of training items, in both orders of ours, against torchvision item by item and kornia on the batch."""
     images = torch.randint(256, (BATCH, 3, SOURCE, SOURCE), dtype=torch.uint8)
+    others = {
+        "torchvision on PIL, item by item": torchvision_items(images, pictures=True),
+        "torchvision on tensors, item by item": torchvision_items(images, pictures=False),
+    }
+    if importlib.util.find_spec("kornia"):
+        others["kornia on the batch"] = kornia_batch(images)
+    else:
+        print("kornia is not installed (pip install --group bench), so it is not measured")
     rows = []
     for order, exact in (("default order", False), ("exact order", True)):
         ours = ImageAugment(OUTPUT, exact_order=exact)
-        for name, pictures in (("PIL", True), ("tensors", False)):
-            label = f"augmentation, {order}, one thread, against torchvision on {name}, item by item"
-            other = torchvision_items(images, pictures)
+        for name, other in others.items():
+            label = f"augmentation, {order}, one thread, against {name}"
             rows.append(ratio(label, "images/s", partial(ours, images), other, BATCH, pairs))
     return rows
 

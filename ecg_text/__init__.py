@@ -13,6 +13,8 @@ Example:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from shared.trusted import trust
+
 if TYPE_CHECKING:
     from ecg_text.data.cpsc2018 import CPSC2018DataModule
     from ecg_text.data.module import ECGBatch, ECGDataModule
@@ -30,6 +32,8 @@ _FILES = {
     "PTBXLDataModule": "data.ptbxl",
     "WFDBFolderDataModule": "data.wfdb_folder",
 }
+
+trust(__name__)  # checkpoints may name this package's classes
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.backbones import out_dim
 from shared.backbones import projector as projection_head
 
 
@@ -17,7 +18,7 @@ class ECGTextModel(nn.Module):
     """An ECG encoder and two projectors over it and over a frozen language model's features.
 
     Args:
-        encoder: `(B, L, T) -> (B, encoder.out_dim)`, the paper's F_ecg.
+        encoder: The paper's F_ecg, `(B, L, T) -> (B, encoder.out_dim)`.
         text_dim: Width of the language model's features (the output of the paper's F_text).
         projection_dim: Width d of the shared embedding.
         projector: Kind of both projectors, see `shared.backbones.projector`.
@@ -32,7 +33,7 @@ class ECGTextModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.ecg_projector = projection_head(int(encoder.out_dim), projection_dim, projector)  # type: ignore[arg-type]
+        self.ecg_projector = projection_head(out_dim(encoder), projection_dim, projector)
         self.text_projector = projection_head(text_dim, projection_dim, projector)
 
     def embed_ecg(self, signal: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]
 
     Args:
         prompt_embeddings: `(P, E)`, the classes' prompts one class after the other.
-        prompts_per_class: Number of prompts of each class.
+        prompts_per_class: The number of prompts of each class.
 
     Returns:
         `(C, E)`, of unit length.
@@ -65,8 +66,8 @@ def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]
 def zero_shot_scores(ecg_embeddings: Tensor, class_embedding: Tensor) -> Tensor:
     """Cosine similarity of records `(B, E)` and classes `(C, E)`: `(B, C)` in [-1, 1] (section 3.4).
 
-    The class of the highest score is the prediction; a class's column ranks the records for it. In float32 inside
-    bf16 autocast too, where a few distinct values would be left to rank by.
+    The class of the highest score is the prediction; a class's column ranks the records for it. It is computed in
+    float32 inside bf16 autocast too, which would leave only a few distinct values to rank by.
     """
     with torch.autocast(ecg_embeddings.device.type, enabled=False):
         return F.normalize(ecg_embeddings.float(), dim=1) @ class_embedding.float().T

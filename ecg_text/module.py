@@ -1,10 +1,10 @@
-"""ETP as a LightningModule: wiring, logging and optimisers. The equations are in model.py and shared/losses."""
+"""ETP as a LightningModule: wiring and logging. The equations are in model.py and shared/losses."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
@@ -13,15 +13,17 @@ from ecg_text.data.module import ECGBatch, ECGDataModule
 from ecg_text.model import ECGTextModel, class_embeddings, zero_shot_scores
 from ecg_text.prompts import load_prompts
 from shared.backbones import TextEncoder, text_features
-from shared.checkpoint import plain_hyperparameters
+from shared.backbones.text import PACKAGED_MINILM
 from shared.data.problems import DataError
-from shared.distributed import convert_batchnorm, rank_and_world_size
 from shared.losses import clip_loss, retrieval_accuracy
+from shared.methods import Pretraining, Step
 from shared.metrics import EmbeddingPairs, auroc
-from shared.optim import with_schedule
+
+# What tables call a language model other than the paper's, by its name or, where it has none, its class.
+LANGUAGE_MODEL_TITLES = {"HashedNgrams": "n-grams", PACKAGED_MINILM: "MiniLM"}
 
 
-class ETP(pl.LightningModule):
+class ETP(Pretraining):
     """ECG-text pre-training (paper, section 2.1).
 
     The language model is frozen, so each distinct report's feature is computed once, kept on disk, and looked up in
@@ -31,20 +33,22 @@ class ETP(pl.LightningModule):
     Args:
         encoder: ECG encoder `(B, L, T) -> (B, encoder.out_dim)`; the paper's is ResNet18-1D (section 3.2).
         text_encoder: Frozen language model; the paper's is BioClinicalBERT (section 3.2).
-        text_dim: Width of its features.
+        text_dim: Width of the language model's features.
         projection_dim: Width of the shared embedding (section 3.2: 512).
-        projector: Section 3.2 has linear projectors, section 2.1 non-linear ones (`mlp`).
+        projector: Kind of both projectors: section 3.2 has linear ones, section 2.1 non-linear ones (`mlp`).
         temperature: sigma_1 of Eqs. 3 and 4 (0.07).
-        learn_temperature: Section 2.1 fixes it, section 3.2 speaks of its initial value.
-        augment: Applied to training signals; the paper has none.
+        learn_temperature: Whether the temperature is trained: section 2.1 fixes it, section 3.2 speaks of its initial
+            value.
+        augment: Augmentation of the training signals; the paper has none.
         prompts: Name or path of the class prompts, see `ecg_text.prompts.load_prompts`.
-        optimizer: Section 3.2: Adam, weight decay 1e-5, learning rate "2 x e^-3", read here as 2e-3.
-        warmup_epochs: Linear warm-up; the paper has none.
+        optimizer: Makes the optimiser. Section 3.2: Adam, weight decay 1e-5, learning rate "2 x e^-3", read here as
+            2e-3.
+        warmup_epochs: Epochs of linear warm-up; the paper has none.
         lr_schedule: Constant (the paper has no schedule), or a half cosine to 0.
-        text_cache_dir: Where the language model's features are kept.
+        text_cache_dir: Folder where the language model's features are kept.
     """
 
-    # Not taken from a checkpoint, see shared.checkpoint.load_module.
+    title = "ETP"
     machine_arguments: ClassVar[tuple[str, ...]] = ("text_cache_dir",)
 
     def __init__(
@@ -63,25 +67,40 @@ class ETP(pl.LightningModule):
         lr_schedule: Literal["constant", "cosine"] = "constant",
         text_cache_dir: str = "data/cache/text",
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
         self.model = ECGTextModel(encoder, text_dim, projection_dim, projector)
         # Frozen: past nn.Module's registry, so that one that is a module is not trained, saved or moved.
         self.__dict__["text_encoder"] = text_encoder
         self.text_encoder: TextEncoder
         self.text_cache_dir = Path(text_cache_dir)
         self.augment = augment
-        self.optimizer = optimizer
         log_temperature = torch.tensor(float(temperature)).log()
         self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
         self.class_names: dict[str, str] = {}
         self.prompts: list[list[str]] = []
         self.prompt_features = torch.empty(0, text_dim)
 
+    # Not an attribute: nn.Module would register it beside `model.encoder`, which is its one name in checkpoints.
     @property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> nn.Module:  # type: ignore[override]
         """The ECG encoder, which linear evaluation probes."""
         return self.model.encoder
+
+    @classmethod
+    def variant_title(cls, settings: Mapping[str, Any]) -> str:
+        """ETP, with the language model where that is not the paper's.
+
+        Args:
+            settings: The `init_args` of the model in a run's `config.yaml`.
+
+        Example:
+            >>> ETP.variant_title({"text_encoder": {"class_path": "shared.backbones.HashedNgrams"}})
+            'ETP (n-grams)'
+        """
+        text_encoder = settings["text_encoder"]
+        class_name = text_encoder["class_path"].rpartition(".")[2]
+        language_model = LANGUAGE_MODEL_TITLES.get(text_encoder.get("init_args", {}).get("model", class_name))
+        return f"{cls.title} ({language_model})" if language_model else cls.title
 
     # ------------------------------------------------------------------ text
 
@@ -104,11 +123,11 @@ class ETP(pl.LightningModule):
         return features
 
     def set_classes(self, class_names: dict[str, str], prompts: list[list[str]] | None = None) -> None:
-        """Choose what zero-shot classification tells apart.
+        """Choose the classes of zero-shot classification.
 
         Args:
-            class_names: Name by code.
-            prompts: Sentences of each class; by default those of the `prompts` setting.
+            class_names: The classes' names by their codes.
+            prompts: Sentences about each class; by default those of the `prompts` setting.
         """
         self.class_names = dict(class_names)
         self.prompts = prompts or load_prompts(self.hparams["prompts"]).sentences(class_names)
@@ -124,11 +143,6 @@ class ETP(pl.LightningModule):
         return zero_shot_scores(self.model.embed_ecg(signal), self.class_embedding())
 
     # -------------------------------------------------------------- training
-
-    def configure_model(self) -> None:
-        """Batch statistics over the global batch, so that several processes train as one would."""
-        if rank_and_world_size()[1] > 1:
-            convert_batchnorm(self)
 
     def setup(self, stage: str) -> None:
         """Look the reports' and prompts' features up, and prepare the metrics."""
@@ -166,16 +180,12 @@ class ETP(pl.LightningModule):
         """sigma_1, a scalar."""
         return self.log_temperature.exp()
 
-    def training_step(self, batch: ECGBatch, batch_idx: int) -> Tensor:
+    def step(self, batch: ECGBatch) -> Step:
         """Eqs. 3 to 5 on a batch of ECGs and their reports."""
         signal = self.augment(batch.signal) if self.augment is not None else batch.signal
         ecg = self.model.embed_ecg(signal)
         text = self.model.embed_text(self.report_features[batch.report])
-        loss = clip_loss(ecg, text, self.temperature)
-        self.log(
-            "train/loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(signal), sync_dist=True
-        )
-        return loss
+        return Step(clip_loss(ecg, text, self.temperature, gather=self.training), ecg)
 
     def validation_step(self, batch: ECGBatch, batch_idx: int) -> None:
         """Collect embeddings and zero-shot scores."""
@@ -207,7 +217,7 @@ class ETP(pl.LightningModule):
         """Columns for `shared.callbacks.PredictionWriter`: record id, score of each class, embedding."""
         ecg = self.model.embed_ecg(batch.signal)
         scores = zero_shot_scores(ecg, self.class_embedding())
-        table = self.trainer.datamodule.table  # type: ignore[attr-defined]
+        table = self.trainer.datamodule.frame  # type: ignore[attr-defined]
         columns: dict[str, Any] = {"id": table["id"].to_numpy()[batch.row.cpu().numpy()]}
         columns |= {f"score/{code}": scores[:, i].cpu().numpy() for i, code in enumerate(self.class_names)}
         return columns | {"embedding": list(ecg.float().cpu().numpy())}
@@ -228,17 +238,11 @@ class ETP(pl.LightningModule):
         if np.isfinite(by_class).any():  # a class that is one-sided in this split has no AUROC
             self.log(f"{split}/auroc", float(np.nanmean(by_class)), prog_bar=True, sync_dist=True)
 
-    def configure_optimizers(self) -> Any:
-        """The given optimiser over what is trained; a schedule per step where one is asked for."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        return with_schedule(optimizer, self, self.hparams["warmup_epochs"], self.hparams["lr_schedule"])
-
     # ----------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what classifying alone needs; drop the objects of a model built in Python, which are not plain values."""
-        hparams = checkpoint.get("hyper_parameters", {})
-        checkpoint["hyper_parameters"] = plain_hyperparameters(hparams, leave_out=self.machine_arguments)
+        """Keep what classifying alone needs beside plain hyper-parameters."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["etp"] = {
             "class_names": self.class_names,
             "prompts": self.prompts,

@@ -1,14 +1,8 @@
-"""Lightning callbacks every run has: seeding per epoch, throughput and memory, and the run's record."""
+"""Lightning callbacks every run has: seeding per epoch, throughput and memory, progress, and the run's record."""
 
-import json
-import os
-import platform
 import resource
-import shutil
-import subprocess
 import sys
 import time
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +11,9 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
+from shared.data.module import DataModule
+from shared.progress import SECONDS
+from shared.runs.results import environment, update_results
 from shared.runs.tracking import RunCSVLogger, run_dir_of
 
 
@@ -147,41 +144,34 @@ class RunRecord(Callback):
         update_results(run_dir, results)
 
 
-def read_results(run_dir: Path) -> dict[str, float]:
-    """The run's `results.json`, empty where there is none; `fit/...` is there once the training has finished."""
-    path = run_dir / "results.json"
-    results: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
-    return results
+class SaveData(Callback):
+    """Writes what a run keeps of its data, so that it is known later what was trained on."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write it into the run's folder."""
+        data, run_dir = trainer.datamodule, run_dir_of(trainer)  # type: ignore[attr-defined]
+        if run_dir is not None and isinstance(data, DataModule):
+            data.save(run_dir)
 
 
-def update_results(run_dir: Path, results: dict[str, float]) -> None:
-    """Merge values into the run's `results.json` (a flat dictionary of numbers)."""
-    path = run_dir / "results.json"
-    merged = read_results(run_dir) | results
-    # Replaced in one step: half a file must never be.
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(merged, indent=1, sort_keys=True))
-    os.replace(partial, path)
+class LogProgress(Callback):
+    """Where there is no terminal: a line every ten seconds with epoch, step, and the last logged values."""
 
+    def __init__(self) -> None:
+        self._said = time.monotonic()
 
-def environment() -> str:
-    """Git revision, hardware and package versions, as text."""
-    revision = ""
-    if git := shutil.which("git"):
-        command = [git, "describe", "--always", "--dirty"]
-        folder = Path(__file__).parent
-        revision = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only"
-    packages = sorted({f"{d.name}=={d.version}" for d in distributions() if d.name}, key=str.lower)
-    return "\n".join(
-        [
-            f"revision: {revision or 'not a git checkout'}",
-            f"python: {platform.python_version()} on {platform.platform()}",
-            f"device: {device}; {torch.get_num_threads()} torch threads",
-            *packages,
-            "",
-        ]
-    )
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Say it, if it is time."""
+        if time.monotonic() - self._said < SECONDS:
+            return
+        self._said = time.monotonic()
+        values = ", ".join(f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
+        place = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {trainer.global_step}"
+        print(f"{place}{': ' if values else ''}{values}", file=sys.stderr, flush=True)
 
 
 class PredictionWriter(BasePredictionWriter):

@@ -1,7 +1,6 @@
 """Checkpoints that rebuild their model alone, and are treated as untrusted input."""
 
 import importlib
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,17 +11,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-# Names in a checkpoint's hyper-parameters are imported and called, so only these packages may be named there ...
-TRUSTED_PACKAGES = (
-    "shared",
-    "ecg_text",
-    "meta_robust",
-    "galaxy_clusters",
-    "tabular_imaging",
-    "commin",
-    "torch.nn",
-    "torch.optim",
-)
+from shared.trusted import trusted_packages
+
+# Names in a checkpoint's hyper-parameters are imported and called, so only our own packages (see `shared.trusted`) and
+# these may be named there ...
+TORCH_PACKAGES = ("torch.nn", "torch.optim")
 # ... and only classes whose construction touches nothing outside: these, and what is in shared.backbones.
 TRUSTED_BASES = (nn.Module, Optimizer, LRScheduler)
 
@@ -37,14 +30,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint's content on the CPU with `weights_only=True`, and check that it is one of ours.
 
     Raises:
-        CheckpointError: The file is missing, no checkpoint, unsafe, or was not written by Quintet.
+        CheckpointError: The file is missing, is not a checkpoint, is unsafe, or was not written by Quintet.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}; a run keeps its own in <run>/checkpoints/")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for files that are no checkpoint, or hold more than weights
+    except Exception as error:  # torch raises many types for what is not a checkpoint, or holds more than weights
         raise CheckpointError(
             f"{path} cannot be loaded as weights and plain values only ({type(error).__name__}); it is damaged, or "
             "not written by Quintet"
@@ -59,8 +52,8 @@ def plain_hyperparameters(hyperparameters: dict[str, Any], leave_out: tuple[str,
     """Those that are plain values; the objects of a module built in Python would make its checkpoint unloadable.
 
     Args:
-        hyperparameters: As Lightning saved them.
-        leave_out: Names to drop.
+        hyperparameters: The hyper-parameters as Lightning saved them.
+        leave_out: Names of those to drop too.
     """
     return {key: value for key, value in hyperparameters.items() if _is_plain(value) and key not in leave_out}
 
@@ -76,35 +69,33 @@ def _is_plain(value: Any) -> bool:
 def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True, **arguments: Any) -> ModuleT:
     """Rebuild the module of a checkpoint from its own hyper-parameters, in eval mode on the CPU.
 
-    Arguments that `expected.machine_arguments` names (folders to write to, say) are this machine's business and never
-    taken from the checkpoint.
+    Arguments that the class's `machine_arguments` names (folders to write to, say) are this machine's business and
+    never taken from the checkpoint.
 
     Args:
         path: The checkpoint.
-        expected: The class it must be (or derive from).
-        weights: Load the weights; False leaves the module as initialised (a random-init baseline).
-        **arguments: Of the class, instead of the checkpoint's.
+        expected: The class that the module must have or derive from.
+        weights: Whether to load the weights; without, the module is as initialised (a random-init baseline).
+        **arguments: Arguments of the class that replace the checkpoint's.
 
     Raises:
-        CheckpointError: See `read_checkpoint`; also for another class, or hyper-parameters that cannot rebuild it.
+        CheckpointError: See `read_checkpoint`; also if the module is of another class, if the checkpoint names a class
+            that may not be built from one, or if its hyper-parameters cannot rebuild the module.
     """
     content = read_checkpoint(path)
     hparams = {key: value for key, value in content["hyper_parameters"].items() if key != "_instantiator"}
     if "_class_path" not in hparams:
         raise CheckpointError(
             f"{path} was saved by a model built in Python, so it does not say how to rebuild it; use "
-            f"{expected.__name__}.load_from_checkpoint(path, encoder=..., text_encoder=...)"
+            f"{expected.__name__}.load_from_checkpoint(path, encoder=..., ...) with the objects it was built from"
         )
-    cls = _trusted_class(hparams.pop("_class_path"), path)
+    cls = trusted_class(hparams.pop("_class_path"), path)
     if not issubclass(cls, expected):
         raise CheckpointError(f"{path} holds a {cls.__name__}, expected a {expected.__name__}")
     for name in getattr(cls, "machine_arguments", ()):
         hparams.pop(name, None)
     try:
-        with warnings.catch_warnings():
-            # Lightning warns about modules among the arguments; the plain values below replace them.
-            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
-            module = cls(**{**_build(hparams, path), **arguments})
+        module = cls(**{**_build(hparams, path), **arguments})
         module.hparams.update({**hparams, **arguments})
         module.on_load_checkpoint(content)
         if weights:
@@ -123,7 +114,7 @@ def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True,
 def _build(value: Any, path: str | Path) -> Any:
     """Plain values with `class_path` and `init_args`, as objects.
 
-    Not jsonargparse, which would also import what a mere string names, wherever a class is expected.
+    jsonargparse is not used, because it would also import what a mere string names, wherever a class is expected.
     """
     if isinstance(value, list | tuple):
         return [_build(item, path) for item in value]
@@ -131,28 +122,33 @@ def _build(value: Any, path: str | Path) -> Any:
         return value
     if "class_path" not in value:
         return {key: _build(item, path) for key, item in value.items()}
-    cls = _trusted_class(value["class_path"], path)
+    cls = trusted_class(value["class_path"], path)
     arguments = _build(value.get("init_args") or {}, path)
     if issubclass(cls, Optimizer | LRScheduler):  # waits for its parameters
         return partial(cls, **arguments)
     return cls(**arguments)
 
 
-def _trusted_class(name: Any, path: str | Path) -> type[Any]:
-    """The class of that name, where it may be made from a checkpoint's values."""
-    refusal = CheckpointError(f"{path} names the class {name}, which is not part of Quintet; it is not loaded")
+def trusted_class(name: Any, path: str | Path) -> type[Any]:
+    """The class of that name, if it may be built from a checkpoint's values."""
     module_name, _, class_name = str(name).rpartition(".")
-    if not _is_within(module_name, TRUSTED_PACKAGES):
-        raise refusal
+    packages = (*trusted_packages(), *TORCH_PACKAGES)
+    if not _is_within(module_name, packages):
+        raise CheckpointError(
+            f"{path} names the class {name}, which is not loaded: a checkpoint may name classes of "
+            f"{', '.join(packages)}, and of other packages of Quintet once they are imported"
+        )
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise CheckpointError(f"{path} names the class {name}, which this version of Quintet does not have") from error
     # A trusted module also holds what it imports, hence the class's own module.
-    if not isinstance(cls, type) or not _is_within(cls.__module__, TRUSTED_PACKAGES):
-        raise refusal
-    if not issubclass(cls, TRUSTED_BASES) and not _is_within(cls.__module__, ("shared.backbones",)):
-        raise refusal
+    if (
+        not isinstance(cls, type)
+        or not _is_within(cls.__module__, packages)
+        or not (issubclass(cls, TRUSTED_BASES) or _is_within(cls.__module__, ("shared.backbones",)))
+    ):
+        raise CheckpointError(f"{path} names {name}, which is not loaded: it is not a network, optimiser or schedule")
     return cls
 
 

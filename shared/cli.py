@@ -1,36 +1,33 @@
-"""The one LightningCLI of the packages, and the verbs of `python -m <package> <verb>`."""
+"""The one LightningCLI of the packages: a fixed folder for each run, its loggers, and safe resuming."""
 
-import difflib
 import json
 import logging
-import os
 import shutil
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
-from jsonargparse import Namespace, auto_cli
+from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from shared.callbacks import PredictionWriter, RunRecord, SeedEachEpoch, Throughput, read_results
-from shared.checkpoint import CheckpointError, read_checkpoint
+from shared.callbacks import LogProgress, PredictionWriter, RunRecord, SaveData, SeedEachEpoch, Throughput
+from shared.checkpoint import read_checkpoint
 from shared.data.problems import DataError
+from shared.runs.results import read_results
+from shared.runs.settings import UPSTREAM, difference, read_yaml, upstream, with_seed
 from shared.runs.tracking import RunCSVLogger, WandbMode, wandb_logger
 
-LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
-# Flags that do not change a run's result.
-NO_SETTINGS = ("ckpt_path", "threads", "run.overwrite", "run.wandb", "trainer.enable_progress_bar")
-# What a run writes, and `overwrite` removes. W&B's offline runs stay: they may not have been uploaded yet.
+log = logging.getLogger(__name__)
+
+# What a run writes, and `overwrite` removes, beside the data module's `run_files`. W&B's offline runs stay: they may
+# not have been uploaded yet.
 RUN_FILES = (
     "config.yaml",
     "metrics.csv",
@@ -39,6 +36,7 @@ RUN_FILES = (
     "predictions.parquet",
     "checkpoints",
     "figures",
+    UPSTREAM,
 )
 
 
@@ -48,8 +46,8 @@ class RunOptions:
 
     Attributes:
         root: Folder of all runs.
-        dataset: Name of the data set (set by configs/data/*.yaml).
-        variant: Name of the method or of your change to it (set by configs/methods/*.yaml).
+        dataset: Name of the data set (set by configs/sets/<set>/set.yaml).
+        variant: Name of the method or of your change to it (set by configs/methods/<method>.yaml).
         tags: For W&B and the comparison page; data files say `synthetic` or `real`.
         wandb: `auto` is online with a key or a saved login and offline otherwise.
         overwrite: Start anew where the folder holds an earlier run. Without it, a run with the same settings is
@@ -63,17 +61,16 @@ class RunOptions:
     wandb: WandbMode = "auto"
     overwrite: bool = False
 
+    def variant_folder(self, package: str) -> Path:
+        """Folder of the variant, whose seeds are its subfolders."""
+        return Path(self.root) / package / self.dataset / self.variant
+
 
 class SaveConfig(SaveConfigCallback):
     """Saves `config.yaml`, and logs the configuration once to W&B (Lightning would log parts of it twice)."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
-        # How a run was started anew or resumed is no setting of it: the saved file, used again, shall do neither.
-        config = config.clone()
-        if config.get("ckpt_path") == _last_checkpoint(config):
-            config["ckpt_path"] = None
-        config["run"]["overwrite"] = False
-        super().__init__(parser, config, **kwargs)
+        super().__init__(parser, _without_start(config), **kwargs)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Save when training; testing and predicting have other options and must not replace the file."""
@@ -82,7 +79,10 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Log seed, run, model and data, and how W&B should summarise the monitored value."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
+        config = as_saved(self.parser, self.config)
+        found = upstream(config, int(config["seed_everything"]))
+        if found and trainer.default_root_dir:
+            (Path(trainer.default_root_dir) / UPSTREAM).write_text(json.dumps(found, indent=1))
         logged = {key: config[key] for key in ("seed_everything", "run", "model", "data")}
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -109,7 +109,8 @@ class ClearRun(Callback):
     @rank_zero_only
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Remove them; `SaveConfig`, which comes after, writes the new `config.yaml`."""
-        for name in RUN_FILES:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for name in (*RUN_FILES, *getattr(data, "run_files", ())):
             path = self.folder / name
             if path.is_dir():
                 shutil.rmtree(path)
@@ -128,10 +129,24 @@ class QuintetCLI(LightningCLI):
     """LightningCLI with a fixed run folder, its loggers, and safe resuming.
 
     `validate`, `test` and `predict` use the run's best checkpoint, unless `--ckpt_path` (`last`, or a file) says
-    otherwise.
+    otherwise. Model and data are chosen by `class_path`.
+
+    Args:
+        package: Name of the package, which runs are kept under.
+        args: The command line; `sys.argv[1:]` by default.
+        **kwargs: See LightningCLI.
     """
 
-    package = "unnamed"
+    def __init__(self, package: str, args: ArgsType = None, **kwargs: Any) -> None:
+        self.package = package
+        super().__init__(
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            args=args,
+            **kwargs,
+        )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Name the command as it is typed."""
@@ -156,8 +171,7 @@ class QuintetCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         if config.threads:
             torch.set_num_threads(config.threads)
-        run, seed = config.run, config.seed_everything
-        self.run_dir = Path(run.root) / self.package / run.dataset / run.variant / f"seed_{seed}"
+        self.run_dir = _run_folder(self.package, config) / f"seed_{config.seed_everything}"
         self.finished = self._resumed = False
         if self.subcommand is None or config.trainer.get("fast_dev_run"):
             return
@@ -175,14 +189,13 @@ class QuintetCLI(LightningCLI):
 
     def _resume(self, config: Any) -> bool:
         """Whether an interrupted run with the same settings lies in the folder; sets the checkpoint to go on from."""
-        saved, last = self.run_dir / "config.yaml", Path(_last_checkpoint(config))
-        if config.run.overwrite or not saved.is_file() or not last.is_file():
+        last = Path(_last_checkpoint(config))
+        if config.run.overwrite or not (self.run_dir / "config.yaml").is_file() or not last.is_file():
             return False  # without a finished epoch there is nothing to lose, nor to go on from
-        new = self._parser("fit").dump(config, skip_none=False, format="yaml")
-        difference = _difference(saved.read_text(), new)
-        if difference:
+        parser = self._parser("fit")
+        if changed := changed_settings(parser, self.run_dir, as_saved(parser, config)):
             raise DataError(
-                f"{self.run_dir} holds a run with other settings:\n{difference}\n"
+                f"{self.run_dir} holds a run with other settings:\n{changed}\n"
                 "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
             )
         self.finished = "fit/epochs" in read_results(self.run_dir)  # evaluating an interrupted run writes others
@@ -191,8 +204,21 @@ class QuintetCLI(LightningCLI):
             config.ckpt_path = str(last)
         return bool(config.ckpt_path)
 
+    def instantiate_classes(self) -> None:
+        """With this run's seed in the paths of other runs; what is saved keeps `{seed}`, see `with_seed`."""
+        self._written = self.config
+        config = self._written[self.subcommand] if self.subcommand else self._written
+        self.config = self._written.clone()
+        for block in ("model", "data"):
+            if block in config:
+                resolved = with_seed(config[block].as_dict(), int(config.seed_everything))
+                if resolved != config[block].as_dict():
+                    (self.config[self.subcommand] if self.subcommand else self.config)[block] = resolved
+        super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add the loggers and callbacks that every run has."""
+        self.config = self._written
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         if config.trainer.get("fast_dev_run") or self.subcommand is None:
             return super().instantiate_trainer(**kwargs)
@@ -211,11 +237,14 @@ class QuintetCLI(LightningCLI):
             last = LastCheckpoint(
                 config.checkpoint.dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False
             )
-            callbacks += [seed, Throughput(), RunRecord(), LearningRateMonitor("epoch"), last]
+            callbacks += [seed, Throughput(), RunRecord(), SaveData(), LearningRateMonitor("epoch"), last]
             if run.overwrite:
                 callbacks.append(ClearRun(self.run_dir))
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter(str(self.run_dir)))
+        if config.trainer.get("enable_progress_bar") is not False and not sys.stderr.isatty():
+            callbacks.append(LogProgress())
+            kwargs["enable_progress_bar"] = False  # redrawn in place, which a log file cannot show
         return super().instantiate_trainer(
             logger=loggers or False, callbacks=callbacks, enable_autolog_hparams=False, **kwargs
         )
@@ -235,125 +264,112 @@ class QuintetCLI(LightningCLI):
                     logger.experiment.finish()
 
 
-def _last_checkpoint(config: Namespace) -> str:
-    return str(Path(config["checkpoint"]["dirpath"] or "") / "last.ckpt")
-
-
-def _difference(saved: str, new: str) -> str:
-    """Lines in which two configurations differ, without what does not change a result."""
-    old_config, new_config = yaml.safe_load(saved), yaml.safe_load(new)
-    for config in (old_config, new_config):
-        for name in NO_SETTINGS:
-            block, _, key = name.rpartition(".")
-            (config[block] if block else config).pop(key, None)
-    if old_config == new_config:
-        return ""
-    before, after = (yaml.safe_dump(config).splitlines() for config in (old_config, new_config))
-    lines = difflib.unified_diff(before, after, lineterm="", n=0)
-    return "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
-
-
-@contextmanager
-def _telling(package: str) -> Iterator[None]:
-    """Show what the project's own loggers say, unless the program around it has its own way of showing logs."""
-    loggers = [] if logging.getLogger().handlers else [logging.getLogger(name) for name in ("shared", package)]
-    levels, handler = [logger.level for logger in loggers], logging.StreamHandler()
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.WARNING if getattr(rank_zero_only, "rank", 0) else logging.INFO)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what a user can do nothing about, and leave the process as it was found (tests, notebooks)."""
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    level, threads, silent = logger.level, torch.get_num_threads(), os.environ.get("WANDB_SILENT")
-    try:
-        os.environ.setdefault("WANDB_SILENT", "true")  # its banner says where files are: in the run's folder
-        with warnings.catch_warnings():
-            logger.setLevel(logging.WARNING)  # Lightning's tips
-            for message in (
-                "Experiment logs directory",  # a run's folder is fixed
-                ".*does not have many workers",  # batches come from a memory map
-                "The number of training batches .* is smaller than the logging interval",  # logged once an epoch
-                "LightningCLI's args parameter",  # main() of another program, or a test
-                "Couldn't infer the batch indices",  # the predictions have the records' ids
-                ".*LeafSpec.*is deprecated",
-            ):
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        if silent is None:
-            del os.environ["WANDB_SILENT"]
-        logger.setLevel(level)
-        torch.set_num_threads(threads)
-
-
-def _join_lists(function: Callable[..., Any], args: list[str]) -> list[str]:
-    """Turn `--prompts "one thing" another` into `--prompts '["one thing", "another"]'`, jsonargparse's form.
-
-    That is done for the parameters which are lists of strings.
-    """
-    hints = get_type_hints(function)
-    lists = {f"--{name}" for name, hint in hints.items() if hint in (list[str], list[str] | None)}
-    joined: list[str] = []
-    values: list[str] | None = None
-    for arg in [*args, "--"]:
-        if values is not None and not arg.startswith("--"):
-            values.append(arg)
-            continue
-        if values:
-            is_json = len(values) == 1 and values[0].startswith("[")
-            joined.append(values[0] if is_json else json.dumps(values))
-        values = [] if arg in lists else None
-        joined.append(arg)
-    return joined[:-1]
-
-
-def run_main(cli_class: type[QuintetCLI], verbs: dict[str, Callable[..., Any]], args: ArgsType = None) -> Any:
-    """What `python -m <package>` does: Lightning's subcommands, or one of the package's own verbs.
+def run_lightning(package: str, args: ArgsType = None) -> QuintetCLI:
+    """Run one of Lightning's subcommands.
 
     Args:
-        cli_class: The package's CLI.
-        verbs: Functions by verb; their signatures are their options and their docstrings the help.
-        args: Arguments without the program's name; `sys.argv[1:]` by default.
-
-    Returns:
-        The CLI object, or what the verb returned.
+        package: Name of the package.
+        args: The subcommand and its options; None takes `sys.argv[1:]`, which Lightning reads itself.
     """
-    given = list(sys.argv[1:] if args is None else args)
-    verb = given[0] if given else "--help"
-    try:
-        if verb in verbs:
-            options = _join_lists(verbs[verb], given[1:])
-            with _quiet(), _telling(cli_class.package):
-                return auto_cli(
-                    verbs[verb], args=options, prog=f"python -m {cli_class.package} {verb}", as_positional=False
-                )
-        if verb in LIGHTNING_VERBS:
-            with _quiet(), _telling(cli_class.package):
-                return cli_class(
-                    save_config_callback=SaveConfig,
-                    save_config_kwargs={"overwrite": True},
-                    auto_configure_optimizers=False,
-                    seed_everything_default=0,
-                    args=None if args is None else given,  # Lightning warns about arguments it could take itself
-                )
-    except (DataError, CheckpointError) as error:
-        # What a user can mend gets its sentence; everything else keeps its traceback.
-        raise SystemExit(f"error: {error}") from error
-    names = list(dict.fromkeys([*LIGHTNING_VERBS, *verbs]))  # a package's own predict takes the place of Lightning's
-    usage = f"python -m {cli_class.package} {{{','.join(names)}}} [--help] ..."
-    if verb in ("-h", "--help"):
-        print(f"usage: {usage}")
-        for name in verbs:
-            print(f"  {name:<10} {(verbs[name].__doc__ or '').splitlines()[0]}")
-        return None
-    close = difflib.get_close_matches(verb, names, 1)
-    raise SystemExit(f"usage: {usage}\nerror: no verb {verb!r}{f'; did you mean {close[0]}?' if close else ''}")
+    return QuintetCLI(package, args)
+
+
+class _Composer(QuintetCLI):
+    """Reads a command as `QuintetCLI` does, and stops before anything is made: no seed is set, nothing printed."""
+
+    def _set_seed(self) -> None:
+        """Leave the process's generators and environment alone."""
+
+    def before_instantiate_classes(self) -> None:
+        """Look at no folder."""
+
+    def instantiate_classes(self) -> None:
+        """Make nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The settings that a `fit` command stands for, as the package's own parser reads them.
+
+    Attributes:
+        folder: Of the variant; the seeds' folders are in it.
+        settings: What `config.yaml` will hold, but for the seed and the folders.
+        parser: Of `fit`.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    parser: LightningArgumentParser
+
+    def for_seed(self, seed: int) -> dict[str, Any]:
+        """The settings of one seed."""
+        return {**self.settings, "seed_everything": seed}
+
+
+def compose(package: str, args: list[str]) -> Composed:
+    """Read a `fit` command without making or starting anything; about 0.2 s after the first.
+
+    Args:
+        package: Name of the package.
+        args: What comes after `fit`.
+
+    Raises:
+        SystemExit: The parser's own error, for an unknown setting or file.
+    """
+    cli = _Composer(package, ["fit", *args])
+    config, parser = cli.config["fit"], cli._parser("fit")
+    return Composed(_run_folder(package, config), as_saved(parser, _without_start(config)), parser)
+
+
+def changed_settings(parser: LightningArgumentParser, run: Path, new: dict[str, Any]) -> str:
+    """The settings in which a finished or interrupted run differs from what is asked for; empty if none do.
+
+    A setting that the saved file lacks, because it is newer than the run, counts as its default, which is logged.
+
+    Args:
+        parser: Of `fit`.
+        run: Folder of the run, which holds `config.yaml`.
+        new: As `config.yaml` would be saved now, of the run's own seed.
+    """
+    saved = read_yaml(run / "config.yaml")
+    changed = difference(saved, new)
+    if changed:
+        try:
+            filled = as_saved(parser, parser.parse_object(saved))
+        except (SystemExit, Exception):  # a setting that no longer exists is a difference; jsonargparse has many errors
+            return changed
+        if lacked := [line for line in difference(saved, filled).splitlines() if line.startswith("+ ")]:
+            log.info("%s is older than some settings, which count as their defaults: %s", run, "; ".join(lacked))
+        changed = difference(filled, new)
+    known = run / UPSTREAM
+    before = json.loads(known.read_text()) if known.is_file() else {}
+    for key, value in upstream(new, int(new["seed_everything"])).items():
+        if key in before and before[key] != value:
+            changed += f"\n- {key}, content: {before[key]}\n+ {key}, content: {value}"
+    return changed.strip("\n")
+
+
+def as_saved(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """A parsed configuration as `config.yaml` holds it."""
+    saved: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False, format="yaml"))
+    return saved
+
+
+def _without_start(config: Namespace) -> Namespace:
+    """How a run was started anew or resumed is no setting of it: the saved file, used again, shall do neither."""
+    config = config.clone()
+    if config.get("ckpt_path") == _last_checkpoint(config):
+        config["ckpt_path"] = None
+    config["run"]["overwrite"] = False
+    return config
+
+
+def _run_folder(package: str, config: Namespace) -> Path:
+    return RunOptions(config.run.root, config.run.dataset, config.run.variant).variant_folder(package)
+
+
+def _last_checkpoint(config: Namespace) -> str:
+    return str(Path(config["checkpoint"]["dirpath"] or "") / "last.ckpt")

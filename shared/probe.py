@@ -63,7 +63,7 @@ class LinearHead:
     label_mode: LabelMode
 
     def scores(self, features: Tensor) -> NDArray[np.float64]:
-        """Scores `(N, C)` of features `(N, D)`, computed where the head lies; see `class_scores`."""
+        """Scores `(N, C)` of features `(N, D)`, computed on the head's device; see `class_scores`."""
         x_ND = (features.to(self.mean) - self.mean) / self.std
         return class_scores(_logits(x_ND, self.weight[None], self.bias[None, None])[0], self.label_mode)
 
@@ -111,8 +111,8 @@ class FineTuned:
 def class_scores(logits: Tensor, label_mode: LabelMode) -> NDArray[np.float64]:
     """What ranks records for a class, `(..., C)`: logits for multi-label, log-probabilities for single-label targets.
 
-    Cross-entropy leaves a record's logits free up to a constant. Only the probability compares one record with another,
-    so AUROC and thresholds of a class need it; its logarithm has the same order and does not saturate.
+    Cross-entropy leaves a record's logits free up to a constant. Only probabilities compare one record with another, so
+    AUROC and thresholds of a class need them; their logarithms have the same order and do not saturate.
     """
     logits = logits.detach().cpu().double()
     scores: NDArray[np.float64] = (logits.log_softmax(-1) if label_mode == "single" else logits).numpy()
@@ -126,9 +126,9 @@ def encode(
     """Features of every record by a frozen encoder: eval mode, no gradient.
 
     Args:
-        encoder: `(B, ...) -> (B, D)`; left on `device`, in eval mode.
-        batches: `(input, target)`.
-        device: Where to encode.
+        encoder: `(B, ...) -> (B, D)`; it is left on `device`, in eval mode.
+        batches: Batches `(input, target)`.
+        device: The device to encode on.
     """
     encoder = encoder.to(device).eval()
     features, targets = [], []
@@ -155,26 +155,28 @@ def linear_probe(
 
     All H heads are one batched matrix product; a seed has its own initialisation and its own order of the records.
     Features are standardised with the training split's statistics, which a linear layer could absorb; one that does
-    not vary there is left out. Adam; binary
-    cross-entropy for multi-label targets, cross-entropy for single-label ones. The epoch is chosen on validation too.
+    not vary there is left out. The optimiser is Adam, and the loss is binary cross-entropy for multi-label targets and
+    cross-entropy for single-label ones. The epoch is chosen on validation too.
 
     Settings often tie in accuracy, a multiple of 1 / N_val: the lower validation cross-entropy then decides. Between
     equal macro AUROCs the earlier epoch and the earlier setting wins.
 
     Args:
-        train: Features the heads are fitted on.
-        val: Features the learning rate, the weight decay and the epoch are chosen on.
+        train: Features that the heads are fitted on.
+        val: Features that the learning rate, the weight decay and the epoch are chosen on.
         test: Features to score.
         label_mode: Whether a record has one label or several.
-        seeds: Initialisation and order.
-        lrs: Grid.
-        epochs: Passes over the training features.
-        batch_size: ETP, section 3.2: 32. Each step also reads and writes every head's weights and Adam's moments,
-            so that with many or large heads several hundred are much faster.
-        weight_decays: Grid; the L2 penalty w / 2 |weight|^2 on the mean loss, of the weights and not of the biases.
-        metric: What is best on validation: macro AUROC over the classes with both values there, or "accuracy", the
+        seeds: Seeds of the initialisation and of the order of the records.
+        lrs: Learning rates to choose from.
+        epochs: Number of passes over the training features.
+        batch_size: Records in a batch (ETP, section 3.2: 32). Each step also reads and writes every head's weights and
+            Adam's moments, so with many or large heads a batch of several hundred is much faster.
+        weight_decays: Weight decays to choose from: w in the L2 penalty w / 2 |weight|^2 on the mean loss, of the
+            weights and not of the biases.
+        metric: What is maximised on validation: macro AUROC over the classes with both values there, or "accuracy", the
             share of records whose highest score is their label (single-label targets; a class may be absent).
-        device: Where to fit. Memory: the training and validation features, 6 H D C floats, and H batches of features.
+        device: The device to fit on. Its memory holds the training and validation features, 6 H D C floats, and H
+            batches of features.
 
     Raises:
         ValueError: The training split is empty, features are not finite, or validation has nothing to choose by: no
@@ -236,10 +238,11 @@ def linear_probe(
 
 
 def _scale(x_ND: Tensor) -> Tensor:
-    """What features are divided by, `(D,)`: their standard deviation, or infinity where that is rounding alone.
+    """What features are divided by, `(D,)`: their standard deviation, or infinity where that is only rounding.
 
-    A feature that is constant in few training records, a silent ReLU's, teaches its weight nothing. Divided by a tiny
-    number, it would bring that weight's random start a thousandfold into the scores of records where it is not silent.
+    A feature that is constant in a few training records, such as a silent ReLU's, teaches its weight nothing. Divided
+    by a tiny number, it would magnify that weight's random start a thousandfold in the scores of records where it is
+    not silent.
     """
     std = x_ND.std(0, correction=0)
     return torch.where(std > 1e-6 * x_ND.abs().amax(0), std, torch.inf)
@@ -308,24 +311,25 @@ def fine_tune(
 
     Args:
         encoder: `(B, ...) -> (B, feature_dim)`; it is trained in place and ends at the best epoch.
-        train_batches: `(input, target)` batches of an epoch, targets `(B, C)` float in {0, 1}.
-        val_batches: The epoch is chosen on these by `metric`; the same records in the same order at every call.
-        test_batches: To score.
+        train_batches: Gives the batches `(input, target)` of an epoch, with targets `(B, C)` float in {0, 1}.
+        val_batches: Gives the batches that the epoch is chosen on by `metric`: the same records in the same order at
+            every call.
+        test_batches: Gives the batches to score.
         feature_dim: D.
         num_classes: C.
         label_mode: Whether a record has one label or several.
-        seed: Of the head's initialisation.
-        lr: Of Adam.
-        epochs: Passes over the training split, at most.
-        device: Where to train.
-        metric: Macro AUROC or accuracy with its tie-breaker, as in `linear_probe`.
-        patience: Stop after so many epochs in a row without an improvement; None trains all epochs.
-        min_delta: What counts as an improvement for `patience`: more than this above the last one. The best epoch
-            may be one with less.
-        weight_decay: Of Adam, of all parameters.
+        seed: Seed of the head's initialisation.
+        lr: Learning rate of Adam.
+        epochs: Largest number of passes over the training split.
+        device: The device to train on.
+        metric: Macro AUROC, or accuracy with its tie-breaker, as in `linear_probe`.
+        patience: Stop after this many epochs in a row without an improvement; None trains all epochs.
+        min_delta: An improvement, for `patience`, is more than this above the last one. The best epoch may be one with
+            less.
+        weight_decay: Weight decay of Adam, on all parameters.
 
     Raises:
-        ValueError: patience is below 1, or validation has nothing to choose by, see `linear_probe`.
+        ValueError: The patience is below 1, or validation has nothing to choose by, see `linear_probe`.
     """
     if patience is not None and patience < 1:
         raise ValueError(f"patience must be at least 1 epoch, or None, got {patience}")

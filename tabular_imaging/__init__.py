@@ -14,6 +14,8 @@ Example:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from shared.trusted import trust
+
 if TYPE_CHECKING:
     from tabular_imaging.data.cardiac import CardiacDataModule
     from tabular_imaging.data.dvm import DVMCarDataModule
@@ -49,6 +51,8 @@ _FILES = {
     "DVMCarDataModule": "data.dvm",
     "ImageTableDataModule": "data.image_table",
 }
+
+trust(__name__)  # checkpoints may name this package's classes
 
 
 def __getattr__(name: str) -> Any:

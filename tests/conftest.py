@@ -1,24 +1,65 @@
-"""What several test files share: one torch thread, a small synthetic set, the real data, and a record writer."""
+"""What the tests of all packages share: one torch thread, no W&B login, two processes, and the real data."""
 
+import json
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from ecg_text.data.synthetic.ecgs import write_synthetic
+from tests import processes
 
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # before any fixture of a session or module trains
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+WANDB = shutil.which("wandb", path=sysconfig.get_path("scripts"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Each test starts with one thread, whatever the one before it set."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SYNTHETIC set of 120 records at 100 Hz in PTB-XL's layout; each xdist worker writes its own. Do not write."""
-    return write_synthetic(tmp_path_factory.mktemp("synthetic") / "set", records=120)
+def empty_netrc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("login") / "netrc"
+    path.touch()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_login(monkeypatch: pytest.MonkeyPatch, empty_netrc: Path) -> None:
+    """No key and no saved login of whoever runs the tests may send their runs away."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(empty_netrc))  # a file that is not there would not hide ~/.netrc
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Iterator[Callable[..., list[Any]]]:
+    """`two_processes(function, *arguments)`: what `function(rank, *arguments)` returned in two gloo processes."""
+    with pytest.MonkeyPatch.context() as patch, processes.two_processes() as run:
+        patch.syspath_prepend(Path(__file__).parents[1])  # spawned processes find the tests' modules by their names
+        yield run
+
+
+@pytest.fixture(scope="session")
+def read_offline_run() -> Callable[[Path], tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Reads the one offline W&B run below a folder with W&B's own tool: its summary, and its records."""
+
+    def read(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        (folder,) = (run_dir / "wandb").glob("offline-run-*")
+        command = [str(WANDB), "leet", "inspect", "--json"]
+        summary = subprocess.run([*command, "--summary", str(folder)], capture_output=True, text=True, check=True)
+        records = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
+        return json.loads(summary.stdout), [json.loads(line) for line in records.stdout.splitlines()]
+
+    return read
 
 
 @pytest.fixture(scope="session")
@@ -28,27 +69,3 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("QUINTET_DATA is not set: the real data sets are not tested")
     return Path(folder)
-
-
-@pytest.fixture
-def write_record() -> Callable[..., None]:
-    """Writes a WFDB record (format 16) byte by byte, so that a test can also write what wfdb itself would not."""
-
-    def write(
-        stem: Path,
-        digital: np.ndarray,
-        rate: str = "100",
-        gain: str = "1000.0(0)/mV",
-        leads: Sequence[str] = LEADS,
-        comments: Sequence[str] = (),
-    ) -> None:
-        digital = np.asarray(digital, "<i2")
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        digital.T.tofile(stem.with_name(f"{stem.name}.dat"))
-        lines = [f"{stem.name} {len(digital)} {rate} {digital.shape[1]}" if rate else f"{stem.name} {len(digital)}"]
-        for lead, row in zip(leads, digital, strict=True):
-            checksum = int(row.sum(dtype=np.int64)) % 65536
-            lines.append(f"{stem.name}.dat 16 {gain} 16 0 {row[0]} {checksum} 0 {lead}")
-        stem.with_name(f"{stem.name}.hea").write_text("\n".join([*lines, *comments]) + "\n")
-
-    return write

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecg_text.data.labels import CPSC2018_CLASSES, cpsc2018_labels, read_csv
-from ecg_text.data.module import SPLITS, ECGDataModule, usable_rows
+from ecg_text.data.labels import CPSC2018_CLASSES, cpsc2018_labels
+from ecg_text.data.module import ECGDataModule, usable_rows
 from shared.data.problems import Problems
-from shared.data.splits import stratified_split
+from shared.data.splits import SPLITS, stratified_split
+from shared.data.tables import read_csv
 
 SEXES = {"m": "male", "f": "female"}
 
@@ -24,7 +25,7 @@ class CPSC2018DataModule(ECGDataModule):
 
     Args:
         root: Folder of the data set.
-        split_fractions: Train, validation, test.
+        split_fractions: Shares of train, validation and test.
         split_seed: Seed of the split.
         **kwargs: See `ECGDataModule`.
 
@@ -49,19 +50,19 @@ class CPSC2018DataModule(ECGDataModule):
         """The nine diagnoses."""
         return dict(CPSC2018_CLASSES)
 
-    def read_table(self, report: Problems) -> pd.DataFrame:
+    def read_frame(self, problems: Problems) -> pd.DataFrame:
         """One row a record, in the order of the record names."""
         reference = self.root / "REFERENCE.csv"
-        rows = self._from_reference(reference, report) if reference.is_file() else self._from_headers(report)
-        table = pd.DataFrame(rows, columns=["id", "path", "labels", "age", "sex"])
-        table = usable_rows(table, f"{self.root}, record", self.root, report)
-        table["report"], table["patient"] = "", table["id"]
-        strata = [",".join(labels) for labels in table["labels"]]
+        rows = self._from_reference(reference, problems) if reference.is_file() else self._from_headers(problems)
+        frame = pd.DataFrame(rows, columns=["id", "path", "labels", "age", "sex"])
+        frame = usable_rows(frame, f"{self.root}, record", self.root, problems)
+        frame["report"], frame["patient"] = "", frame["id"]
+        strata = [",".join(labels) for labels in frame["labels"]]
         parts = stratified_split(strata, self.split_fractions, self.split_seed)
-        table["split"] = np.array(SPLITS)[parts]
-        return table
+        frame["split"] = np.array(SPLITS)[parts]
+        return frame
 
-    def _from_reference(self, path: Path, report: Problems) -> list[dict[str, Any]]:
+    def _from_reference(self, path: Path, problems: Problems) -> list[dict[str, Any]]:
         reference = read_csv(path, ["Recording", "First_label"], dtype={"Recording": str})
         columns = [column for column in reference.columns if column.endswith("_label")]
         files = {file.stem: file.with_suffix("") for file in self.root.rglob("*") if file.suffix in (".mat", ".hea")}
@@ -71,7 +72,7 @@ class CPSC2018DataModule(ECGDataModule):
             given = [record[column] for column in columns if pd.notna(record[column])]
             numbers = [pd.to_numeric(value, errors="coerce") for value in given]
             if not numbers or not set(numbers) <= set(range(1, len(CPSC2018_CLASSES) + 1)):
-                report.problem(f"{path}, Recording {name}", f"has the labels {given}; expected numbers from 1 to 9")
+                problems.add(f"{path}, Recording {name}", f"has the labels {given}; expected numbers from 1 to 9")
                 continue
             rows.append(
                 {
@@ -84,7 +85,7 @@ class CPSC2018DataModule(ECGDataModule):
             )
         return rows
 
-    def _from_headers(self, report: Problems) -> list[dict[str, Any]]:
+    def _from_headers(self, problems: Problems) -> list[dict[str, Any]]:
         rows = []
         for header in sorted(self.root.rglob("*.hea")):
             stem = header.with_suffix("")
@@ -93,7 +94,7 @@ class CPSC2018DataModule(ECGDataModule):
             fields = dict(line[1:].split(":", 1) for line in lines if line.startswith("#") and ":" in line)
             fields = {key.strip().lower(): value.strip() for key, value in fields.items()}
             if "dx" not in fields:
-                report.problem(str(header), "has no #Dx line, and there is no REFERENCE.csv")
+                problems.add(str(header), "has no #Dx line, and there is no REFERENCE.csv")
                 continue
             rows.append(
                 {

@@ -3,11 +3,12 @@
 import ast
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
 from shared.data.problems import DataError
+from shared.data.tables import read_csv
 
 LabelSet = Literal["superclass", "subclass", "all"]
 
@@ -49,22 +50,6 @@ SNOMED_TO_CPSC2018 = {
     "429622005": "STD",
     "164931005": "STE",
 }
-
-
-def read_csv(path: Path, columns: Iterable[str], **kwargs: Any) -> pd.DataFrame:
-    """Read a CSV that must have certain columns; `kwargs` go to `pandas.read_csv`.
-
-    Raises:
-        DataError: The file is no CSV, or a column is missing.
-    """
-    try:
-        table: pd.DataFrame = pd.read_csv(path, low_memory=False, **kwargs)
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise DataError(f"{path} cannot be read as CSV ({error})") from error
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise DataError(f"{path} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}")
-    return table
 
 
 def read_scp_statements(path: Path) -> pd.DataFrame:

@@ -1,35 +1,34 @@
-"""Batches, and what every ECG data module shares: cache, splits, labels, loaders.
+"""Batches, and what every ECG data module shares: cache of the signals, targets, reports.
 
-raw records -> `ecg_text.data.records.load_signal` -> int16 memory map -> `ECGBatch` -> `normalize` on the model's device.
+raw records -> `ecg_text.data.records.load_signal` -> int16 memory map -> `ECGBatch` -> `normalize` on the model's
+device.
 """
 
 import logging
 import math
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ecg_text.data.records import LEADS, SignalSettings, Source, load_signal, record_stem
 from shared.checkpoint import CheckpointError, read_checkpoint
 from shared.data.arrays import ArrayCache, build_cache, fingerprint
-from shared.data.problems import DataError, OnError, Problems
-from shared.data.samplers import batch_loader
+from shared.data.module import DataModule, Purpose
+from shared.data.problems import DataError, Problems
+from shared.data.splits import SPLITS, Split
 
 log = logging.getLogger(__name__)
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 RECORD_SUFFIXES = (".hea", ".dat", ".mat")  # of a record's files
 SMALLEST_SCALE = 1e-3  # microvolts; keeps a silent lead at zero
 SIGNAL_ARGUMENTS = ("sampling_rate", "duration", "leads", "normalize")  # of a data module, saved in every checkpoint
@@ -43,7 +42,7 @@ class ECGBatch(NamedTuple):
         report: `(B,)` int64, index into `ECGDataModule.reports`; -1 for a record without one.
         target: `(B, C)` float32 in {0, 1}.
         labelled: `(B,)` bool, whether the record belongs to the evaluation (see `label_mode`).
-        row: `(B,)` int64, row of `ECGDataModule.table`.
+        row: `(B,)` int64, row of `ECGDataModule.frame`.
         patient: `(B,)` int64, the same for the records of one patient.
     """
 
@@ -79,13 +78,14 @@ class RecordDataset(Dataset[ECGBatch]):
     def __init__(
         self,
         array: NDArray[np.int16],
+        array_rows: NDArray[np.int64],
         rows: NDArray[np.int64],
         report: NDArray[np.int64],
         target: NDArray[np.float32],
         labelled: NDArray[np.bool_],
         patient: NDArray[np.int64],
     ) -> None:
-        self.array, self.rows = array, rows
+        self.array, self.array_rows, self.rows = array, array_rows, rows
         self.report, self.target, self.labelled, self.patient = report, target, labelled, patient
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class RecordDataset(Dataset[ECGBatch]):
     def __getitem__(self, positions: list[int]) -> ECGBatch:
         rows = self.rows[positions]
         return ECGBatch(
-            signal=torch.from_numpy(self.array[rows]),
+            signal=torch.from_numpy(self.array[self.array_rows[rows]]),
             report=torch.from_numpy(self.report[rows]),
             target=torch.from_numpy(self.target[rows]),
             labelled=torch.from_numpy(self.labelled[rows]),
@@ -103,27 +103,31 @@ class RecordDataset(Dataset[ECGBatch]):
         )
 
 
-class ECGDataModule(pl.LightningDataModule, ABC):
-    """What the ECG data modules share. A subclass says what its records are, in `read_table` and `read_classes`.
+class ECGDataModule(DataModule[ECGBatch]):
+    """What the ECG data modules share. A subclass says what its records are, in `read_frame` and `read_classes`.
 
     Args:
         root: Folder of the data set.
-        sampling_rate: Hz; every record is resampled to it.
-        duration: Seconds kept of each record.
-        leads: Lead names, in the order of the channels.
-        normalize: See `SignalSettings`.
-        batch_size: Global batch size (paper, section 3.2: 128).
+        sampling_rate: Rate in Hz that every record is resampled to.
+        duration: Seconds that are kept of each record.
+        leads: Names of the leads, in the order of the channels; by default the usual twelve.
+        normalize: How signals are normalised; see `SignalSettings`.
         label_mode: `"single"` evaluates on records with exactly one label, as the paper does (section 3.1);
             `"multi"` on all records with a label.
         missing_classes: A class without a record in one of the splits is an error, or dropped (and named).
-        on_error: What happens to a record that cannot be used; skipped ones are listed in `skipped.csv` beside the
-            cache.
-        cache_dir: Where caches are written.
-        num_workers: Loader processes. Batches are gathered from a memory map, so 0 is the fastest on most machines.
-        seed: Order of the training batches; the CLI sets it to `seed_everything`.
+        **kwargs: See `DataModule`; the paper's `batch_size` is 128 (section 3.2).
+
+    Attributes:
+        class_names: Names by class code, in the order of the target's columns.
+        target: `(N, C)` float32 in {0, 1}.
+        labelled: `(N,)` bool, the records to evaluate on.
+        reports: The distinct reports; `report` `(N,)` int64 is the index of each record's, -1 where it has none.
+        patient: `(N,)` int64, a number for every patient.
     """
 
     name = "ecg"
+    noun = "record"
+    file_columns = ("path",)
 
     def __init__(
         self,
@@ -132,32 +136,20 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         duration: float = 10.0,
         leads: list[str] | None = None,
         normalize: Literal["lead", "record", "minmax", "none"] = "record",
-        batch_size: int = 128,
         label_mode: Literal["single", "multi"] = "single",
         missing_classes: Literal["raise", "drop"] = "raise",
-        on_error: OnError = "raise",
-        cache_dir: str = "data/cache",
-        num_workers: int = 0,
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(root, **kwargs)
         self.save_hyperparameters(*SIGNAL_ARGUMENTS, logger=False)  # Lightning puts them into the checkpoint
-        self.root = Path(root)
         self.signal_settings = SignalSettings(sampling_rate, duration, tuple(leads or LEADS), normalize)
-        self.batch_size = batch_size
         self.label_mode = label_mode
         self.missing_classes = missing_classes
-        self.on_error = on_error
-        self.cache_dir = Path(cache_dir)
-        self.num_workers = num_workers
-        self.seed = seed
-        self.table = pd.DataFrame()
         self.class_names: dict[str, str] = {}
         self.reports: list[str] = []
-        self._loaded: tuple[pd.DataFrame, ArrayCache, Problems] | None = None
 
     @abstractmethod
-    def read_table(self, report: Problems) -> pd.DataFrame:
+    def read_frame(self, problems: Problems) -> pd.DataFrame:
         """One row a record: `id, path, report, labels (list of codes), split, age, sex, patient`."""
 
     @abstractmethod
@@ -169,53 +161,55 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         """Codes of the target's columns."""
         return list(self.class_names)
 
-    def prepare_data(self) -> None:
-        """Build the cache (one process only)."""
-        self._loaded = self._load()
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """`(N,)`: the patients, whom resampling draws with all their records."""
+        return self.patient
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read the table, open the cache and make targets and splits."""
-        if len(self.table):
-            return
-        # The process that prepared the data has verified the cache already; the others have not.
-        table, cache, report = self._loaded or self._load()
-        self._loaded = None
-        unusable = set(cache.problems)
-        self.split = table["split"].to_numpy()
-        self.usable = np.array([row not in unusable for row in range(len(table))])
-        self.class_names = self.read_classes()
-        self._make_targets(table)
-        self._index_reports(table, report)
-        self.patient = _patient_codes(table["patient"])
-        report.write(cache.folder / "skipped.csv")
-        self.array, self.table = cache.array, table
-
-    def _load(self) -> tuple[pd.DataFrame, ArrayCache, Problems]:
-        if not self.root.is_dir():
-            raise DataError(
-                f"no folder {self.root}: pass the data set's root as --data.init_args.root (make: DATA=...)"
-            )
-        report = Problems(self.on_error, noun="record")
-        table = self.read_table(report)
-        if table.empty:
-            raise DataError(f"no record found for {type(self).__name__} under {self.root} ({report.summary()})")
+    def open_cache(self, frame: pd.DataFrame, problems: Problems) -> ArrayCache:
+        """The signals, `(n, L, T)` int16 microvolts."""
         # The normalisation happens after the cache, so it is no part of the cache's identity.
         settings = replace(self.signal_settings, normalize="none")
-        sources = [Source(path, settings) for path in table["path"]]
-        cache = build_cache(
+        return build_cache(
             self.cache_dir / self.name,
-            sources,
-            names=[str(path) for path in table["path"]],
+            [Source(path, settings) for path in frame["path"]],
+            names=[str(path) for path in frame["path"]],
             read=load_signal,
             row_shape=(len(settings.leads), settings.samples),
             dtype="int16",
-            settings={"signal": str(settings), "files": fingerprint(table["path"], RECORD_SUFFIXES, record_stem)},
-            report=report,
+            settings={"signal": str(settings), "files": fingerprint(frame["path"], RECORD_SUFFIXES, record_stem)},
+            problems=problems,
         )
-        return table, cache, report
 
-    def _make_targets(self, table: pd.DataFrame) -> None:
-        labels = table["labels"]
+    def make_arrays(self, frame: pd.DataFrame, problems: Problems) -> None:
+        """Targets, reports and patients."""
+        self.class_names = self.read_classes()
+        self._make_targets(frame)
+        self._index_reports(frame, problems)
+        self.patient = _patient_codes(frame["patient"])
+
+    def content(self) -> Sequence[Any]:
+        """The classes with their names, and what is evaluated on."""
+        return [self.class_names, self.target, self.labelled]
+
+    def suits(self, purpose: Purpose) -> NDArray[np.bool_]:
+        """The records with labels to evaluate on, or those to pre-train on.
+
+        Every method pre-trains on the records with a report, so that methods can be compared; on all of them where the
+        data set has no reports.
+        """
+        return self.labelled if purpose == "evaluate" else (self.report >= 0) | (not self.reports)
+
+    def dataset(self, rows: NDArray[np.int64]) -> RecordDataset:
+        """The records of the given rows."""
+        return RecordDataset(self.array, self.array_rows, rows, self.report, self.target, self.labelled, self.patient)
+
+    def on_after_batch_transfer(self, batch: ECGBatch, dataloader_idx: int = 0) -> ECGBatch:
+        """Normalise on the model's device: int16 crosses the bus, float32 is made where it is used."""
+        return batch._replace(signal=normalize(batch.signal, self.signal_settings.normalize))
+
+    def _make_targets(self, frame: pd.DataFrame) -> None:
+        labels = frame["labels"]
         self.target, self.labelled = self._targets(labels)
         absent = {
             code: [split for split in SPLITS if self._lacks(code, split)]
@@ -239,7 +233,7 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         """Targets of the remaining classes; single-label counts the record's labels before classes are dropped."""
         target = np.array([[code in codes for code in self.classes] for codes in labels], dtype=np.float32)
         counts = np.array([len(codes) for codes in labels])
-        labelled = target.any(1) & self.usable
+        labelled = target.any(1).astype(bool)
         if self.label_mode == "single":
             labelled &= counts == 1
         return target, labelled
@@ -248,61 +242,17 @@ class ECGDataModule(pl.LightningDataModule, ABC):
         inside = (self.split == split) & self.labelled
         return bool((self.split == split).any()) and not self.target[inside, self.classes.index(code)].any()
 
-    def _index_reports(self, table: pd.DataFrame, report: Problems) -> None:
-        texts = table["report"].astype(object).fillna("").astype(str).str.strip()
-        self.report = np.full(len(table), -1, dtype=np.int64)
+    def _index_reports(self, frame: pd.DataFrame, problems: Problems) -> None:
+        texts = frame["report"].astype(object).fillna("").astype(str).str.strip()
+        self.report = np.full(len(frame), -1, dtype=np.int64)
         if not texts.any():  # a data set without reports can be evaluated on, not pre-trained on
             return
-        needed = np.isin(self.split, ("train", "val")) & self.usable
+        needed = np.isin(self.split, ("train", "val"))
         for row in np.flatnonzero((texts == "").to_numpy() & needed):
-            report.problem(str(table["path"].iloc[row]), "empty report")
+            problems.add(str(frame["path"].iloc[row]), "empty report")
         codes, distinct = pd.factorize(texts.where(texts != ""))
         self.report = codes.astype(np.int64)
         self.reports = [str(text) for text in distinct]
-
-    def rows(self, split: Split, purpose: Literal["pretrain", "evaluate"]) -> NDArray[np.int64]:
-        """Rows of a split: those with labels (evaluation), or those to pre-train on.
-
-        Every method pre-trains on the records with a report, so that methods can be compared; on all of them where the
-        data set has no reports.
-        """
-        wanted = self.labelled if purpose == "evaluate" else self.usable & ((self.report >= 0) | (not self.reports))
-        return np.flatnonzero((self.split == split) & wanted)
-
-    def loader(
-        self, rows: NDArray[np.int64], train: bool = False, batch_size: int | None = None
-    ) -> DataLoader[ECGBatch]:
-        """Batches of the given rows, in their order, or shuffled by (seed, epoch) for training."""
-        dataset = RecordDataset(self.array, rows, self.report, self.target, self.labelled, self.patient)
-        return batch_loader(dataset, batch_size or self.batch_size, train, self.seed, self.num_workers)
-
-    def train_dataloader(self) -> DataLoader[ECGBatch]:
-        """Shuffled training records."""
-        return self.loader(self.rows("train", "pretrain"), train=True)
-
-    def val_dataloader(self) -> DataLoader[ECGBatch]:
-        """Validation records."""
-        rows = self.rows("val", "pretrain")
-        if len(rows) < 2:
-            raise DataError("the validation split needs at least 2 records to pre-train on; change the split")
-        return self.loader(rows)
-
-    def test_dataloader(self) -> DataLoader[ECGBatch]:
-        """Labelled test records."""
-        return self.loader(self.rows("test", "evaluate"))
-
-    def predict_dataloader(self) -> DataLoader[ECGBatch]:
-        """Every usable record, in the table's order."""
-        return self.loader(np.flatnonzero(self.usable))
-
-    def on_after_batch_transfer(self, batch: ECGBatch, dataloader_idx: int = 0) -> ECGBatch:
-        """Normalise on the model's device: int16 crosses the bus, float32 is made where it is used."""
-        return batch._replace(signal=normalize(batch.signal, self.signal_settings.normalize))
-
-    def batches(self, rows: NDArray[np.int64], batch_size: int | None = None) -> Iterator[ECGBatch]:
-        """Normalised batches of the given rows, in their order, for use without a Trainer."""
-        for batch in self.loader(rows, batch_size=batch_size):
-            yield self.on_after_batch_transfer(batch)
 
 
 def saved_signal_settings(checkpoint: str | Path) -> SignalSettings:
@@ -326,13 +276,13 @@ def _patient_codes(patients: "pd.Series[Any]") -> NDArray[np.int64]:
     return np.where(codes >= 0, codes, codes.max(initial=-1) + 1 + np.arange(len(codes)))
 
 
-def usable_rows(table: pd.DataFrame, kind: str, root: Path, report: Problems) -> pd.DataFrame:
+def usable_rows(frame: pd.DataFrame, kind: str, root: Path, problems: Problems) -> pd.DataFrame:
     """The rows with an id of their own, a path under `root` and a known split; the others are reported."""
     inside = os.path.join(os.path.abspath(root), "")
-    splits = table["split"] if "split" in table.columns else [SPLITS[0]] * len(table)
+    splits = frame["split"] if "split" in frame.columns else [SPLITS[0]] * len(frame)
     seen: set[str] = set()
     keep = []
-    for row_id, path, split in zip(table["id"], table["path"], splits, strict=True):
+    for row_id, path, split in zip(frame["id"], frame["path"], splits, strict=True):
         reason = None
         if row_id in seen:
             reason = "occurs twice"
@@ -341,7 +291,7 @@ def usable_rows(table: pd.DataFrame, kind: str, root: Path, report: Problems) ->
         elif split not in SPLITS:
             reason = f"has the split {split!r}; expected train, val or test"
         if reason:
-            report.problem(f"{kind} {row_id}", reason)
+            problems.add(f"{kind} {row_id}", reason)
         seen.add(row_id)
         keep.append(reason is None)
-    return table[np.array(keep, dtype=bool)].reset_index(drop=True)
+    return frame[np.array(keep, dtype=bool)].reset_index(drop=True)

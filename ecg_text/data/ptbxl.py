@@ -5,9 +5,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ecg_text.data.labels import LabelSet, ptbxl_classes, ptbxl_labels, read_csv, read_scp_statements
-from ecg_text.data.module import SPLITS, ECGDataModule, usable_rows
+from ecg_text.data.labels import LabelSet, ptbxl_classes, ptbxl_labels, read_scp_statements
+from ecg_text.data.module import ECGDataModule, usable_rows
 from shared.data.problems import DataError, Problems
+from shared.data.splits import SPLITS
+from shared.data.tables import read_csv
 
 
 class PTBXLDataModule(ECGDataModule):
@@ -18,12 +20,12 @@ class PTBXLDataModule(ECGDataModule):
 
     Args:
         root: Folder of the data set (PhysioNet: "PTB-XL, a large publicly available electrocardiography dataset").
-        label_set: Five superclasses (paper), the diagnostic subclasses, or all statements.
+        label_set: The classes: five superclasses (paper), the diagnostic subclasses, or all statements.
         report_source: `"raw"` reports (71% German), or `"translated"`: English ones from
             `<root>/ptbxl_database_translated.csv` with columns `ecg_id, report`.
         train_folds: Values of `strat_fold` to train on (official: 1-8).
-        val_folds: To select on (official: 9).
-        test_folds: To report on (official: 10).
+        val_folds: Values of `strat_fold` to select on (official: 9).
+        test_folds: Values of `strat_fold` to report on (official: 10).
         **kwargs: See `ECGDataModule`.
 
     Raises:
@@ -56,7 +58,7 @@ class PTBXLDataModule(ECGDataModule):
         """Names by class code of the chosen label set."""
         return ptbxl_classes(read_scp_statements(self._file("scp_statements.csv")), self.label_set)
 
-    def read_table(self, report: Problems) -> pd.DataFrame:
+    def read_frame(self, problems: Problems) -> pd.DataFrame:
         """Rows of `ptbxl_database.csv` in the chosen folds."""
         path = self._file("ptbxl_database.csv")
         database = read_csv(path, ["ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold"])
@@ -76,9 +78,9 @@ class PTBXLDataModule(ECGDataModule):
             try:
                 labels.append(ptbxl_labels(str(codes), statements, self.label_set))
             except DataError as error:
-                report.problem(f"{path}, ecg_id {ecg_id}", str(error))
+                problems.add(f"{path}, ecg_id {ecg_id}", str(error))
                 labels.append(None)
-        table = pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "id": database["ecg_id"].astype(str).to_numpy(),
                 "path": [str(self.root / str(file)) for file in files],
@@ -90,7 +92,7 @@ class PTBXLDataModule(ECGDataModule):
                 "patient": database["patient_id"].to_numpy(),
             }
         )
-        return usable_rows(table[table["labels"].notna()], f"{path}, ecg_id", self.root, report)
+        return usable_rows(frame[frame["labels"].notna()], f"{path}, ecg_id", self.root, problems)
 
     def _file_column(self, database: pd.DataFrame, path: Path) -> str:
         """The column of file names to read: that of the rate asked for, where its folder exists."""

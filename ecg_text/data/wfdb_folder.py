@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecg_text.data.labels import read_csv
-from ecg_text.data.module import SPLITS, ECGDataModule, usable_rows
+from ecg_text.data.module import ECGDataModule, usable_rows
 from shared.data.problems import DataError, Problems
-from shared.data.splits import stratified_split
+from shared.data.splits import SPLITS, stratified_split
+from shared.data.tables import read_csv
 
 
 class WFDBFolderDataModule(ECGDataModule):
@@ -20,8 +20,9 @@ class WFDBFolderDataModule(ECGDataModule):
             them, `report` (pre-training), `labels` (codes separated by `label_separator`; evaluation), `split`
             (train, val or test; otherwise a random split), `age`, `sex`, `patient`.
         label_names: Name by code for the prompts; by default each code is its own name.
-        label_separator: Between the codes of a cell.
-        split_fractions: Train, validation, test, where there is no column `split`; patients are not divided.
+        label_separator: What separates the codes in a cell.
+        split_fractions: Shares of train, validation and test, where there is no column `split`; patients are not
+            divided.
         split_seed: Seed of that split.
         **kwargs: See `ECGDataModule`.
 
@@ -49,7 +50,7 @@ class WFDBFolderDataModule(ECGDataModule):
         self.split_fractions = split_fractions
         self.split_seed = split_seed
 
-    def read_table(self, report: Problems) -> pd.DataFrame:
+    def read_frame(self, problems: Problems) -> pd.DataFrame:
         """Rows of the CSV."""
         path = self.root / self.csv
         if not path.is_file():
@@ -57,25 +58,25 @@ class WFDBFolderDataModule(ECGDataModule):
         text = dict.fromkeys(("id", "path", "labels", "report", "patient", "split"), str)  # 007 stays 007
         given = read_csv(path, ["id", "path"], dtype=text)
         given["path"] = given["path"].fillna("").map(lambda record: str(self.root / record))
-        given = usable_rows(given, f"{path}, id", self.root, report)
+        given = usable_rows(given, f"{path}, id", self.root, problems)
         cells = given["labels"].fillna("") if "labels" in given.columns else [""] * len(given)
         codes = [[code.strip() for code in cell.split(self.label_separator)] for cell in cells]
-        table = given[["id", "path"]].copy()
-        table["labels"] = [sorted({code for code in row if code}) for row in codes]
-        self._codes = sorted({code for row in table["labels"] for code in row})
+        frame = given[["id", "path"]].copy()
+        frame["labels"] = [sorted({code for code in row if code}) for row in codes]
+        self._codes = sorted({code for row in frame["labels"] for code in row})
         for column, default in (("report", ""), ("age", np.nan), ("sex", "")):
-            table[column] = given[column] if column in given.columns else default
-        table["patient"] = given["patient"].fillna(given["id"]) if "patient" in given.columns else given["id"]
-        table["split"] = given["split"] if "split" in given.columns else self._split(table)
-        return table
+            frame[column] = given[column] if column in given.columns else default
+        frame["patient"] = given["patient"].fillna(given["id"]) if "patient" in given.columns else given["id"]
+        frame["split"] = given["split"] if "split" in given.columns else self._split(frame)
+        return frame
 
-    def _split(self, table: pd.DataFrame) -> "pd.Series[str]":
+    def _split(self, frame: pd.DataFrame) -> "pd.Series[str]":
         # Patients are divided, not records, so that nobody is both trained and tested on.
-        first_of_patient = table.drop_duplicates("patient")
+        first_of_patient = frame.drop_duplicates("patient")
         strata = [",".join(codes) for codes in first_of_patient["labels"]]
         parts = stratified_split(strata, self.split_fractions, self.split_seed)
         split_of_patient = dict(zip(first_of_patient["patient"], np.array(SPLITS)[parts], strict=True))
-        return table["patient"].map(split_of_patient)
+        return frame["patient"].map(split_of_patient)
 
     def read_classes(self) -> dict[str, str]:
         """Every code of the CSV, with its name."""

@@ -173,22 +173,22 @@ def draw_similarity(scores: NDArray[np.floating], target: NDArray[np.floating], 
     return figure
 
 
-def draw_methods(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+def draw_methods(rows: pd.DataFrame, paper: Mapping[str, float | None], title: str) -> Figure:
     """Macro AUROC of every method with its interval, and the paper's value as a hollow mark.
 
     Args:
         rows: As `ecg_text.evaluation.comparison.compare` makes them.
-        paper: By method, `AUC` in percent.
+        paper: Its AUC by method, in percent.
         title: Above it.
     """
     ordered = rows.set_index("method")
     place = np.arange(len(ordered))[::-1]
     figure = Figure(figsize=(7.5, 1.4 + 0.33 * len(ordered)))
     axis = figure.subplots()
-    mean = ordered["auroc"].to_numpy(float)
-    ends = np.abs(ordered[["auroc_low", "auroc_high"]].to_numpy(float).T - mean)
+    mean = ordered["AUC"].to_numpy(float)
+    ends = np.abs(ordered[["AUC_low", "AUC_high"]].to_numpy(float).T - mean)
     axis.errorbar(100 * mean, place, xerr=100 * ends, fmt="o", color=ACCENT, capsize=3, label="ours, 95% interval")
-    printed = [paper.get(name, {}).get("AUC", np.nan) for name in ordered.index]
+    printed = np.array([paper.get(name) for name in ordered.index], dtype=float)
     if not np.isnan(printed).all():
         axis.plot(printed, place, "D", color=GREY, markerfacecolor="none", label="the paper (all of its data)")
     if "Random init" in ordered.index:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ecg_text.data.module import ECGBatch
 from ecg_text.methods.ts_tcc import TransformerContext, past_and_future, temporal_loss
-from shared.backbones import projector
+from shared.backbones import out_dim, projector
 from shared.distributed import gather_with_grad
 from shared.methods import Pretraining, Step
 
@@ -25,7 +25,7 @@ MEDIAN_OF_NORMAL = 0.6745  # of |x|, for a standard normal x
 
 
 class Denoise(nn.Module):
-    r"""Drop the small wavelet coefficients of a signal, by its own noise, so that any sampling rate will do.
+    r"""Drop the wavelet coefficients that are small against a signal's own noise, so that any sampling rate will do.
 
     An undecimated ("a trous") transform: :math:`c_0 = x`; :math:`c_j` is :math:`c_{j-1}` smoothed with (1, 2, 1) / 4 at
     a spacing of :math:`2^{j-1}` samples, mirrored at the edges; :math:`w_j = c_{j-1} - c_j`. With the noise of a level
@@ -77,7 +77,7 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
-    """`x` itself, whose gradient is turned round and scaled (Ganin et al. 2016, Eqs. 16 and 17).
+    """`x` itself, whose gradient is reversed and scaled (Ganin et al. 2016, Eqs. 16 and 17).
 
     What comes after descends a loss, and what came before climbs it, in one backward pass.
 
@@ -177,25 +177,27 @@ class ASTCL(Pretraining):
     good features: keep the last epoch, not that of the lowest loss.
 
     Args:
-        encoder: Has `features(x)`, `(B, L, samples) -> (B, D, T)`, and `out_dim` = D.
+        encoder: A network with `features(x)`, `(B, L, samples) -> (B, D, T)`, and `out_dim` = D.
         views: The noise-enhanced and the denoised view of a batch, in that order; see `shared.augment.TwoViews`.
         projection_dim: Width of the embeddings that are compared within a patient.
         discriminator_dim: Hidden width of the discriminator.
         reversal: Strength of the reversed gradient, from the first step on.
-        steps: K, positions predicted, as in TS-TCC.
+        steps: K, the number of positions predicted, as in TS-TCC.
         horizon: How far ahead they reach, as in TS-TCC.
         context_dim: Width of the transformer, as in TS-TCC.
-        context_layers: Its layers, as in TS-TCC.
-        context_heads: Heads of its attention, as in TS-TCC.
+        context_layers: Number of its layers, as in TS-TCC.
+        context_heads: Number of its attention heads, as in TS-TCC.
         context_mlp_dim: Hidden width of its MLPs, as in TS-TCC.
-        dropout: In the transformer, as in TS-TCC.
-        adversarial_weight: Of the adversarial term.
-        temporal_weight: Of the temporal term.
-        patient_weight: Of the patient term.
-        optimizer: As in TS-TCC.
-        warmup_epochs: Linear warm-up.
-        lr_schedule: As in TS-TCC.
+        dropout: Dropout rate of the transformer, as in TS-TCC.
+        adversarial_weight: Weight of the adversarial term.
+        temporal_weight: Weight of the temporal term.
+        patient_weight: Weight of the patient term.
+        optimizer: Makes the optimiser, as in TS-TCC.
+        warmup_epochs: Epochs of linear warm-up.
+        lr_schedule: Constant as in TS-TCC, or a half cosine to 0.
     """
+
+    title = "ASTCL"
 
     def __init__(
         self,
@@ -218,12 +220,13 @@ class ASTCL(Pretraining):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "constant",
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}.")
         if not 0 < horizon < 1:
             raise ValueError(f"horizon must be in (0, 1), got {horizon}.")
-        dim = int(encoder.out_dim)  # type: ignore[arg-type]
+        dim = out_dim(encoder)
         self.views = views
         self.discriminator = nn.Sequential(
             nn.Linear(dim, discriminator_dim), nn.ReLU(inplace=True), nn.Linear(discriminator_dim, 1)

@@ -12,7 +12,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ecg_text.data.module import ECGBatch
-from shared.backbones import projector
+from shared.backbones import out_dim, projector
 from shared.distributed import gather_with_grad
 from shared.methods import Pretraining, Step
 
@@ -29,7 +29,7 @@ def clocs_loss(h1: Tensor, h2: Tensor, patient: Tensor, temperature: float, gath
         L = \frac{1}{2} \Bigl[ \frac{1}{K} \sum_i (\ell^{12}_{ii} + \ell^{21}_{ii})
             + \frac{1}{|P|} \sum_{(i,j) \in P} (\ell^{12}_{ij} + \ell^{21}_{ij}) \Bigr]
 
-    Eq. 1 is the sum without the half, which makes this `shared.losses.clip_loss` where no patient comes twice. Each
+    Eq. 1 is the sum without the half, which makes this `shared.losses.clip_loss` where no patient occurs twice. Each
     of the four terms is a mean of its own (Eqs. 2 and 3), so a batch's only repeated patient weighs as much as all
     the single records together. The denominators hold the positives, as Eqs. 2 and 3 print them.
 
@@ -40,7 +40,7 @@ def clocs_loss(h1: Tensor, h2: Tensor, patient: Tensor, temperature: float, gath
 
     Args:
         h1: `(B, D)` embeddings of the first segments, of any length (normalised here).
-        h2: `(B, D)` of the second segments; row i is of the same record as `h1[i]`.
+        h2: `(B, D)` embeddings of the second segments; row i is of the same record as `h1[i]`.
         patient: `(B,)` integers, equal for the records of one patient.
         temperature: tau > 0.
         gather: Join the processes' batches. False where every process already holds all records, as in validation.
@@ -88,13 +88,15 @@ class CLOCS(Pretraining):
     `(B, L, T)` and `patient` `(B,)`; of an odd T the last sample is dropped.
 
     Args:
-        encoder: `(B, L, T) -> (B, encoder.out_dim)`, of any T.
+        encoder: `(B, L, T) -> (B, encoder.out_dim)`, for any T.
         projection_dim: Width of the embedding, from a linear layer as in the authors' code, which tries 32 to 320.
         temperature: tau of Eqs. 2 and 3 (authors' code: 0.1).
-        optimizer: Adam, 1e-4 at batches of 256, without weight decay, as in the authors' code.
-        warmup_epochs: Linear warm-up; the authors' code has none.
+        optimizer: Makes the optimiser: Adam, 1e-4 at batches of 256, without weight decay, as in the authors' code.
+        warmup_epochs: Epochs of linear warm-up; the authors' code has none.
         lr_schedule: Constant, as in the authors' code, or a half cosine to 0.
     """
+
+    title = "CLOCS"
 
     def __init__(
         self,
@@ -105,8 +107,9 @@ class CLOCS(Pretraining):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "constant",
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
-        self.projector = projector(int(encoder.out_dim), projection_dim, "linear")  # type: ignore[arg-type]
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
+        self.projector = projector(out_dim(encoder), projection_dim, "linear")
         self.temperature = temperature
 
     def step(self, batch: ECGBatch) -> Step:

@@ -14,6 +14,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ecg_text.data.module import ECGBatch
+from shared.backbones import out_dim
 from shared.distributed import gather_with_grad, rank_and_world_size
 from shared.methods import Pretraining, Step
 
@@ -25,7 +26,7 @@ class CPCPredictor(nn.Module):
         dim: D.
         steps: K.
         context_dim: H.
-        layers: Of the LSTM.
+        layers: Number of layers of the LSTM.
     """
 
     def __init__(self, dim: int, steps: int, context_dim: int, layers: int) -> None:
@@ -55,22 +56,22 @@ def cpc_loss(z_BTD: Tensor, predictions: Sequence[Tensor], gather: bool = True) 
 
     Eq. 4 is the expectation for one step; the K steps count the same, although a far one has fewer positions.
 
-    The candidates are the positive, the same position :math:`z_{b', t+k}` of the other sequences of the global batch,
-    and the other positions :math:`z_{b, t'}` of the same sequence: N + T - 1 of them. That has both kinds of negatives
+    The N + T - 1 candidates are the positive, the same position :math:`z_{b', t+k}` of the other sequences of the
+    global batch, and the other positions :math:`z_{b, t'}` of the same sequence. That has both kinds of negatives
     without the matrix of all positions of all sequences.
 
-    The products are float32 (float64 for float64 inputs), inside bf16 autocast too. Batch and positions are one
-    product; the steps are a loop, because side by side they need a copy of z shifted by each k, and compute positions
-    that are not there (1.7 times as long on one CPU thread).
+    The products are in float32 (float64 for float64 inputs), inside bf16 autocast too. Batch and positions are one
+    product; the steps are a loop, because as one product they would need a copy of z shifted by each k, and would
+    compute positions that do not exist (it takes 1.7 times as long on one CPU thread).
 
     Args:
-        z_BTD: `(B, T, D)`, what is predicted.
-        predictions: K predictions, that of step k `(B, T - k, D)`; see `CPCPredictor`.
+        z_BTD: What is predicted, `(B, T, D)`.
+        predictions: K predictions; that of step k is `(B, T - k, D)`, see `CPCPredictor`.
         gather: Take sequences of all ranks as negatives. False where every rank works alone, as in validation.
 
     Returns:
-        The loss, and the share of predictions that fit their positive better than any negative, with the same mean;
-        both 0-dim.
+        The loss, and the share of predictions that fit their positive better than any negative, averaged alike; both
+        are 0-dim.
 
     Raises:
         ValueError: if z has no position for the last step, or if the ranks' batch sizes differ.
@@ -115,14 +116,17 @@ class CPC(Pretraining):
     a position still overlaps with what the context has seen. Mehari & Strodthoff's encoder sees single samples.
 
     Args:
-        encoder: Has `features(x)`, `(B, L, samples) -> (B, D, T)`, and `out_dim` = D.
-        steps: K (CPC, section 3.1, and the code of Mehari & Strodthoff: 12; that code trains on the last step alone).
+        encoder: A network with `features(x)`, `(B, L, samples) -> (B, D, T)`, and `out_dim` = D.
+        steps: K (CPC, section 3.1, and the code of Mehari & Strodthoff: 12; that code trains on the last step only).
         context_dim: Width of the LSTM (Mehari & Strodthoff: 512).
-        context_layers: Of the LSTM (Mehari & Strodthoff: 2).
-        optimizer: Mehari & Strodthoff: AdamW, learning rate 1e-4; weight decay 1e-3 as in their code.
-        warmup_epochs: Linear warm-up; the papers have none.
+        context_layers: Number of layers of the LSTM (Mehari & Strodthoff: 2).
+        optimizer: Makes the optimiser. Mehari & Strodthoff: AdamW, learning rate 1e-4; weight decay 1e-3 as in their
+            code.
+        warmup_epochs: Epochs of linear warm-up; the papers have none.
         lr_schedule: Constant (the papers have no schedule), or a half cosine to 0.
     """
+
+    title = "CPC"
 
     def __init__(
         self,
@@ -134,13 +138,14 @@ class CPC(Pretraining):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "constant",
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}.")
-        self.predictor = CPCPredictor(int(encoder.out_dim), steps, context_dim, context_layers)  # type: ignore[arg-type]
+        self.predictor = CPCPredictor(out_dim(encoder), steps, context_dim, context_layers)
 
     def step(self, batch: ECGBatch) -> Step:
-        """Predict within each signal; the pooled features are watched for collapse."""
+        """Predict within each signal; the pooled features are checked for collapse."""
         z_BDT: Tensor = self.encoder.features(batch.signal)  # type: ignore[operator]
         z_BTD = z_BDT.transpose(1, 2).contiguous()  # once, not in every product
         loss, accuracy = cpc_loss(z_BTD, self.predictor(z_BTD), gather=self.training)

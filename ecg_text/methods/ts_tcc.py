@@ -14,7 +14,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ecg_text.data.module import ECGBatch
-from shared.backbones import projector
+from shared.backbones import out_dim, projector
 from shared.distributed import gather_with_grad, rank_and_world_size
 from shared.losses import nt_xent_loss
 from shared.methods import Pretraining, Step
@@ -23,15 +23,15 @@ from shared.methods import Pretraining, Step
 class TransformerContext(nn.Module):
     """A pre-norm transformer over the past; its class token is the context (section "Temporal Contrasting").
 
-    There is no position embedding, as in the authors' code: order is known to the encoder's features only.
+    There is no position embedding, as in the authors' code: only the encoder's features know the order.
 
     Args:
         dim: D.
         context_dim: H.
-        layers: Of the transformer.
-        heads: Of the attention; a divisor of H.
-        mlp_dim: Hidden width of its MLPs.
-        dropout: On attention weights, and in and after the MLPs.
+        layers: Number of layers.
+        heads: Number of attention heads, a divisor of H.
+        mlp_dim: Hidden width of the MLPs.
+        dropout: Dropout rate of the attention weights, and in and after the MLPs.
     """
 
     def __init__(self, dim: int, context_dim: int, layers: int, heads: int, mlp_dim: int, dropout: float) -> None:
@@ -61,12 +61,12 @@ def temporal_loss(prediction_BKD: Tensor, z_BKD: Tensor, gather: bool = True) ->
     .. math::
         L = -\frac{1}{B K} \sum_{b, k} \log \frac{\exp(p_{bk}^\top z_{bk})}{\sum_n \exp(p_{bk}^\top z_{nk})}
 
-    The sum over n is over z, as the paper prints it; the authors' code has it over the predictions. The products are
+    The sum over n is over z, as the paper prints it; the authors' code has it over the predictions. The products are in
     float32 (float64 for float64 inputs), inside bf16 autocast too.
 
     Args:
-        prediction_BKD: `(B, K, D)`, from the context of one view.
-        z_BKD: `(B, K, D)`, the features of the other view that follow; of the same K positions on every rank.
+        prediction_BKD: Predictions from the context of one view, `(B, K, D)`.
+        z_BKD: The features of the other view that follow, `(B, K, D)`, of the same K positions on every rank.
         gather: Take sequences of all ranks as negatives. False where every rank works alone, as in validation.
 
     Returns:
@@ -106,8 +106,9 @@ def draw_position(below: int, device: torch.device, gather: bool) -> int:
 def past_and_future(z_BDT: Tensor, steps: int, horizon: float, gather: bool) -> tuple[Tensor, Tensor]:
     """Unit features cut at a random position: the past `(B, t, D)`, and K = `steps` positions after it `(B, K, D)`.
 
-    These lie evenly within `horizon`, a share of all positions: one after the other where it has K, every second where
-    it has 2 K, and so on. So one setting serves every sampling rate, where the paper takes all positions.
+    These lie evenly within `horizon`, a share of all positions: one after the other where it has K of them, every
+    second one where it has 2 K, and so on. So one setting serves every sampling rate, where the paper takes all
+    positions.
 
     Raises:
         ValueError: if there are not more positions than the prediction reaches.
@@ -133,23 +134,26 @@ class TSTCC(Pretraining):
     Features have unit length at each position, as in the authors' code; the paper does not say.
 
     Args:
-        encoder: Has `features(x)`, `(B, L, samples) -> (B, D, T)`, and `out_dim` = D.
+        encoder: A network with `features(x)`, `(B, L, samples) -> (B, D, T)`, and `out_dim` = D.
         views: A weak and a strong view of a batch, in that order; see `shared.augment.TwoViews`.
-        steps: K, positions predicted: the next 25 of the 63 that `ResNet1D` makes of 1,000 samples.
+        steps: K, the number of positions predicted: the next 25 of the 63 that `ResNet1D` makes of 1,000 samples.
         horizon: How far ahead they reach, as a share of all positions; 40% is the best in the paper's sensitivity
             analysis. Of the 313 positions of 5,000 samples the 25 are every fifth.
-        context_dim: H, width of the transformer (100).
-        context_layers: L, its layers (4).
-        context_heads: Heads of its attention (4).
+        context_dim: H, the width of the transformer (100).
+        context_layers: L, the number of its layers (4).
+        context_heads: Number of its attention heads (4).
         context_mlp_dim: Hidden width of its MLPs (authors' code: 64).
-        dropout: In the transformer (0.1).
+        dropout: Dropout rate of the transformer (0.1).
         temperature: tau of the contextual contrasting (0.2).
         temporal_weight: lambda_1 of the total loss (1).
         contextual_weight: lambda_2 (0.7).
-        optimizer: Adam, learning rate 3e-4, betas 0.9 and 0.99, weight decay 3e-4, as in the paper.
-        warmup_epochs: Linear warm-up; the paper has none.
+        optimizer: Makes the optimiser: Adam, learning rate 3e-4, betas 0.9 and 0.99, weight decay 3e-4, as in the
+            paper.
+        warmup_epochs: Epochs of linear warm-up; the paper has none.
         lr_schedule: Constant (the paper has no schedule), or a half cosine to 0.
     """
+
+    title = "TS-TCC"
 
     def __init__(
         self,
@@ -169,12 +173,13 @@ class TSTCC(Pretraining):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "constant",
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}.")
         if not 0 < horizon < 1:
             raise ValueError(f"horizon must be in (0, 1), got {horizon}.")
-        dim = int(encoder.out_dim)  # type: ignore[arg-type]
+        dim = out_dim(encoder)
         self.views = views
         self.steps = steps
         self.horizon = horizon
@@ -186,7 +191,7 @@ class TSTCC(Pretraining):
         self.contextual_weight = contextual_weight
 
     def step(self, batch: ECGBatch) -> Step:
-        """Both views as one batch; the context of the strong view is watched for collapse.
+        """Both views as one batch; the context of the strong view is checked for collapse.
 
         Raises:
             ValueError: if the signals are too short for `steps`.

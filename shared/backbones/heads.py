@@ -10,12 +10,12 @@ from torch import nn
 def mlp(dims: Sequence[int], output_norm: bool = False, hidden_norm: bool = True) -> nn.Sequential:
     """Linear - BatchNorm - ReLU for every layer but the last, which is linear: `(B, dims[0]) -> (B, dims[-1])`.
 
-    Where batch norm follows, a layer has no bias, which would change nothing.
+    A layer that batch norm follows has no bias, because it would change nothing.
 
     Args:
         dims: Widths from the input to the output, at least two.
-        output_norm: Batch norm without scale and shift after the last layer too.
-        hidden_norm: Batch norm after the layers before it.
+        output_norm: Whether the last layer is followed by batch norm too, without scale and shift.
+        hidden_norm: Whether the layers before it are followed by batch norm.
 
     Raises:
         ValueError: for fewer than two widths.
@@ -49,8 +49,11 @@ def projector(
         in_dim: Width of the encoder's features.
         out_dim: Width of the embedding.
         kind: `"linear"`, or `"mlp"`: Linear - BatchNorm - ReLU - Linear.
-        hidden_dim: Of the MLP; `in_dim` by default.
-        hidden_norm: The MLP's batch norm.
+        hidden_dim: Width of the MLP's hidden layer; `in_dim` by default.
+        hidden_norm: Whether the MLP has its batch norm.
+
+    Raises:
+        ValueError: The kind is neither of the two.
 
     Example:
         >>> import torch

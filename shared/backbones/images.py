@@ -26,17 +26,18 @@ class ImageEncoder(nn.Module):
         name: timm's name of the architecture.
         in_channels: Channels of the images.
         image_px: Pixels to which uint8 images are resized.
-        layers: Blocks in each stage, instead of the architecture's; of a ResNet.
-        channels: Width of each stage, instead of the architecture's; of a ResNet.
-        stem_width: Of a stem of three 3 x 3 convolutions instead of the 7 x 7 one with 64 channels; of a ResNet. With
-            `layers` and `channels` it makes an encoder small enough for a laptop, where the wide stem takes most time.
+        layers: Number of blocks in each stage, instead of the architecture's; only for a ResNet.
+        channels: Width of each stage, instead of the architecture's; only for a ResNet.
+        stem_width: Width of a stem of three 3 x 3 convolutions, instead of the 7 x 7 one with 64 channels; only for a
+            ResNet. With `layers` and `channels` it makes an encoder small enough for a laptop, where the wide stem
+            takes most of the time.
 
     Attributes:
         out_dim: D.
 
     Raises:
-        ValueError: timm has no such architecture, or it does not take `layers`, `channels` or `stem_width`, or the
-            first two do not hold four numbers, or the channels are fewer than 8.
+        ValueError: timm has no such architecture; the architecture does not take `layers`, `channels` or `stem_width`;
+            one of the first two does not hold four numbers; or a stage has fewer than 8 channels.
 
     Example:
         >>> encoder = ImageEncoder("resnet18", image_px=64, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])

@@ -38,9 +38,12 @@ class ResNet1D(nn.Module):
     two-dimensional version".)
 
     Args:
-        in_channels: Channels of the signal.
-        width: Channels of the first stage.
-        layers: Blocks in each stage; `[2, 2, 2, 2]` is ResNet18.
+        in_channels: Number of channels of the signal.
+        width: Number of channels of the first stage.
+        layers: Number of blocks in each stage; the default is ResNet18's `[2, 2, 2, 2]`.
+
+    Attributes:
+        out_dim: D.
 
     Example:
         >>> import torch

@@ -56,9 +56,9 @@ class TextEncoder(Protocol):
 class HuggingFaceText:
     """A frozen Hugging Face text encoder: evaluation mode, no gradient, float32, on CUDA when there is one.
 
-    Weights are loaded at the first `encode`, so a complete cache costs no language model. `name` holds a
+    Weights are loaded at the first `encode`, so with a complete cache no language model is loaded. `name` holds a
     fingerprint of the files which define the model (configuration, tokenizer, weights: BLAKE2b of their
-    contents, for a hub model too), hence replaced weights never meet old features, and a model downloaded on
+    contents, for a hub model too), so replaced weights never meet old features, and a model downloaded on
     another machine and passed as a folder of the same name finds the features of the hub model.
 
     Args:
@@ -71,7 +71,7 @@ class HuggingFaceText:
             states over all tokens of the text, special tokens included and padding not, as in
             Sentence-Transformers, and right for a model trained with it, such as MiniLM.
         max_tokens: a longer text is cut there, special tokens counted. MERL: 256.
-        batch_size: texts per forward pass. Speed only: features do not depend on the batch.
+        batch_size: texts per forward pass. It changes the speed only: features do not depend on the batch.
 
     The tokenizer is the one that the model's files ask for. Those of `emilyalsentzer/Bio_ClinicalBERT` say
     nothing about case, and transformers then lower-cases although the vocabulary is cased (issue 26 of
@@ -160,7 +160,7 @@ class HuggingFaceText:
         lengths = [len(tokens) for tokens in tokenizer(list(texts), **cut)["input_ids"]]
         if full := lengths.count(self.max_tokens):
             log.warning("%d of %d texts fill max_tokens=%d; what is beyond is cut", full, len(texts), self.max_tokens)
-        # Texts of like length share a batch, which saves padding; the longest come first, so that a lack of
+        # Texts of similar length share a batch, which saves padding; the longest come first, so that a lack of
         # memory shows at once.
         order = sorted(range(len(texts)), key=lambda i: -lengths[i])
         features = torch.empty(len(texts), self.dim)
@@ -249,8 +249,8 @@ def _hub_folder(model: str) -> Path:
 class HashedNgrams:
     """Signed hashed counts of words and of character 3- to 5-grams: the encoder that needs no download.
 
-    This is no language model: it knows only spelling. Two texts are alike when they share words or parts of
-    words; synonyms and translations are strangers to it. It is for demonstrations and tests.
+    This is not a language model: it knows only spelling. Two texts are similar when they share words or parts of
+    words; synonyms and translations mean nothing to it. It is for demonstrations and tests.
 
     Words and n-grams (within words, lower-cased) are each hashed into `dim` signed buckets (MurmurHash3, seed
     0; Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning": inner products are kept
@@ -300,13 +300,13 @@ def text_features(texts: Sequence[str], encoder: TextEncoder, cache_dir: Path | 
     first. A damaged file is warned about and rebuilt.
 
     Args:
-        texts: may repeat.
+        texts: the texts, which may repeat.
         encoder: what encodes them.
         cache_dir: folder of the cache, made if absent; `None`: no cache.
 
     Raises:
-        ValueError: a text is empty or no string; the encoder returns another shape than `(N, D)`, or values
-            which are not finite.
+        ValueError: a text is empty or not a string; the encoder returns another shape than `(N, D)`, or values
+            that are not finite.
 
     >>> x = text_features(["heavy rain", "a red barn", "heavy rain"], HashedNgrams(), cache_dir=None)
     >>> bool((x[0] == x[2]).all())

@@ -1,4 +1,5 @@
-"""Data plumbing: memory-mapped caches, the raise-or-skip report, seeded splits and resumable samplers.
+"""Data plumbing: the base of the data modules, memory-mapped caches, bad items, seeded splits, resumable samplers.
 
-Import from the files: `arrays` and `report` are read by worker processes, which must not pay for torch.
+Import from the files: worker processes import the readers (`arrays`, `images`, `problems`, `tables`), and must not pay
+for torch.
 """

@@ -48,12 +48,14 @@ class ArrayCache:
     Attributes:
         folder: Where it lies.
         array: `(N, *row_shape)`, read-only memory map; rows that could not be read are zero.
-        problems: Reason by row index, for the rows that could not be read.
+        unreadable: Reason by row index, for the rows that could not be read.
+        checksums: Of the chunks of the array, in order: what it holds, without reading it.
     """
 
     folder: Path
     array: NDArray[Any]
-    problems: dict[int, str]
+    unreadable: dict[int, str]
+    checksums: tuple[int, ...]
 
 
 def build_cache(
@@ -64,7 +66,7 @@ def build_cache(
     row_shape: tuple[int, ...],
     dtype: str,
     settings: dict[str, Any],
-    report: Problems,
+    problems: Problems,
     workers: int | None = None,
 ) -> ArrayCache:
     """Open the cache of `sources` under `folder`, building or finishing it first where that is needed.
@@ -79,11 +81,11 @@ def build_cache(
         dtype: NumPy name of the type on disk, e.g. `"int16"`.
         settings: JSON values which the content depends on (sources included: paths, sizes, times). A change of
             any gives another cache.
-        report: Gets every row that cannot be read, in order.
+        problems: Gets every row that cannot be read, in order.
         workers: Processes that read; by default one a core for large builds and none for small ones.
 
     Raises:
-        DataError: A row cannot be read and `report` raises; the cache is from another version or damaged; the
+        DataError: A row cannot be read and `problems` raises; the cache is from another version or damaged; the
             disk is full.
     """
     content = json.dumps([settings, list(row_shape), dtype, len(sources)], sort_keys=True)
@@ -99,7 +101,7 @@ def build_cache(
             count = sum(len(sources[start : start + CHUNK]) for start in missing)
             try:
                 _write_meta(folder, settings)
-                _fill(folder, shape, dtype, tasks, count, read, names, report, workers)
+                _fill(folder, shape, dtype, tasks, count, read, names, problems, workers)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -108,12 +110,12 @@ def build_cache(
                     "data.init_args.cache_dir to another disk"
                 ) from error
             done = _read_journal(folder)
-        problems = {row: reason for entry in done.values() for row, reason in entry["problems"]}
-        for row in sorted(problems):
-            report.problem(names[row], problems[row])
+        unreadable = {row: reason for entry in done.values() for row, reason in entry["problems"]}
+        for row in sorted(unreadable):
+            problems.add(names[row], unreadable[row])
         array = _open(folder, shape, dtype)
         _verify(folder, array, done)
-    return ArrayCache(folder, array, problems)
+    return ArrayCache(folder, array, unreadable, tuple(done[start]["crc"] for start in sorted(done)))
 
 
 def fingerprint(names: Iterable[str], suffixes: Sequence[str] = ("",), stem: Callable[[str], str | Path] = str) -> str:
@@ -200,7 +202,7 @@ def _fill(
     count: int,
     read: Reader,
     names: Sequence[str],
-    report: Problems,
+    problems: Problems,
     workers: int | None,
 ) -> None:
     array = _open(folder, shape, dtype)
@@ -217,14 +219,14 @@ def _fill(
     ):
         if journal.tell():
             journal.write("\n")  # ends the line that a kill may have cut short
-        for start, rows, problems in results:
-            if problems and report.on_error == "raise":
-                row, reason = problems[0]
-                report.problem(names[row], reason)
+        for start, rows, unreadable in results:
+            if unreadable and problems.on_error == "raise":
+                row, reason = unreadable[0]
+                problems.add(names[row], reason)
             file.seek(array.offset + start * rows[0].nbytes)
             file.write(rows.data)
             file.flush()
-            entry = {"start": start, "crc": zlib.crc32(rows.data), "problems": problems}
+            entry = {"start": start, "crc": zlib.crc32(rows.data), "problems": unreadable}
             journal.write(json.dumps(entry) + "\n")
             journal.flush()
             bar.update(len(rows))
@@ -232,13 +234,13 @@ def _fill(
 
 def _read_chunk(start: int, chunk: Sequence[Any], read: Reader, row_shape: tuple[int, ...], dtype: str) -> Chunk:
     rows = np.zeros((len(chunk), *row_shape), dtype=dtype)
-    problems = []
+    unreadable = []
     for index, source in enumerate(chunk):
         try:
             rows[index] = read(source)
         except DataError as error:
-            problems.append((start + index, str(error)))
-    return start, rows, problems
+            unreadable.append((start + index, str(error)))
+    return start, rows, unreadable
 
 
 def _in_processes(

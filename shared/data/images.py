@@ -72,7 +72,7 @@ def inside(root: str | Path, path: str | Path) -> Path:
         root = Path(root).resolve()
         found = (root / path).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a NUL, a loop of links
-        raise DataError(f"{str(path)!r} is no path of a file ({error})") from error
+        raise DataError(f"{str(path)!r} is not the path of a file ({error})") from error
     if not found.is_relative_to(root):
         raise DataError(f"{str(path)!r} leads out of the data's root {root}: give a path within it, or another root")
     return found
@@ -83,7 +83,7 @@ def image_cache(
     paths: Sequence[str | Path],
     names: Sequence[str],
     settings: ImageSettings,
-    report: Problems,
+    problems: Problems,
     workers: int | None = None,
 ) -> ArrayCache:
     """The images as one memory map `(N, C, S, S)` uint8; see `shared.data.arrays.build_cache`.
@@ -93,7 +93,7 @@ def image_cache(
         paths: Image files or `.npy` arrays, one a row; see `load_image`.
         names: How messages name each row.
         settings: How they are prepared. Another setting, or a file of another size or time, gives another cache.
-        report: Gets every image that cannot be used.
+        problems: Gets every image that cannot be used.
         workers: Processes that read.
 
     Raises:
@@ -108,7 +108,7 @@ def image_cache(
         row_shape=(settings.channels, settings.size, settings.size),
         dtype="uint8",
         settings={"image": str(settings), "files": fingerprint(files)},
-        report=report,
+        problems=problems,
         workers=workers,
     )
 

@@ -1,9 +1,13 @@
-"""Seeded splits and subsets."""
+"""Names of the usual splits, and seeded splits and subsets."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, Split, Split] = ("train", "val", "test")
 
 
 def stratified_split(strata: Sequence[object], fractions: Sequence[float], seed: int) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ def barlow_twins_loss(z1: Tensor, z2: Tensor, lambda_: float = 0.005, gather: bo
         z1: `(B, D)` embeddings of the first views, as they leave the projector.
         z2: `(B, D)` embeddings of the second views; row i shows the same sample as `z1[i]`.
         lambda_: Weight of the redundancy term, at least 0 (section 2.2: 0.005).
-        gather: Join the ranks' batches. False where every rank is to see its own, as in validation.
+        gather: Join the ranks' batches. False lets every rank see its own only, as in validation.
 
     Returns:
         0-dim loss, at least 0; D when an embedding has collapsed to one point.

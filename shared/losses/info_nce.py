@@ -41,9 +41,10 @@ def clip_loss(
     With `labels` the false negatives are eliminated (MMCL section 4.6 and Table 3): the denominators lose every
     j != i of row i's class. The positive remains the pair itself.
 
-    Only where the whole global batch is one class has a row no negative left. With the positive in the denominator
-    its loss is 0, the equation's own value. Without it the equation has none, and the row is left out of the mean; as
-    this befalls all rows at once, the result is 0 too, with a gradient of 0: such a batch teaches nothing.
+    A row has no negative left only where the whole global batch is of one class. With the positive in the denominator
+    its loss is then 0, the equation's own value. Without it the equation has no value, and the row is left out of the
+    mean; since this happens to all rows at once, the result is 0 too, with a gradient of 0: such a batch teaches
+    nothing.
 
     Args:
         a: `(B, D)` embeddings of one modality, of any length (normalised here).
@@ -51,8 +52,8 @@ def clip_loss(
         temperature: tau > 0, a number or a learnable 0-dim tensor.
         weight: lambda in [0, 1], the share of the direction a -> b.
         gather: Join the ranks' batches. False where every rank already holds all pairs, as in validation.
-        labels: `(B,)` integer classes, to eliminate false negatives. A row of class -1 has no label: it is everybody's
-            negative, and everybody is its.
+        labels: `(B,)` integer classes, to eliminate false negatives. A row of class -1 has no label: it is a negative
+            of every other row, and every other row is one of its negatives.
         positive_in_denominator: False leaves j = i out of the denominators, as MMCL Eq. 2 is printed.
 
     Returns:
@@ -165,7 +166,7 @@ def pair_logits(
 def same_class(labels: Tensor, batch_size: int, gather: bool) -> Tensor:
     """`(B, K)` bool: whether this rank's row i and column j of the global batch share a class.
 
-    A negative label is no class: its rows share it with nobody, themselves included.
+    A negative label is not a class: a row with one shares it with no row, itself included.
 
     Raises:
         ValueError: if the labels are not `(B,)` integers.

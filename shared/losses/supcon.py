@@ -27,12 +27,12 @@ def supcon_loss(
     (The authors' public code transposes the first direction's for the second, which makes lambda without effect.)
 
     As in `shared.losses.info_nce`, the value is the mean over this rank's rows, its mean over ranks is the loss of the
-    joined batch, and the maths is float32 (float64 for float64 inputs) inside bf16 autocast too.
+    joined batch, and the maths is in float32 (float64 for float64 inputs), inside bf16 autocast too.
 
     Args:
         a: `(B, D)` embeddings of one modality, of any length (normalised here).
         b: `(B, D)` embeddings of the other; row i is the partner of `a[i]`.
-        labels: `(B,)` integer classes. A row of class -1 has no label, and its partner as the only positive.
+        labels: `(B,)` integer classes. A row of class -1 has no label, and its partner is its only positive.
         temperature: tau > 0, a number or a learnable 0-dim tensor.
         weight: lambda in [0, 1], the share of the direction a -> b.
         gather: Join the ranks' batches; see `clip_loss`.

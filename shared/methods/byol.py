@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from shared.backbones import out_dim
 from shared.backbones.heads import mlp
 from shared.losses import negative_cosine
 from shared.methods.pretraining import Pretraining, Step
@@ -17,9 +18,9 @@ def target_momentum(step: int, total_steps: float, tau_base: float = 0.996) -> f
     r"""The share that the target keeps of itself: :math:`\tau = 1 - (1 - \tau_{base}) (\cos(\pi k / K) + 1) / 2`.
 
     Args:
-        step: k, optimiser steps before this one (section 3.3).
-        total_steps: K, of the whole training.
-        tau_base: At the first step; it rises to 1.
+        step: k, the number of optimiser steps before this one (section 3.3).
+        total_steps: K, the number of steps of the whole training.
+        tau_base: The share at the first step; it rises to 1.
 
     Example:
         >>> [round(target_momentum(k, 4), 4) for k in range(5)]
@@ -37,18 +38,22 @@ class BYOL(Pretraining):
     (they are not averaged with the online network's), for validation.
 
     Args:
-        encoder: `(B, ...) -> (B, encoder.out_dim)`; the online network's, which is kept.
+        encoder: `(B, ...) -> (B, encoder.out_dim)`; that of the online network, which is the one to keep.
         views: Two views of a batch, `(B, ...) -> ((B, ...), (B, ...))`; see `shared.augment.TwoViews`.
-        hidden_dim: Of projector and predictor, each Linear - BatchNorm - ReLU - Linear (section 3.3: 4,096).
+        hidden_dim: Hidden width of projector and predictor, each Linear - BatchNorm - ReLU - Linear (section 3.3:
+            4,096).
         projection_dim: Width of the projections (section 3.3: 256).
         tau_base: Momentum of the target at the first step (section 3.3: 0.996); see `target_momentum`.
-        optimizer: The paper has LARS, which torch lacks, for batches of 4,096; Adam suits small ones.
-        warmup_epochs: The paper has 10, for LARS.
-        lr_schedule: Cosine, as in the paper.
+        optimizer: Makes the optimiser. The paper has LARS, which torch lacks, for batches of 4,096; Adam suits small
+            batches.
+        warmup_epochs: Epochs of linear warm-up; the paper has 10, for LARS.
+        lr_schedule: A half cosine to 0, as in the paper, or constant.
 
     Raises:
         ValueError: if tau_base is not in [0, 1].
     """
+
+    title = "BYOL"
 
     def __init__(
         self,
@@ -61,11 +66,12 @@ class BYOL(Pretraining):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "cosine",
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
         if not 0 <= tau_base <= 1:
             raise ValueError(f"tau_base must lie in [0, 1], got {tau_base}")
         self.views = views
-        self.projector = mlp([int(encoder.out_dim), hidden_dim, projection_dim])  # type: ignore[arg-type]
+        self.projector = mlp([out_dim(encoder), hidden_dim, projection_dim])
         self.predictor = mlp([projection_dim, hidden_dim, projection_dim])
         self.target = copy.deepcopy(nn.Sequential(encoder, self.projector)).requires_grad_(False)
         self.tau_base = tau_base
@@ -84,7 +90,7 @@ class BYOL(Pretraining):
         return Step(first + second, z1)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The optimiser's step, then the target's. Lightning calls this once an accumulated batch."""
+        """The optimiser's step, then the target's. Lightning calls this once for each accumulated batch."""
         tau = target_momentum(self.trainer.global_step, self.trainer.estimated_stepping_batches, self.tau_base)
         super().optimizer_step(*args, **kwargs)
         self.update_target(tau)

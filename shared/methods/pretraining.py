@@ -1,12 +1,14 @@
-"""What the methods that learn an encoder share: the wiring, the watch for collapse, and the optimiser.
+"""What the methods that learn an encoder share: the wiring, the check for collapse, and the optimiser.
 
 Shapes: B samples, D features.
 """
 
 import logging
 import math
+import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -24,12 +26,12 @@ COLLAPSED = 0.1  # of `feature_std`; below, a warning
 
 
 class Step(NamedTuple):
-    """What a method makes of a batch.
+    """What a method computes from a batch.
 
     Attributes:
-        loss: 0-dim, what is minimised.
-        embedding: `(B, D)`, what is watched for collapse: the embedding that the loss compares.
-        terms: Parts of the loss by name, logged beside it.
+        loss: What is minimised, 0-dim.
+        embedding: The embedding that the loss compares, `(B, D)`, which is checked for collapse.
+        terms: Parts of the loss by name, which are logged beside it.
     """
 
     loss: Tensor
@@ -62,7 +64,7 @@ def feature_std(z: Tensor) -> Tensor:
 
 
 class Pretraining(pl.LightningModule, ABC):
-    """A method that learns an encoder. A subclass says in `step` what its loss is.
+    """A method that learns an encoder. A subclass has a `title`, sets `encoder`, and says in `step` what its loss is.
 
     A batch is a tuple whose first field is the input `(B, ...)`. Nothing else is asked of the data module. Views are
     drawn in `step`, on the model's device, from the generators that `shared.callbacks.SeedEachEpoch` seeds.
@@ -70,25 +72,44 @@ class Pretraining(pl.LightningModule, ABC):
     Logged each epoch: `train/loss`, `val/loss`, their parts, and `feature_std` of the embedding.
 
     Args:
-        encoder: `(B, ...) -> (B, encoder.out_dim)`; it is what the training is for.
         optimizer: Makes the optimiser of the trained parameters.
-        warmup_epochs: Linear warm-up of the learning rate.
+        warmup_epochs: Epochs of linear warm-up of the learning rate.
         lr_schedule: `constant`, or a half cosine to 0.
+
+    Attributes:
+        title: What tables and figures call the method.
+        machine_arguments: Arguments that are this machine's business (folders to write to, say): they are not written
+            to a checkpoint, nor taken from one.
+        encoder: `(B, ...) -> (B, encoder.out_dim)`; it is what the training is for.
     """
+
+    title: ClassVar[str]
+    machine_arguments: ClassVar[tuple[str, ...]] = ()
+    encoder: nn.Module
 
     def __init__(
         self,
-        encoder: nn.Module,
         optimizer: OptimizerCallable,
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "cosine",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.encoder = encoder
+        with warnings.catch_warnings():
+            # Lightning's advice to leave modules out of the hyper-parameters: `on_save_checkpoint` does.
+            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters()
         self.optimizer = optimizer
         self.warmup_epochs = warmup_epochs
         self.lr_schedule = lr_schedule
+
+    @classmethod
+    def variant_title(cls, settings: Mapping[str, Any]) -> str:
+        """What tables and figures call a variant of the method.
+
+        Args:
+            settings: The `init_args` of the model in a run's `config.yaml`.
+        """
+        return cls.title
 
     @abstractmethod
     def step(self, batch: Any) -> Step:
@@ -137,7 +158,7 @@ class Pretraining(pl.LightningModule, ABC):
             )
 
     def on_train_epoch_end(self) -> None:
-        """Warn of a collapse: a loss may look well while every sample has the same embedding."""
+        """Warn of a collapse: a loss may look good although every sample has the same embedding."""
         spread = self.trainer.callback_metrics.get("train/feature_std")
         if spread is not None and spread < COLLAPSED:
             log.warning(
@@ -148,19 +169,20 @@ class Pretraining(pl.LightningModule, ABC):
             )
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Columns for `shared.callbacks.PredictionWriter`: the encoder's features.
+        """Columns for `shared.callbacks.PredictionWriter`: the encoder's features, and `row` where the batch has it.
 
-        And `row`, of the data module's table, where its batches have that.
+        `row` is the sample's row in the data module's table.
         """
         columns = {"embedding": list(self(self.input_of(batch)).float().cpu().numpy())}
         row = getattr(batch, "row", None)
         return columns if row is None else {"row": row.cpu().numpy(), **columns}
 
     def configure_optimizers(self) -> Any:
-        """The given optimiser over what is trained; a schedule per step where one is asked for."""
+        """The given optimiser of the trained parameters, with a schedule for each step where one is asked for."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return with_schedule(self.optimizer(trained), self, self.warmup_epochs, self.lr_schedule)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep plain hyper-parameters only, so that the file loads as weights and plain values."""
-        checkpoint["hyper_parameters"] = plain_hyperparameters(checkpoint.get("hyper_parameters", {}))
+        """Keep only hyper-parameters that are plain values, so that the file loads as weights and plain values."""
+        hyperparameters = checkpoint.get("hyper_parameters", {})
+        checkpoint["hyper_parameters"] = plain_hyperparameters(hyperparameters, leave_out=self.machine_arguments)

@@ -6,6 +6,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from shared.backbones import out_dim
 from shared.backbones.heads import mlp
 from shared.losses import nt_xent_loss
 from shared.methods.pretraining import Pretraining, Step
@@ -19,10 +20,13 @@ class SimCLR(Pretraining):
         views: Two views of a batch, `(B, ...) -> ((B, ...), (B, ...))`; see `shared.augment.TwoViews`.
         projection_dim: Width of the projector's output (section 2.3: 128).
         temperature: tau of Eq. 1 (Table 5: 0.1 is best).
-        optimizer: The paper has LARS, which torch lacks, for batches of 4,096; Adam suits small ones.
-        warmup_epochs: The paper has 10, for LARS.
-        lr_schedule: Cosine, as in the paper.
+        optimizer: Makes the optimiser. The paper has LARS, which torch lacks, for batches of 4,096; Adam suits small
+            batches.
+        warmup_epochs: Epochs of linear warm-up; the paper has 10, for LARS.
+        lr_schedule: A half cosine to 0, as in the paper, or constant.
     """
+
+    title = "SimCLR"
 
     def __init__(
         self,
@@ -34,9 +38,10 @@ class SimCLR(Pretraining):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "cosine",
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
         self.views = views
-        width = int(encoder.out_dim)  # type: ignore[arg-type]
+        width = out_dim(encoder)
         self.projector = mlp([width, width, projection_dim])  # section 4.2, Fig. 8: "nonlinear"
         self.temperature = temperature
 

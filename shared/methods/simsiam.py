@@ -6,6 +6,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from shared.backbones import out_dim
 from shared.backbones.heads import mlp
 from shared.losses import negative_cosine
 from shared.methods.pretraining import Pretraining, Step
@@ -14,7 +15,7 @@ from shared.methods.pretraining import Pretraining, Step
 class SimSiam(Pretraining):
     """Each view's prediction of the other's projection, which gets no gradient: Eq. 4 and Algorithm 1.
 
-    No negatives and no second network, so watch `feature_std`: the loss alone is lowest (-1) at a collapse.
+    It has no negatives and no second network, so watch `feature_std`: the loss alone is lowest (-1) at a collapse.
 
     A departure: the paper keeps the predictor's learning rate constant (Table 1: 68.1 against 67.7 per cent when it
     decays with the rest); here it decays.
@@ -24,12 +25,14 @@ class SimSiam(Pretraining):
         views: Two views of a batch, `(B, ...) -> ((B, ...), (B, ...))`; see `shared.augment.TwoViews`.
         projection_dim: Width of the projector's three layers, each with batch norm (section 3: 2,048); the output's has
             no scale and shift, as in the authors' code (section 4.4 finds it as good).
-        predictor_hidden_dim: Of the predictor, Linear - BatchNorm - ReLU - Linear (section 3: 512).
-        optimizer: Section 3: SGD with momentum 0.9, weight decay 1e-4 and a rate of 0.05 batch / 256; the default is
-            that of a batch of 256.
-        warmup_epochs: The paper has none.
-        lr_schedule: Cosine, as in the paper.
+        predictor_hidden_dim: Hidden width of the predictor, Linear - BatchNorm - ReLU - Linear (section 3: 512).
+        optimizer: Makes the optimiser. Section 3: SGD with momentum 0.9, weight decay 1e-4 and a rate of
+            0.05 batch / 256; the default is that of a batch of 256.
+        warmup_epochs: Epochs of linear warm-up; the paper has none.
+        lr_schedule: A half cosine to 0, as in the paper, or constant.
     """
+
+    title = "SimSiam"
 
     def __init__(
         self,
@@ -41,9 +44,10 @@ class SimSiam(Pretraining):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "cosine",
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
         self.views = views
-        width = int(encoder.out_dim)  # type: ignore[arg-type]
+        width = out_dim(encoder)
         self.projector = mlp([width, projection_dim, projection_dim, projection_dim], output_norm=True)
         self.predictor = mlp([projection_dim, predictor_hidden_dim, projection_dim])
 

@@ -1,9 +1,10 @@
-"""Scores of evaluated models, and the file that keeps the test records' for the comparison of methods.
+"""Scores of evaluated models on the samples of a test set, and the file that keeps them for comparisons.
 
-Shapes: M models, N records, C classes.
+Shapes: M models, N samples, C classes.
 """
 
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,82 +15,111 @@ from numpy.typing import NDArray
 from shared.data.problems import DataError
 
 FILE = "scores.npz"
-
-
-@dataclass
-class Scores:
-    """Scores of several models of one method, under one protocol.
-
-    Attributes:
-        val: `(M, N_val, C)`.
-        test: `(M, N_test, C)`.
-    """
-
-    val: list[NDArray[np.float64]] = field(default_factory=list)
-    test: list[NDArray[np.float64]] = field(default_factory=list)
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class TestScores:
+class Outcome:
+    """What M models of one row found under one protocol.
+
+    Attributes:
+        models: `(M,)`, which they are: the seeds that they were trained or initialised with.
+        test: `(M, N, C)` class scores of the test samples; None where `values` says all.
+        val: `(M, N_val, C)` of the validation samples, for choosing settings; not kept in the file.
+        values: By metric `(M, N)`, plain values of the samples (the PSNR of an image, the accuracy of an episode).
+    """
+
+    models: Sequence[int]
+    test: Floats | None = None
+    val: Floats | None = None
+    values: Mapping[str, Floats] = field(default_factory=dict)
+
+    @staticmethod
+    def join(outcomes: Sequence["Outcome"]) -> "Outcome":
+        """The models of several outcomes as one."""
+
+        def stacked(arrays: Sequence[Floats | None]) -> Floats | None:
+            present = [array for array in arrays if array is not None]
+            return np.concatenate(present) if present else None
+
+        values = {key: np.concatenate([each.values[key] for each in outcomes]) for key in outcomes[0].values}
+        models = [model for each in outcomes for model in each.models]
+        return Outcome(
+            models, stacked([each.test for each in outcomes]), stacked([each.val for each in outcomes]), values
+        )
+
+
+# By protocol's name and row: a method, a floor row, or one of several that one evaluation gives.
+Found = dict[str, dict[str, Outcome]]
+
+
+@dataclass(frozen=True)
+class Scores:
     """What `evaluate` keeps of a variant on a data set, in `<variant>/evaluation/<data set>/scores.npz`.
 
     Attributes:
-        records: `(N,)` ids of the test records.
-        classes: `(C,)` codes.
+        samples: `(N,)` ids of the test samples.
+        groups: `(N,)`, which samples belong together (records of one patient), as numbers.
+        classes: `(C,)` names; empty where there are none.
         target: `(N, C)` in {0, 1}.
-        scores: `(M, N, C)` by protocol and method.
+        found: By protocol and row; without validation.
     """
 
-    records: list[str]
+    samples: list[str]
+    groups: NDArray[np.int64]
     classes: list[str]
     target: NDArray[np.float32]
-    scores: dict[str, dict[str, NDArray[np.float64]]]
+    found: Found
 
-    def same_records(self, other: "TestScores") -> bool:
-        """Whether both were evaluated on the same records and classes, so that they can be compared in pairs."""
+    def same_samples(self, other: "Scores") -> bool:
+        """Whether both are of the same samples and classes, so that they can be compared in pairs."""
         return (
-            self.records == other.records
+            self.samples == other.samples
             and self.classes == other.classes
             and np.array_equal(self.target, other.target)
         )
 
+    def write(self, folder: Path) -> None:
+        """Write `scores.npz`; its arrays are called `<protocol>/<row>/<models, scores or values:METRIC>`."""
+        arrays: dict[str, Any] = {
+            "samples": np.array(self.samples),
+            "groups": self.groups,
+            "classes": np.array(self.classes, dtype=str),
+            "target": self.target,
+        }
+        for protocol, rows in self.found.items():
+            for row, outcome in rows.items():
+                arrays[f"{protocol}/{row}/models"] = np.array(outcome.models)
+                if outcome.test is not None:
+                    arrays[f"{protocol}/{row}/scores"] = outcome.test
+                arrays |= {f"{protocol}/{row}/values:{metric}": array for metric, array in outcome.values.items()}
+        with (folder / FILE).open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
-def write_scores(
-    folder: Path,
-    records: list[str],
-    classes: list[str],
-    target: NDArray[np.float32],
-    scores: dict[str, dict[str, Scores]],
-) -> None:
-    """Write `scores.npz`; its arrays are called `<protocol>/<method>`."""
-    arrays: dict[str, Any] = {
-        f"{protocol}/{name}": np.stack(kept.test)
-        for protocol, by_method in scores.items()
-        for name, kept in by_method.items()
-        if kept.test
-    }
-    arrays |= {"records": np.array(records), "classes": np.array(classes), "target": target}
-    with (folder / FILE).open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    @staticmethod
+    def read(folder: Path) -> "Scores":
+        """Read what `write` wrote.
 
-
-def read_scores(folder: Path) -> TestScores:
-    """Read what `write_scores` wrote.
-
-    Raises:
-        DataError: There is no such file, or it is damaged.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        raise DataError(f"no {path}: python -m <package> evaluate writes it")
-    scores: dict[str, dict[str, NDArray[np.float64]]] = {}
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = dict(content)
-        records, classes, target = (arrays.pop(name) for name in ("records", "classes", "target"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read ({error}); evaluate again") from error
-    for name, array in arrays.items():
-        protocol, _, method = name.partition("/")
-        scores.setdefault(protocol, {})[method] = array
-    return TestScores(records.tolist(), classes.tolist(), target, scores)
+        Raises:
+            DataError: There is no such file, or it is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise DataError(f"no {path}: python -m <package> evaluate writes it")
+        parts: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                arrays = dict(content)
+            samples, groups, classes, target = (arrays.pop(name) for name in ("samples", "groups", "classes", "target"))
+            for name, array in arrays.items():
+                place, kind = name.rsplit("/", 1)
+                protocol, row = place.split("/", 1)
+                parts.setdefault((protocol, row), {})[kind] = array
+            found: Found = {}
+            for (protocol, row), by_kind in parts.items():
+                models, scores = by_kind.pop("models").tolist(), by_kind.pop("scores", None)
+                values = {kind.removeprefix("values:"): array for kind, array in by_kind.items()}
+                found.setdefault(protocol, {})[row] = Outcome(models, scores, None, values)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} cannot be read ({error}); evaluate again") from error
+        return Scores(samples.tolist(), groups, classes.tolist(), target, found)

@@ -1,94 +1,183 @@
-"""What lies in `runs/<package>/<data set>/<variant>/seed_<s>`: checkpoints, configurations, and the data they name."""
+"""A variant: the runs of one method and setting that differ in their seed alone. Its files are read once."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
-import yaml
 from jsonargparse import ArgumentParser
 
-from shared.callbacks import read_results
+from shared.checkpoint import CheckpointError, trusted_class
 from shared.data.problems import DataError
+from shared.methods import Pretraining
+from shared.runs.results import read_results
+from shared.runs.settings import compared, read_yaml
 
 log = logging.getLogger(__name__)
 
 DataT = TypeVar("DataT", bound=pl.LightningDataModule)
 
 
-def load_data(expected: type[DataT], config: dict[str, Any], options: dict[str, Any]) -> DataT:
-    """Build and set up a data module from the `data:` block of a YAML, with some settings changed."""
+@dataclass(frozen=True)
+class Variant:
+    """The runs in `runs/<package>/<data set>/<variant>/seed_<s>`.
+
+    Attributes:
+        folder: Of the variant.
+
+    Raises:
+        DataError: At the first look: there is no run in it.
+    """
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return self.folder.name
+
+    @cached_property
+    def _all(self) -> dict[int, tuple[Path, dict[str, float]]]:
+        """Folder and `results.json` by seed, of all runs that have begun."""
+        found = {
+            int(path.parent.name.removeprefix("seed_")): path.parent for path in self.folder.glob("seed_*/config.yaml")
+        }
+        if not found:
+            above = self.folder.name.startswith("seed_") and (self.folder / "config.yaml").is_file()
+            hint = f"pass the folder above it, {self.folder.parent}" if above else "train first, or pass another --run"
+            raise DataError(f"no {self.folder}/seed_*/config.yaml: {hint}")
+        return {seed: (path, read_results(path)) for seed, path in sorted(found.items())}
+
+    @cached_property
+    def runs(self) -> dict[int, Path]:
+        """Folders by seed; of finished runs only, where any has finished."""
+        finished = {seed: path for seed, (path, results) in self._all.items() if "fit/epochs" in results}
+        if unfinished := sorted(self._all.keys() - finished.keys()):
+            done = "are left out" if finished else "are taken as far as they are"
+            seeds = ", ".join(map(str, unfinished))
+            log.warning("%s: seeds whose training has not finished %s: %s", self.folder, done, seeds)
+        return finished or {seed: path for seed, (path, _) in self._all.items()}
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of its runs, in order."""
+        return list(self.runs)
+
+    @property
+    def seeds_text(self) -> str:
+        """The seeds as tables and CSVs have them."""
+        return " ".join(map(str, self.seeds))
+
+    @property
+    def first(self) -> Path:
+        """Folder of its first seed."""
+        return next(iter(self.runs.values()))
+
+    def checkpoint(self, seed: int, which: str = "best") -> Path:
+        """A seed's checkpoint.
+
+        Raises:
+            DataError: There is none.
+        """
+        path = self.runs[seed] / "checkpoints" / f"{which}.ckpt"
+        if not path.is_file():
+            raise DataError(f"no {path}: train first, or pass another --run")
+        return path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration of its first seed."""
+        return read_yaml(self.first / "config.yaml")
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set that it was trained on."""
+        return str(self.config["run"]["dataset"])
+
+    @property
+    def tags(self) -> list[str]:
+        """Of its runs; `synthetic` or `real` among them."""
+        return list(self.config["run"].get("tags") or [])
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether it was trained on synthetic data."""
+        return "synthetic" in self.tags
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """Arguments of its model."""
+        return dict(self.config["model"].get("init_args") or {})
+
+    @cached_property
+    def method(self) -> type[Pretraining]:
+        """Class of its model."""
+        source = self.first / "config.yaml"
+        found = trusted_class(self.config["model"]["class_path"], source)
+        if not issubclass(found, Pretraining):
+            raise CheckpointError(f"{source} names {found.__name__}, which is no method of Quintet")
+        return found
+
+    @property
+    def title(self) -> str:
+        """What tables call it: its method's title, with the changes that the method names."""
+        return self.method.variant_title(self.model_settings)
+
+    @property
+    def results(self) -> dict[int, dict[str, float]]:
+        """`results.json` by seed."""
+        return {seed: self._all[seed][1] for seed in self.runs}
+
+    @property
+    def hours(self) -> float:
+        """That all its trainings took."""
+        return sum(found.get("fit/seconds", 0.0) for found in self.results.values()) / 3600
+
+    @property
+    def epochs(self) -> int:
+        """That it was trained for, at most."""
+        return int(self.config["trainer"]["max_epochs"])
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser, mean over the seeds; 0 where the runs do not say."""
+        found = [results["fit/steps"] for results in self.results.values() if "fit/steps" in results]
+        return round(sum(found) / len(found)) if found else 0
+
+    def check_same_settings(self) -> None:
+        """Only runs that differ in their seed may be averaged.
+
+        Raises:
+            DataError: Two seeds were trained with other settings.
+        """
+        blocks: list[dict[str, Any]] = []
+        for seed, run in self.runs.items():
+            config = compared(read_yaml(run / "config.yaml"))
+            blocks.append({key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]})
+            if blocks[-1] != blocks[0]:
+                raise DataError(
+                    f"seed_{self.seeds[0]} and seed_{seed} of {self.folder} were trained with other settings, so their "
+                    "mean says nothing: train them alike (--run.overwrite true), or under variants of their own "
+                    "(--run.variant NAME)"
+                )
+
+
+def load_data(expected: type[DataT], block: Mapping[str, Any], changes: Mapping[str, Any]) -> DataT:
+    """Build and set up a data module from the `data:` block of a configuration.
+
+    Args:
+        expected: A class that it derives from.
+        block: `class_path` and `init_args`.
+        changes: Arguments to change.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(expected, "data")
-    block = {"class_path": config["class_path"], "init_args": {**(config.get("init_args") or {}), **options}}
-    data: DataT = parser.instantiate_classes(parser.parse_object({"data": block})).data
+    arguments = {**(block.get("init_args") or {}), **changes}
+    given = parser.parse_object({"data": {"class_path": block["class_path"], "init_args": arguments}})
+    data: DataT = parser.instantiate(given).data
     data.prepare_data()
     data.setup("test")
     return data
-
-
-def find_checkpoints(run: Path, which: str) -> dict[int, Path]:
-    """Checkpoints by seed under `runs/<package>/<data set>/<variant>`; of finished runs only, where any has finished.
-
-    Raises:
-        DataError: There is none.
-    """
-    found = {int(path.parts[-3].removeprefix("seed_")): path for path in run.glob(f"seed_*/checkpoints/{which}.ckpt")}
-    if not found:
-        above = run.name.startswith("seed_") and (run / "checkpoints").is_dir()
-        hint = f"pass the folder above it, {run.parent}" if above else "train first, or pass another --run"
-        raise DataError(f"no {run}/seed_*/checkpoints/{which}.ckpt: {hint}")
-    finished = {seed: path for seed, path in found.items() if "fit/epochs" in read_results(path.parents[1])}
-    if unfinished := sorted(found.keys() - finished.keys()):
-        done = "are left out" if finished else "are taken as far as they are"
-        log.warning("%s: seeds whose training has not finished %s: %s", run, done, ", ".join(map(str, unfinished)))
-    return dict(sorted((finished or found).items()))
-
-
-def method_of(run: Path, names: Mapping[str, str] | None = None) -> str:
-    """What tables call a variant's method: its class's name, or what `names` has for that."""
-    name = str(run_config(run)["model"]["class_path"]).rpartition(".")[2]
-    return (names or {}).get(name, name)
-
-
-def run_config(run: Path) -> dict[str, Any]:
-    """The configuration of a variant's first trained seed."""
-    config: dict[str, Any] = yaml.safe_load((first_seed(run) / "config.yaml").read_text(encoding="utf-8"))
-    return config
-
-
-def first_seed(run: Path) -> Path:
-    """Folder of a variant's first trained seed."""
-    return run / f"seed_{next(iter(find_checkpoints(run, 'best')))}"
-
-
-def check_same_settings(run: Path, seeds: Sequence[int]) -> None:
-    """Only runs that differ in their seed may be averaged.
-
-    Raises:
-        DataError: Two seeds were trained with other settings.
-    """
-    blocks = []
-    for seed in seeds:
-        config = yaml.safe_load((run / f"seed_{seed}" / "config.yaml").read_text(encoding="utf-8"))
-        blocks.append({key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]})
-        if blocks[-1] != blocks[0]:
-            raise DataError(
-                f"seed_{seeds[0]} and seed_{seed} of {run} were trained with other settings, so their mean says "
-                "nothing: train them alike (--run.overwrite true), or under variants of their own (--run.variant NAME)"
-            )
-
-
-def read_data_config(path: Path) -> tuple[str, list[str], dict[str, Any]]:
-    """Name, tags and `data:` block of a run's config.yaml or of a file of configs/data."""
-    if not path.is_file():
-        raise DataError(f"no file {path}; the data sets are described in <package>/configs/data/")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is damaged, it is no YAML any more ({str(error).splitlines()[0]})") from error
-    try:
-        return content["run"]["dataset"], list(content["run"].get("tags") or []), content["data"]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} has no run.dataset and data: blocks; see the files of configs/data/") from error

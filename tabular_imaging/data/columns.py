@@ -141,7 +141,7 @@ def fit_column(
 
 
 def encode_column(
-    values: "pd.Series[Any]", column: Column, rows: list[str], report: Problems, source: str
+    values: "pd.Series[Any]", column: Column, rows: list[str], problems: Problems, source: str
 ) -> NDArray[np.float64]:
     """`(N,)`: standardised values or codes, NaN where there is none.
 
@@ -149,7 +149,7 @@ def encode_column(
         values: Of any rows.
         column: Of the training rows.
         rows: What to call the rows.
-        report: Gets the rows with a value that the column does not know.
+        problems: Gets the rows with a value that the column does not know.
         source: What to call the table.
 
     Raises:
@@ -179,5 +179,5 @@ def encode_column(
             f"{rows[unknown[0]]}), but the schema of the training rows has {column.expected}"
         )
     for row in unknown:
-        report.problem(rows[row], f"column {column.name}: {str(values.iloc[row])!r} {problem}")
+        problems.add(rows[row], f"column {column.name}: {str(values.iloc[row])!r} {problem}")
     return encoded

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 from shared.data.problems import DataError
-from tabular_imaging.data.dvm import (
+from tabular_imaging.data.dvm import dvm_frame, fix_sizes
+from tabular_imaging.data.dvm_tables import (
     ADVERTS,
     FEATURES,
     GET_IT,
@@ -19,9 +18,7 @@ from tabular_imaging.data.dvm import (
     TABLE_FOLDERS,
     TARGET,
     PublishedTable,
-    dvm_frame,
     find_table,
-    fix_sizes,
     read_prices,
     read_table,
 )
@@ -132,29 +129,3 @@ def describe(root: Path | str, min_per_class: int = 100) -> tuple[list[Piece], l
         findings += [f"{name}: {count:,}" for name, count in frame.attrs["steps"]]
         findings.append(f"{frame[TARGET].nunique()} models, {len(FEATURES)} features.")
     return pieces, findings
-
-
-def dvm(root: Path, min_per_class: int = 100) -> None:
-    """Print what of DVM-car is in a folder, what is missing, and how many adverts each step leaves.
-
-    Args:
-        root: Folder of the data set, or of some of its tables.
-        min_per_class: Models with fewer adverts are dropped.
-    """
-    pieces, findings = describe(root, min_per_class)
-    table = Table(title=f"DVM-car in {root}", title_justify="left")
-    for name in ("file", "there", "rows", "models", "years", "what for"):
-        table.add_column(name, justify="right" if name in ("rows", "models") else "left")
-    for piece in pieces:
-        table.add_row(
-            piece.name,
-            "yes" if piece.found else "missing" if piece.needed else "no",
-            "" if piece.rows is None else f"{piece.rows:,}",
-            "" if piece.models is None else f"{piece.models:,}",
-            "" if piece.years is None else f"{piece.years[0]} to {piece.years[1]}",
-            piece.provides,
-        )
-    console = Console()
-    console.print(table)
-    for finding in findings:
-        console.print(finding, markup=False, highlight=False)

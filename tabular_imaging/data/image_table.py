@@ -1,4 +1,4 @@
-"""The data sets: anybody's CSV with images, DVM-car, and UK Biobank's cardiac form."""
+"""Anybody's CSV with images."""
 
 import difflib
 import logging
@@ -11,12 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shared.data.images import Fit, inside
-from shared.data.problems import DataError, OnError, Problems
-from shared.data.splits import stratified_split
+from shared.data.problems import DataError, Problems
+from shared.data.splits import SPLITS, stratified_split
 from tabular_imaging.data.cells import category_name, listed, tidy
-from tabular_imaging.data.module import SPLITS, Metric, TabularImagingDataModule
-from tabular_imaging.data.schema import ColumnTypes
-from tabular_imaging.data.spreadsheet import find_image_column, read_csv
+from tabular_imaging.data.module import TabularImagingDataModule
+from tabular_imaging.data.spreadsheet import find_image_column, read_spreadsheet
 
 log = logging.getLogger(__name__)
 
@@ -34,26 +33,20 @@ class ImageTableDataModule(TabularImagingDataModule):
 
     Args:
         csv: The table; a relative path is under `root` where that is given.
-        root: Folder that the image paths are relative to; by default the CSV's own. Paths that leave it are refused.
+        root: Folder that the image paths are relative to, by default the CSV's own. Paths that lead out of it are
+            refused.
         unlabelled_csv: A second table, beside `csv`, whose samples join the pre-training.
         image_column: Column of image paths; by default the one whose values end as image files do.
-        id_column: Identifiers; by default `id` where there is such a column, else the image paths.
+        id_column: Column of identifiers; by default `id` where there is such a column, else the image paths.
         target: Column of the class; by default one called target, label, class, species or category.
-        split_column: Column with train, val or test; by default `split` where there is such a column, else the samples
-            are split at random. Without an entry, a sample without a label trains.
-        fractions: Of the random split, stratified by class: train, validation, test.
-        split_seed: Of the random split.
-        cache_px: See `TabularImagingDataModule`; as are the others.
-        channels: See there.
-        fit: See there.
-        batch_size: See there.
-        metric: See there.
-        columns: See there.
-        label_fraction: See there.
-        on_error: See there.
-        cache_dir: See there.
-        num_workers: See there.
-        seed: See there.
+        split_column: Column that says train, val or test; by default `split` where there is such a column, else the
+            samples are split at random. A sample with neither an entry nor a label is trained on.
+        fractions: Shares of train, validation and test in the random split, which is stratified by class.
+        split_seed: Seed of the random split.
+        cache_px: Side of the cached images.
+        fit: How an image that is not square becomes square; see `shared.data.images.ImageSettings`.
+        batch_size: Global batch size.
+        **kwargs: See `TabularImagingDataModule`.
     """
 
     name = "image_table"
@@ -70,32 +63,12 @@ class ImageTableDataModule(TabularImagingDataModule):
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
         cache_px: int = 160,
-        channels: int = 3,
         fit: Fit = "pad",
         batch_size: int = 128,
-        metric: Metric = "accuracy",
-        columns: ColumnTypes | None = None,
-        label_fraction: float = 1.0,
-        on_error: OnError = "raise",
-        cache_dir: str = "data/cache",
-        num_workers: int = 0,
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
         folder = str(Path(csv).parent) if root is None else root
-        super().__init__(
-            folder,
-            cache_px,
-            channels,
-            fit,
-            batch_size,
-            metric,
-            columns,
-            label_fraction,
-            on_error,
-            cache_dir,
-            num_workers,
-            seed,
-        )
+        super().__init__(folder, cache_px=cache_px, fit=fit, batch_size=batch_size, **kwargs)
         self.csv = Path(csv) if root is None else Path(root, csv)
         self.unlabelled_csv = None if unlabelled_csv is None else self.csv.parent / unlabelled_csv
         self.given = {"image": image_column, "id": id_column, "target": target, "split": split_column}
@@ -110,9 +83,9 @@ class ImageTableDataModule(TabularImagingDataModule):
         """Column of the class."""
         return self._target
 
-    def read_frame(self, report: Problems) -> pd.DataFrame:
-        """The CSV's rows with `id`, `image` and `split`; rows that cannot be used go to the report."""
-        frame = read_csv(self.csv, self.given["id"])
+    def read_frame(self, problems: Problems) -> pd.DataFrame:
+        """The CSV's rows with `id`, `image` and `split`; `problems` gets the rows that cannot be used."""
+        frame = read_spreadsheet(self.csv, self.given["id"])
         roles = self._roles(frame)
         places = [f"row {row + 2} of {self.csv}" for row in range(len(frame))]
         self._target = target = roles["target"]
@@ -129,7 +102,7 @@ class ImageTableDataModule(TabularImagingDataModule):
         reasons = self._reasons(ids, images, frame[target] if target and roles["split"] is None else None)
         for name, place, reason in zip(ids.fillna("no id"), places, reasons, strict=True):
             if reason:
-                report.problem(name, f"{place}: {reason}")
+                problems.add(name, f"{place}: {reason}")
         keep = np.array([not reason for reason in reasons])
         unlabelled = frame[target].isna().to_numpy() if target else np.arange(len(frame)) >= rows
         split = self._splits(frame[keep], roles["split"], unlabelled[keep])
@@ -155,7 +128,7 @@ class ImageTableDataModule(TabularImagingDataModule):
             raise DataError(f"{self.csv}: the target {target} is {recorded.iloc[0]} in every row; it needs two classes")
 
     def _read_unlabelled(self, path: Path, roles: dict[str, str | None]) -> pd.DataFrame:
-        frame = read_csv(path, self.given["id"])
+        frame = read_spreadsheet(path, self.given["id"])
         if roles["target"] in frame:
             raise DataError(f"{path} has the target column {roles['target']}; join the two files instead")
         for option in ("image", "id"):

@@ -282,7 +282,7 @@ def fit_schema(
     return Schema(tuple(columns), target, tuple(classes)).select("all", label_as_feature)
 
 
-def encode(frame: pd.DataFrame, schema: Schema, report: Problems, source: str = "the table") -> NDArray[np.float32]:
+def encode(frame: pd.DataFrame, schema: Schema, problems: Problems, source: str = "the table") -> NDArray[np.float32]:
     """The rows as numbers: standardised values and category codes 0, 1, ...; NaN where no value is recorded.
 
     The label column of LaaF has the class's code, and -1 where there is no label.
@@ -290,7 +290,7 @@ def encode(frame: pd.DataFrame, schema: Schema, report: Problems, source: str = 
     Args:
         frame: Any rows.
         schema: Of the training rows.
-        report: Gets the rows with a value that the schema does not know; where it skips, the value counts as missing.
+        problems: Gets the rows with a value that the schema does not know; where it skips, the value counts as missing.
         source: What to call the table in messages.
 
     Returns:
@@ -310,10 +310,10 @@ def encode(frame: pd.DataFrame, schema: Schema, report: Problems, source: str = 
     rows = row_names(frame)
     table = np.empty((len(frame), len(schema.columns)), dtype=np.float32)
     for index, column in enumerate(schema.features):
-        table[:, index] = encode_column(frame[column.name], column, rows, report, source)
+        table[:, index] = encode_column(frame[column.name], column, rows, problems, source)
     if schema.label_as_feature:
         label = schema.columns[-1]
-        codes = encode_column(frame[label.name], label, rows, report, source) if label.name in frame else np.nan
+        codes = encode_column(frame[label.name], label, rows, problems, source) if label.name in frame else np.nan
         table[:, -1] = np.nan_to_num(codes, nan=-1)
     return table
 

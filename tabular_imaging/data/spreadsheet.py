@@ -1,4 +1,4 @@
-"""A table that a user has made: read as it is, with an error that says what to mend."""
+"""A table that a user has made: read as it is, with an error that says what to correct."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from shared.data.problems import DataError
+from shared.data.tables import read_csv
 from tabular_imaging.data.cells import tidy
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 
 
-def read_csv(path: Path, id_column: str | None = None) -> pd.DataFrame:
+def read_spreadsheet(path: Path, id_column: str | None = None) -> pd.DataFrame:
     """A user's table.
 
     Args:
@@ -21,16 +22,8 @@ def read_csv(path: Path, id_column: str | None = None) -> pd.DataFrame:
     Raises:
         DataError: There is no such file, it is no such table, it has no row, or a column twice.
     """
-    try:
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]  # pandas would rename a second `size`
-        frame = pd.read_csv(path, dtype=dict.fromkeys(header[[is_id(name, id_column) for name in header]], str))
-    except FileNotFoundError as error:
-        raise DataError(f"no file {path}: give the path of your table") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not in UTF-8 ({error}): save it so (in a spreadsheet: CSV UTF-8)") from error
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        reason = str(error).strip()
-        raise DataError(f"{path} cannot be read as a table separated by commas ({reason})") from error
+    header = read_csv(path, header=None, nrows=1, dtype=str).iloc[0]  # pandas would rename a second `size`
+    frame = read_csv(path, dtype=dict.fromkeys(header[[is_id(name, id_column) for name in header]], str))
     if frame.shape[1] == 1 and (found := re.search(r"[;\t|]", str(frame.columns[0]))):
         raise DataError(f"{path} is separated by {found[0]!r}: save it with commas between the columns")
     if frame.empty:

@@ -1,13 +1,9 @@
 """Classifiers of one encoder: linear on its frozen features, or the encoder trained on (section 4.2).
 
-A protocol is named `frozen` or `trainable`, with the share or number of labels where not all are used (`frozen@10%`,
-`frozen@3 a class`), and with ` (table)` where the input is the table instead of the image.
-
 Shapes: M models, N samples, C classes, D features.
 """
 
 import copy
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,25 +14,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shared.checkpoint import load_module
+from shared.backbones import out_dim
+from shared.checkpoint import CheckpointError, load_module
 from shared.data.problems import DataError
 from shared.data.samplers import EpochBatchSampler
-from shared.data.splits import labels_per_class, nested_subsets
+from shared.data.splits import SPLITS, Split, labels_per_class, nested_subsets
+from shared.evaluation import Protocol
 from shared.methods import Pretraining
 from shared.probe import Features, FineTuned, LinearHead, ProbeResult, encode, fine_tune, linear_probe
 from shared.runs.variant import load_data
-from tabular_imaging.data.module import SPLITS, ImageTableBatch, Split, TabularImagingDataModule
+from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
 from tabular_imaging.methods import SCARF, Supervised
 from tabular_imaging.methods.pretraining import TabularPretraining
 
 Input = Literal["image", "table"]
+METRIC_NAMES = {"accuracy": "top-1 accuracy", "auroc": "AUC"}
 ValTest = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores (M, N, C) of validation and test samples
 PATIENCE, MIN_DELTA = 10, 2e-4  # of fine-tuning's early stopping on validation (recipe)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How classifiers are trained; configs/evaluation has the data sets' own.
+    """How classifiers are trained; configs/sets/<set>/evaluation.yaml has a data set's own.
 
     Attributes:
         probe_seeds: Of the classifiers of one pre-trained model (section 4.2: five). With several pre-trained models
@@ -62,6 +61,38 @@ class Settings:
     trainable_low_data: bool = True
     fractions: tuple[float, ...] = ()
     per_class: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The training labels that a classifier gets.
+
+    Attributes:
+        name: As part of a protocol's name; empty for all labels.
+        title: What figures call it.
+        rows: Of the training samples.
+    """
+
+    name: str
+    title: str
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassifierProtocol(Protocol):
+    """What is trained on how many labels, and of what input.
+
+    Attributes:
+        trainable: The encoder is trained on too; otherwise it is frozen.
+        input: What is classified.
+        labels: How many training labels are used.
+        few: Not all of them.
+    """
+
+    trainable: bool = False
+    input: Input = "image"
+    labels: int = 0
+    few: bool = False
 
 
 def load_model(checkpoint: Path, weights: bool = True) -> Pretraining:
@@ -121,7 +152,7 @@ class Classified:
     """What classifiers of one encoder and one input found.
 
     Attributes:
-        scores: By protocol, of the validation and the test samples.
+        scores: By protocol's name, of the validation and the test samples.
         head: The first linear classifier on all labels.
     """
 
@@ -155,13 +186,13 @@ class Evaluator:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.budgets = self._budgets()
 
-    def _budgets(self) -> dict[str, NDArray[np.int64]]:
-        """Training rows by what a protocol's name says of them."""
+    def _budgets(self) -> list[Budget]:
+        """All training labels, and the low-data regimes that are asked for."""
         rows, target, settings = self.rows["train"], self.data.target, self.settings
-        budgets = {"": rows}
+        budgets = [Budget("", "", rows)]
         if settings.fractions:
-            subsets = nested_subsets(target, rows, settings.fractions)
-            budgets |= {f"@{100 * fraction:g}%": subset for fraction, subset in subsets.items()}
+            for fraction, subset in nested_subsets(target, rows, settings.fractions).items():
+                budgets.append(Budget(f"{100 * fraction:g}pct", f"{100 * fraction:g}% of the labels", subset))
         if settings.per_class:
             labels, counts = np.unique(target[rows], return_counts=True)
             if counts.min() < max(settings.per_class):  # said by name, before `labels_per_class` says it by number
@@ -170,13 +201,35 @@ class Evaluator:
                     f"class {rarest} has {counts.min()} labels to train on, fewer than the "
                     f"{max(settings.per_class)} of --settings.per_class"
                 )
-            counted = labels_per_class(target, rows, settings.per_class)
-            budgets |= {f"@{count} a class": subset for count, subset in counted.items()}
+            for count, subset in labels_per_class(target, rows, settings.per_class).items():
+                budgets.append(Budget(f"{count}_per_class", f"{count} labels a class", subset))
         return budgets
 
-    def labels(self, protocol: str) -> int:
-        """How many training labels a protocol uses."""
-        return len(self.budgets[re.sub(r"^(frozen|trainable)| \(table\)$", "", protocol)])
+    def protocol(self, trainable: bool, budget: Budget, kind: Input) -> ClassifierProtocol:
+        """The protocol of a budget and an input."""
+        names = ["trainable" if trainable else "frozen", budget.name, "" if kind == "image" else kind]
+        title = ", ".join(filter(None, ["fine-tuned" if trainable else "frozen", budget.title]))
+        return ClassifierProtocol(
+            name="_".join(filter(None, names)),
+            title=title if kind == "image" else f"{title} ({kind})",
+            metric=self.data.metric,
+            trainable=trainable,
+            input=kind,
+            labels=len(budget.rows),
+            few=bool(budget.name),
+        )
+
+    def protocols(self, kinds: Sequence[Input]) -> dict[str, ClassifierProtocol]:
+        """Everything that `classify` gives for these inputs, by name."""
+        found = [self.protocol(trainable, budget, kind) for kind in kinds for trainable, budget in self._wanted()]
+        return {protocol.name: protocol for protocol in found}
+
+    def _wanted(self) -> Iterator[tuple[bool, Budget]]:
+        """Whether the encoder is trained on, and the labels, of every classifier."""
+        for budget in self.budgets:
+            yield False, budget
+            if self.settings.trainable_epochs and (not budget.name or self.settings.trainable_low_data):
+                yield True, budget
 
     def pairs(
         self, rows: NDArray[np.int64], kind: Input, augment: nn.Module | None = None
@@ -198,21 +251,22 @@ class Evaluator:
             seeds: Of the classifiers, one each.
         """
         features = {split: encode(encoder, self.pairs(rows, kind), self.device) for split, rows in self.rows.items()}
-        suffix = "" if kind == "image" else f" ({kind})"
         found = Classified()
-        for budget in self.budgets:
-            linear = self._frozen(features, budget, seeds)
-            found.scores[f"frozen{budget}{suffix}"] = linear.val_scores, linear.test_scores
-            if not budget:
-                found.head = linear.heads[0]
-            if self.settings.trainable_epochs and (not budget or self.settings.trainable_low_data):
+        for trainable, budget in self._wanted():
+            name = self.protocol(trainable, budget, kind).name
+            if trainable:
                 tuned = [self._trainable(encoder, augment, kind, budget, seed) for seed in seeds]
                 val, test = ([getattr(each, f"{split}_scores") for each in tuned] for split in ("val", "test"))
-                found.scores[f"trainable{budget}{suffix}"] = np.stack(val), np.stack(test)
+                found.scores[name] = np.stack(val), np.stack(test)
+                continue
+            linear = self._frozen(features, budget, seeds)
+            found.scores[name] = linear.val_scores, linear.test_scores
+            if not budget.name:
+                found.head = linear.heads[0]
         return found
 
-    def _frozen(self, features: dict[Split, Features], budget: str, seeds: Sequence[int]) -> ProbeResult:
-        chosen = np.isin(self.rows["train"], self.budgets[budget])
+    def _frozen(self, features: dict[Split, Features], budget: Budget, seeds: Sequence[int]) -> ProbeResult:
+        chosen = np.isin(self.rows["train"], budget.rows)
         train = Features(features["train"].x[chosen], features["train"].target[chosen])
         return linear_probe(
             train,
@@ -229,10 +283,10 @@ class Evaluator:
         )
 
     def _trainable(
-        self, encoder: nn.Module, augment: nn.Module | None, kind: Input, budget: str, seed: int
+        self, encoder: nn.Module, augment: nn.Module | None, kind: Input, budget: Budget, seed: int
     ) -> FineTuned:
         """A copy of the encoder, trained on a budget's rows."""
-        rows = self.budgets[budget]
+        rows = budget.rows
         sampler = EpochBatchSampler(len(rows), min(self.settings.batch_size, len(rows)), seed=seed)
 
         def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -244,7 +298,7 @@ class Evaluator:
             train_batches,
             lambda: self.pairs(self.rows["val"], kind),
             lambda: self.pairs(self.rows["test"], kind),
-            feature_dim=int(encoder.out_dim),  # type: ignore[arg-type]
+            feature_dim=out_dim(encoder),
             num_classes=len(self.data.classes),
             label_mode=self.data.label_mode,
             seed=seed,
@@ -255,3 +309,23 @@ class Evaluator:
             min_delta=MIN_DELTA,
             device=self.device,
         )
+
+
+def save_classifier(run: Path, kind: Input, head: LinearHead, classes: list[str]) -> None:
+    """Keep a run's linear classifier as `checkpoints/classifier_<kind>.pt`."""
+    torch.save({**vars(head), "classes": classes}, run / "checkpoints" / f"classifier_{kind}.pt")
+
+
+def load_classifier(run: Path, kind: Input) -> tuple[LinearHead, list[str]]:
+    """Read what `save_classifier` wrote.
+
+    Raises:
+        CheckpointError: The file is damaged, or no classifier.
+    """
+    path = run / "checkpoints" / f"classifier_{kind}.pt"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        classes = content.pop("classes")
+        return LinearHead(**content), list(classes)
+    except Exception as error:  # torch raises many types for files that are no checkpoint
+        raise CheckpointError(f"{path} is no classifier ({type(error).__name__}); evaluate the run again") from error

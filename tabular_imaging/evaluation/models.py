@@ -4,158 +4,242 @@ Shapes: M models, N samples, C classes.
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from shared.augment import ImageAugment
+from shared.data.module import SAMPLES
 from shared.data.problems import DataError
+from shared.data.splits import Split
+from shared.evaluation import RANDOM, STATISTICS, Drawn, Evaluation, Job, Protocol, Statistic
+from shared.evaluation.protocol import FIRST_RANDOM_SEED
+from shared.evaluation.statistics import auroc_of_one_label
 from shared.methods import Pretraining
-from shared.metrics import bootstrap_auroc, bootstrap_mean, interval, over_models
+from shared.metrics import interval, over_models
 from shared.probe import LinearHead, encode
-from shared.runs.scores import Scores
-from tabular_imaging.data.module import SAMPLES, Metric, TabularImagingDataModule
+from shared.runs.scores import Found, Outcome
+from shared.runs.variant import Variant
+from tabular_imaging.data.module import TabularImagingDataModule
 from tabular_imaging.evaluation.classifiers import (
-    Classified,
+    METRIC_NAMES,
+    ClassifierProtocol,
     Evaluator,
     Input,
     Settings,
     ValTest,
     encoder_for,
-    load_data_module,
     load_model,
     own_head,
+    save_classifier,
 )
+from tabular_imaging.evaluation.figures import draw_low_data, draw_results
+from tabular_imaging.evaluation.tables import print_results
 from tabular_imaging.methods import SCARF, Supervised
 from tabular_imaging.methods.pretraining import TabularPretraining
 
-RANDOM, SUPERVISED = "Random init", "Supervised"
-FIRST_RANDOM_SEED = 1000  # away from the seeds that models are trained with
+# Of two classes the area is the second one's alone.
+TABULAR_STATISTICS: dict[str, Statistic] = {**STATISTICS, "auroc": auroc_of_one_label}
 # Recipe, "Evaluation": fine-tuning crops so, less than the paper's pre-training, and augments 80% of the images.
 FINE_TUNE_CROP, FINE_TUNE_PROBABILITY = (0.6, 1.0), 0.8
 
 
-@dataclass
-class Evaluation:
-    """What was computed on one data set.
-
-    Attributes:
-        data: The data module, set up.
-        rows: Rows of the test samples.
-        scores: By protocol and method.
-        table: A row for each protocol and method: `value` of the data's metric with `std` over the models, its
-            bootstrap interval `low` to `high`, `gain`, its paired difference to the untrained encoder, and `val`, its
-            value on the validation samples, which the classifier was chosen on: for choosing settings.
-        groups: The metric by sex and age group, where the data have these.
-        heads: By pre-training seed and input, the linear classifier on all labels.
-    """
-
-    data: TabularImagingDataModule
-    rows: NDArray[np.int64]
-    scores: dict[str, dict[str, Scores]]
-    table: pd.DataFrame
-    groups: pd.DataFrame
-    heads: dict[tuple[int, Input], LinearHead | None] = field(default_factory=dict)
-
-
-def metric_samples(
-    scores_MNC: NDArray[np.float64], target: NDArray[np.int64], metric: Metric, resamples: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The metric of every model on resampled samples `(R, M)`, and on the samples as they are `(M,)`."""
-    if metric == "accuracy":
-        means = bootstrap_mean(scores_MNC.argmax(2) == target, resamples)
-        return means.samples, means.point
-    areas = bootstrap_auroc(*_one_versus_rest(scores_MNC, target), resamples=resamples)
-    return areas.samples, areas.point
-
-
-def _one_versus_rest(
-    scores_MNC: NDArray[np.float64], target: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores and targets by class; of two classes the second, so that the area is that class's alone."""
-    one_hot = np.eye(scores_MNC.shape[2])[target]
-    return (scores_MNC[..., 1:], one_hot[:, 1:]) if one_hot.shape[1] == 2 else (scores_MNC, one_hot)
-
-
-def evaluate_models(
-    checkpoints: dict[int, Path],
-    data_config: dict[str, Any],
-    options: dict[str, Any],
-    method: str,
-    settings: Settings,
-    inputs: Sequence[Input] = ("image",),
-    resamples: int = 1000,
-    known: dict[str, Classified] | None = None,
-    transfer: bool = False,
-) -> Evaluation:
-    """Score trained encoders and untrained ones on a data set.
+class TabularEvaluation(Evaluation[TabularImagingDataModule]):
+    """Trained encoders and untrained ones on a data set.
 
     Args:
-        checkpoints: By seed; all of one method.
-        data_config: `data:` block of the data set.
-        options: Its settings to change.
-        method: What the tables call the models.
+        variant: Of one method.
+        checkpoints: By seed.
+        data: Set up.
+        resamples: Bootstrap resamples behind the intervals.
+        transfer: Whether the data are not those trained on.
         settings: How classifiers are trained.
         inputs: What is classified: images, tables, or both apart.
-        resamples: Bootstrap resamples of the test samples.
-        known: What was found of untrained encoders, to share between methods of one encoder; it is added to.
-        transfer: The data are not those that the encoders were trained on.
 
     Raises:
         DataError: The data have no labels in one of the splits, the model has no part for one of the inputs, or it was
             trained on what is to be predicted.
     """
-    data = load_data_module(data_config, options)
-    evaluator = Evaluator(data, settings)
-    known = {} if known is None else known
-    scores: dict[str, dict[str, Scores]] = {}
-    heads: dict[tuple[int, Input], LinearHead | None] = {}
-    paths = list(checkpoints.values())
-    jobs = [(RANDOM, FIRST_RANDOM_SEED + index, path) for index, path in enumerate(paths)]
-    jobs += [(method, seed, path) for seed, path in checkpoints.items()]
-    for name, seed, path in tqdm(jobs, desc=f"evaluate {method} on {data.name}", unit="model"):
+
+    statistics: ClassVar[dict[str, Statistic]] = TABULAR_STATISTICS
+
+    def __init__(
+        self,
+        variant: Variant,
+        checkpoints: Mapping[int, Path],
+        data: TabularImagingDataModule,
+        resamples: int,
+        transfer: bool,
+        settings: Settings,
+        inputs: Sequence[Input],
+    ) -> None:
+        super().__init__(variant, checkpoints, data, resamples, transfer)
+        self.settings, self.inputs = settings, inputs
+        self.evaluator = Evaluator(data, settings)
+        self.heads: dict[tuple[int, Input], LinearHead | None] = {}
+
+    @property
+    def protocols(self) -> dict[str, ClassifierProtocol]:
+        """By name; a supervised model has its own classifier alone."""
+        if issubclass(self.variant.method, Supervised):
+            protocol = self.evaluator.protocol(True, self.evaluator.budgets[0], "image")
+            return {protocol.name: protocol}
+        return self.evaluator.protocols(self.inputs)
+
+    def jobs(self) -> list[Job]:
+        """Untrained encoders, then the trained ones."""
+        jobs = []
+        for index, path in enumerate(self.checkpoints.values()):
+            model = load_model(path, weights=False)
+            if not self.transfer:  # every run once, before time is spent on it
+                _check_unseen(path.parents[1], model, self.variant.title, self.data)
+            if isinstance(model, Supervised):
+                continue
+            seed = FIRST_RANDOM_SEED + index
+            for kind in self.inputs:
+                key = _random_key(model, kind, self._classifiers(seed), bool(self.settings.trainable_epochs))
+                jobs.append(Job(partial(self._score, RANDOM, seed, path, [kind]), key=key))
+        for seed, path in self.checkpoints.items():
+            jobs.append(Job(partial(self._score, self.variant.title, seed, path, self.inputs), seed))
+        return jobs
+
+    def _classifiers(self, seed: int) -> Sequence[int]:
+        """One pre-trained model has several classifiers, as in the paper; several models have one each."""
+        return range(seed, seed + self.settings.probe_seeds) if len(self.checkpoints) == 1 else [seed]
+
+    def _score(self, row: str, seed: int, checkpoint: Path, kinds: Sequence[Input]) -> Found:
+        """Classifiers of one model, under every protocol."""
         torch.manual_seed(seed)
-        model = load_model(path, weights=name != RANDOM)
-        if name == RANDOM and not transfer:  # every run once, before time is spent on it
-            _check_unseen(path.parents[1], model, method, data)
-        if isinstance(model, TabularPretraining) and "table" in inputs:  # images need not come with the same table
-            model.use_schema(data.schema)
+        model = load_model(checkpoint, weights=row != RANDOM)
+        if isinstance(model, Supervised):
+            self.heads[seed, "image"] = own_head(model)
+            (name,) = self.protocols
+            val, test = _own_scores(model, self.evaluator)
+            return {name: {row: Outcome([seed], test, val)}}
+        if isinstance(model, TabularPretraining) and "table" in kinds:  # images need not come with the same table
+            model.use_schema(self.data.schema)
         encoders: dict[Input, nn.Module] = {}
-        for kind in inputs:
+        for kind in kinds:
             encoder = encoder_for(model, kind)
             if encoder is None:
-                raise DataError(f"{method} has no encoder of the input {kind}; leave it out of --inputs")
+                raise DataError(f"{self.variant.title} has no encoder of the input {kind}; leave it out of --inputs")
             encoders[kind] = encoder
-        if isinstance(model, Supervised):
-            if name != RANDOM:
-                _keep(scores, name, {"trainable": _own_scores(model, evaluator)})
-                heads[seed, "image"] = own_head(model)
-            continue
-        # One pre-trained model has several classifiers, as in the paper; several models have one each.
-        classifiers = range(seed, seed + settings.probe_seeds) if len(paths) == 1 else [seed]
+        found: Found = {}
+        seeds = self._classifiers(seed)
         for kind, encoder in encoders.items():
-            key = _random_key(model, kind, classifiers, bool(settings.trainable_epochs)) if name == RANDOM else ""
-            if key not in known:
-                known[key] = evaluator.classify(encoder, kind, _fine_tune_augment(model, kind), classifiers)
-            _keep(scores, name, known[key].scores)
-            if name != RANDOM:
-                heads[seed, kind] = known.pop(key).head
-    rows = evaluator.rows["test"]
-    targets = data.target[evaluator.rows["val"]], data.target[rows]
-    tables = [
-        _table(protocol, by, *targets, data.metric, resamples).assign(labels=evaluator.labels(protocol))
-        for protocol, by in scores.items()
-    ]
-    table = pd.concat(tables, ignore_index=True).assign(checkpoints=len(paths))
-    return Evaluation(data, rows, scores, table, _groups(scores, data, rows), heads)
+            classified = self.evaluator.classify(encoder, kind, _fine_tune_augment(model, kind), seeds)
+            for name, (val, test) in classified.scores.items():
+                found[name] = {row: Outcome(list(seeds), test, val)}
+            if row != RANDOM:
+                self.heads[seed, kind] = classified.head
+        return found
+
+    def test_rows(self) -> NDArray[np.int64]:
+        """Labelled test samples."""
+        return self.evaluator.rows["test"]
+
+    def target(self) -> tuple[list[str], NDArray[np.float32]]:
+        """Names of the classes, and one-hot classes of the test samples."""
+        return self.data.classes, self._one_hot("test")
+
+    def _one_hot(self, split: Split) -> NDArray[np.float32]:
+        return np.eye(len(self.data.classes), dtype=np.float32)[self.data.target[self.evaluator.rows[split]]]
+
+    def about(self, protocol: Protocol) -> dict[str, Any]:
+        """How many labels it uses."""
+        assert isinstance(protocol, ClassifierProtocol)
+        return {"labels": protocol.labels}
+
+    def _drawn(self, outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
+        return self.statistics[self.data.metric](outcome, target, resamples)
+
+    def table(self, found: Found) -> pd.DataFrame:
+        """A row for each protocol and method.
+
+        `value` of the data's metric with `std` over the models, its bootstrap interval `low` to `high`, `gain`, its
+        paired difference to the untrained encoder, and `val`, its value on the validation samples, which the classifier
+        was chosen on: for choosing settings.
+        """
+        rows: list[dict[str, Any]] = []
+        for name, protocol in self.protocols.items():
+            drawn: dict[str, NDArray[np.float64]] = {}
+            values: dict[str, float] = {}
+            rng = np.random.default_rng(0)
+            for row, outcome in found[name].items():
+                samples, point = self._drawn(outcome, self._one_hot("test"), self.resamples)
+                assert samples is not None
+                drawn[row], values[row] = over_models(samples, rng), point.mean()
+                about: dict[str, Any] = {"protocol": name, "title": protocol.title, "method": row, "models": len(point)}
+                about |= {"samples": len(self.test_rows()), "metric": self.data.metric, "value": point.mean()}
+                about["std"] = point.std(ddof=1) if len(point) > 1 else np.nan
+                about["low"], about["high"] = interval(drawn[row])
+                validation = Outcome(outcome.models, outcome.val)
+                about["val"] = self._drawn(validation, self._one_hot("val"), 1).point.mean()
+                if row != RANDOM and RANDOM in drawn:
+                    about["gain"] = values[row] - values[RANDOM]
+                    about["gain_low"], about["gain_high"] = interval(drawn[row] - drawn[RANDOM])
+                rows.append(about | {"labels": protocol.labels, "checkpoints": len(self.checkpoints)})
+        return pd.DataFrame(rows)
+
+    def groups(self, found: Found) -> pd.DataFrame:
+        """The metric, mean over the models, within each sex and age group that the data name."""
+        frame, target = self.data.frame.iloc[self.test_rows()], self._one_hot("test")
+        labels = {"sex": frame["sex"].astype(object)} if "sex" in frame else {}
+        if "age" in frame:
+            ages = pd.cut(pd.to_numeric(frame["age"], errors="coerce"), [0, 50, 60, 70, 400], right=False)
+            # Without na_action an unknown age would be an age group of its own.
+            labels["age"] = ages.astype(object).map(str, na_action="ignore")
+        result = []
+        for kind, column in labels.items():
+            for value in sorted(set(column.dropna())):
+                inside = (column == value).to_numpy(dtype=bool)
+                if self.data.metric == "auroc" and not target[inside].any(0).all():
+                    continue  # no area without both classes
+                for protocol, rows in found.items():
+                    for name, outcome in rows.items():
+                        assert outcome.test is not None
+                        part = Outcome(outcome.models, outcome.test[:, inside])
+                        point = self._drawn(part, target[inside], 1).point
+                        result.append((protocol, name, kind, value, int(inside.sum()), float(point.mean())))
+        return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "samples", self.data.metric])
+
+    def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
+        """The data's metric."""
+        return {protocol.metric: float(self._drawn(outcome, self._one_hot("test"), 1).point.mean())}
+
+    def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
+        """Every method under the protocols of all labels; frozen images over the number of labels."""
+        metric = METRIC_NAMES[self.data.metric]
+        few = table["protocol"].map(lambda name: self.protocols[name].few)
+        shown = table.assign(protocol=table["title"])
+        figures = {"results": draw_results(shown[~few], f"{metric} on {dataset}", metric, note)}
+        frozen = table[table["protocol"].map(self._is_frozen_image)]
+        if frozen["protocol"].nunique() > 1:
+            figures["low_data"] = draw_low_data(frozen, f"few labels on {dataset}", metric, note)
+        return figures
+
+    def _is_frozen_image(self, name: str) -> bool:
+        """Whether a protocol is linear classification of frozen images, on any number of labels: Fig. 2."""
+        protocol = self.protocols[name]
+        return not protocol.trainable and protocol.input == "image"
+
+    def print(self, table: pd.DataFrame, dataset: str, kind: str) -> None:
+        """All rows, in percent."""
+        print_results(table, dataset, kind)
+
+    def keep(self) -> None:
+        """The classifiers on all labels, for `predict` and `explain`."""
+        for (seed, kind), head in self.heads.items():
+            if head is not None:
+                save_classifier(self.variant.runs[seed], kind, head, self.data.classes)
 
 
 def _check_unseen(run: Path, model: Pretraining, method: str, data: TabularImagingDataModule) -> None:
@@ -190,13 +274,6 @@ def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], tra
     return repr((kind, list(classifiers), model.hparams.get(part), of_image if kind == "image" else of_table))
 
 
-def _keep(scores: dict[str, dict[str, Scores]], name: str, found: dict[str, ValTest]) -> None:
-    for protocol, (val, test) in found.items():
-        kept = scores.setdefault(protocol, {}).setdefault(name, Scores())
-        kept.val.extend(val)
-        kept.test.extend(test)
-
-
 def _own_scores(model: Supervised, evaluator: Evaluator) -> ValTest:
     """Scores `(1, N, C)` of a supervised model by its own classifier."""
     if model.classes != evaluator.data.classes:
@@ -217,58 +294,3 @@ def _fine_tune_augment(model: Pretraining, kind: Input) -> nn.Module | None:
     tuned = copy.deepcopy(augment)
     tuned.crop_scale, tuned.probability = FINE_TUNE_CROP, FINE_TUNE_PROBABILITY
     return tuned
-
-
-def _table(
-    protocol: str,
-    by_method: dict[str, Scores],
-    val_target: NDArray[np.int64],
-    target: NDArray[np.int64],
-    metric: Metric,
-    resamples: int,
-) -> pd.DataFrame:
-    drawn: dict[str, NDArray[np.float64]] = {}
-    rows: list[dict[str, Any]] = []
-    rng = np.random.default_rng(0)
-    for name, scores in by_method.items():
-        samples, point = metric_samples(np.stack(scores.test), target, metric, resamples)
-        drawn[name] = over_models(samples, rng)
-        low, high = interval(drawn[name])
-        deviation = point.std(ddof=1) if len(point) > 1 else np.nan
-        row: dict[str, Any] = {
-            "protocol": protocol,
-            "method": name,
-            "models": len(point),
-            "samples": len(target),
-            "metric": metric,
-        }
-        row |= {"value": point.mean(), "std": deviation, "low": low, "high": high}
-        row["val"] = metric_samples(np.stack(scores.val), val_target, metric, 1)[1].mean()
-        if name != RANDOM and RANDOM in drawn:
-            row["gain"] = row["value"] - rows[0]["value"]
-            row["gain_low"], row["gain_high"] = interval(drawn[name] - drawn[RANDOM])
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _groups(
-    scores: dict[str, dict[str, Scores]], data: TabularImagingDataModule, rows: NDArray[np.int64]
-) -> pd.DataFrame:
-    """The metric, mean over the models, within each sex and age group that the data name."""
-    table, target = data.frame.iloc[rows], data.target[rows]
-    labels = {"sex": table["sex"].astype(object)} if "sex" in table else {}
-    if "age" in table:
-        ages = pd.cut(pd.to_numeric(table["age"], errors="coerce"), [0, 50, 60, 70, 400], right=False)
-        # Without na_action an unknown age would be an age group of its own.
-        labels["age"] = ages.astype(object).map(str, na_action="ignore")
-    result = []
-    for kind, column in labels.items():
-        for value in sorted(set(column.dropna())):
-            inside = (column == value).to_numpy(dtype=bool)
-            if data.metric == "auroc" and len(set(target[inside])) < len(data.classes):
-                continue  # no area without both classes
-            for protocol, by_method in scores.items():
-                for name, kept in by_method.items():
-                    _, point = metric_samples(np.stack(kept.test)[:, inside], target[inside], data.metric, 1)
-                    result.append((protocol, name, kind, value, int(inside.sum()), float(point.mean())))
-    return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "samples", data.metric])

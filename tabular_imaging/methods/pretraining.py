@@ -14,7 +14,7 @@ from tabular_imaging.model.tabular import TabularEncoder, corrupt
 
 
 class TabularPretraining(Pretraining):
-    """A method that learns a table encoder, alone or beside an image encoder. A subclass writes `step`.
+    """A method that learns a table encoder, alone or beside an image encoder. A subclass has `title` and `step`.
 
     The table encoder is built when the data are known; a checkpoint keeps the schema, and so rebuilds it alone.
 
@@ -23,9 +23,9 @@ class TabularPretraining(Pretraining):
         table_encoder: `(B, M) -> (B, table_encoder.out_dim)`; may be `encoder` itself.
         corruption_rate: Share of a row's fields that are replaced in training (SCARF).
         label_as_feature: Append the label to the table as one more categorical field (section 3.3).
-        fields: Which columns of the table to learn from (Table 2).
+        fields: Columns of the table to learn from (Table 2).
         optimizer: Makes the optimiser of the trained parameters.
-        warmup_epochs: Linear warm-up of the learning rate.
+        warmup_epochs: Epochs of linear warm-up of the learning rate.
         lr_schedule: `constant`, or a half cosine to 0.
     """
 
@@ -42,7 +42,8 @@ class TabularPretraining(Pretraining):
         warmup_epochs: int,
         lr_schedule: Literal["constant", "cosine"],
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
         self.table_encoder = table_encoder
         self.corruption_rate = corruption_rate
         self.label_as_feature = label_as_feature
@@ -55,7 +56,7 @@ class TabularPretraining(Pretraining):
         """Choose the fields and build the table encoder for them.
 
         Args:
-            schema: Of the data, all columns.
+            schema: Schema of all columns of the data.
 
         Raises:
             DataError: The encoder was built for other fields.
@@ -86,12 +87,12 @@ class TabularPretraining(Pretraining):
             self.marginals = self.select(table, target).to(self.device)
 
     def select(self, table: Tensor, target: Tensor) -> Tensor:
-        """The fields that this model sees, `(B, M) -> (B, M')`, the label last where it is a feature."""
+        """The fields that this model sees, `(B, M) -> (B, M')`; the label is the last where it is a feature."""
         chosen = table[:, self.columns]
         return torch.cat([chosen, target[:, None].to(chosen)], dim=1) if self.label_as_feature else chosen
 
     def corrupted(self, batch: ImageTableBatch) -> Tensor:
-        """The batch's fields, a share of them replaced by those of training rows, `(B, M')`."""
+        """The batch's fields `(B, M')`, of which a share is replaced by those of training rows."""
         return corrupt(self.select(batch.table, batch.target), self.marginals, self.corruption_rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -16,21 +16,24 @@ from tabular_imaging.model.tabular import TabularEncoder
 
 
 class SCARF(TabularPretraining):
-    """A row of a table and its corrupted copy attract each other: the table alone, without images (Algorithm 1).
+    """A row of a table and its corrupted copy attract each other, without images (Algorithm 1).
 
     The loss is Algorithm 1's: the row's own corrupted copy against those of the batch, in one direction.
 
     Args:
-        encoder: Of tables.
-        projection_dim: The paper's pre-training head has the encoder's width, 256; the authors of MMCL have 128.
+        encoder: Table encoder.
+        projection_dim: Width of the projection. The paper's pre-training head has the encoder's width, 256; the authors
+            of MMCL have 128.
         temperature: tau (section 4: 1; the authors of MMCL: 0.1).
-        corruption_rate: c (section 4: 0.6; MMCL's 0.3, recipe).
-        label_as_feature: See `TabularPretraining`.
-        fields: See `TabularPretraining`.
-        optimizer: Section 4: Adam, 1e-3.
-        warmup_epochs: The paper has none.
-        lr_schedule: The paper has none.
+        corruption_rate: c, the share of a row's fields that are replaced (section 4: 0.6; MMCL has 0.3).
+        label_as_feature: Append the label to the table as one more categorical field.
+        fields: Columns of the table to learn from.
+        optimizer: Makes the optimiser (section 4: Adam, 1e-3).
+        warmup_epochs: Epochs of linear warm-up; the paper has none.
+        lr_schedule: Constant (the paper has no schedule), or a half cosine to 0.
     """
+
+    title = "SCARF"
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
+from shared.backbones import out_dim
 from shared.methods import Pretraining, Step
 from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
 
@@ -16,17 +17,17 @@ from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModul
 class Supervised(Pretraining):
     """Cross-entropy on labelled images (paper, section 4.2): the samples that a pre-trained encoder is fine-tuned on.
 
-    `val/accuracy`, or `val/auroc` where the data are compared by that, is logged each epoch: what the best epoch is
-    chosen by.
+    Each epoch logs `val/accuracy`, or `val/auroc` where that is the data's metric. The best epoch is chosen by it.
 
     Args:
-        encoder: Of images, `(B, C, H, W) -> (B, encoder.out_dim)`.
+        encoder: Image encoder, `(B, C, H, W) -> (B, encoder.out_dim)`.
         views: One augmented view of a batch of images, as a tuple of one; see `shared.augment.Views`.
-        optimizer: The authors' code: Adam, 1e-3 for cardiac images (and 1e-4 for cars).
-        warmup_epochs: None.
-        lr_schedule: Constant.
+        optimizer: Makes the optimiser (the authors' code: Adam, 1e-3 for cardiac images, 1e-4 for cars).
+        warmup_epochs: Epochs of linear warm-up.
+        lr_schedule: Constant, or a half cosine to 0.
     """
 
+    title = "Supervised"
     quality: Metric
 
     def __init__(
@@ -37,13 +38,14 @@ class Supervised(Pretraining):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "constant",
     ) -> None:
-        super().__init__(encoder, optimizer, warmup_epochs, lr_schedule)
+        super().__init__(optimizer, warmup_epochs, lr_schedule)
+        self.encoder = encoder
         self.views = views
         self.classes: list[str] = []
-        self.head = nn.Linear(int(encoder.out_dim), 0)  # type: ignore[arg-type]
+        self.head = nn.Linear(out_dim(encoder), 0)
 
     def use_classes(self, classes: list[str]) -> None:
-        """Choose what the classifier tells apart; a fresh one where that changes."""
+        """Choose the classifier's classes; where they change, the classifier is a fresh one."""
         if classes != self.classes:
             self.classes = list(classes)
             self.head = nn.Linear(self.head.in_features, len(classes))

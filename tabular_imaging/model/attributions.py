@@ -1,4 +1,4 @@
-"""Which fields of the table an embedding rests on, and which pixels a class (MMCL, Sections 3.2 and 4.5).
+"""Which fields of the table an embedding depends on, and which pixels a class does (MMCL, Sections 3.2 and 4.5).
 
 - `mlp_attributions`: integrated gradients of the paper's tabular encoder, exactly and at once.
 - `field_importance`: the percentages of Figs. 3 and 4 and of Table 2, over many samples.
@@ -185,13 +185,13 @@ def guided_grad_cam(
         head: `(B, D) -> (B, classes)`, the fine-tuned classifier.
         images: `(B, C, H, W)`, floats, prepared as for the encoder.
         target: Class whose score is explained, one for all or `(B,)`.
-        layer: Module of `encoder` that puts out its last feature maps: `layer4` of timm's ResNets.
+        layer: Module of `encoder` whose output is its last feature maps: `layer4` of timm's ResNets.
 
     Returns:
-        `(B, H, W)`, at least 0, of any scale; all zero where nothing at that stage speaks for the class.
+        `(B, H, W)`, at least 0, of any scale; all zero where nothing at that stage is evidence for the class.
 
     Raises:
-        ValueError: if `layer` is no part of `encoder`, or `images` is not a `(B, C, H, W)` tensor of floats.
+        ValueError: if `layer` is not part of `encoder`, or `images` is not a `(B, C, H, W)` tensor of floats.
     """
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
@@ -225,7 +225,7 @@ def _fold(mlp: nn.Sequential, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, T
                 f"{' - '.join(type(layer).__name__ for layer in layers)}; use numerical_attributions for it."
             )
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("BatchNorm1d must keep running statistics: without them the network is no function of a row.")
+        raise ValueError("BatchNorm1d must keep running statistics: without them a row's output depends on the other rows.")
     if inputs.ndim != 2 or inputs.shape[1] != first.in_features or not inputs.isfinite().all():
         raise ValueError(
             f"inputs must be (B, {first.in_features}) and finite, got shape {tuple(inputs.shape)} with "

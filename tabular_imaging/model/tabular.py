@@ -19,8 +19,8 @@ def corrupt(table: Tensor, marginals: Tensor, rate: float) -> Tensor:
     2022, Algorithm 1; MMCL, section 3.1).
 
     Args:
-        table: `(B, M)`; stays as it is.
-        marginals: `(N, M)`, the training rows.
+        table: The rows `(B, M)`, which stay as they are.
+        marginals: The training rows `(N, M)`.
         rate: r, in [0, 1].
 
     Returns:
@@ -50,13 +50,13 @@ def corrupt(table: Tensor, marginals: Tensor, rate: float) -> Tensor:
 class OneHot(nn.Module):
     """A table's fields as the inputs of a network: continuous values as they are, categories one-hot.
 
-    A field that holds none of its codes 0 ... K_m - 1 has no one: -1 is an unknown category or an absent label.
+    A field that holds none of its codes 0 ... K_m - 1 is all zeros: -1 is an unknown category or an absent label.
 
     Args:
         cardinalities: K_m of every column; 1 is a continuous column.
 
     Raises:
-        ValueError: No column, or a cardinality below 1.
+        ValueError: There is no column, or a cardinality is below 1.
 
     Example:
         >>> OneHot([1, 3])(torch.tensor([[0.5, 2.0], [-1.5, -1.0]]))
@@ -100,7 +100,8 @@ class TabularEncoder(nn.Module):
     """One-hot encoding, then Linear - BatchNorm - ReLU - Linear: `(B, M) -> (B, out_dim)` (section 4.2).
 
     Args:
-        cardinalities: Of the columns, see `OneHot`; None leaves it to `build`, when the table is known.
+        cardinalities: Cardinalities of the columns, see `OneHot`; with None, `build` makes the layers once the table is
+            known.
         hidden_dim: Width of the hidden layer (section 4.2: 2048).
         out_dim: Width of the embedding (section 4.2: 2048).
 
@@ -122,7 +123,7 @@ class TabularEncoder(nn.Module):
             self.build(cardinalities)
 
     def build(self, cardinalities: Sequence[int]) -> None:
-        """Make the layers for a table; nothing happens where they are there already.
+        """Make the layers for a table, unless they have been made for it already.
 
         Raises:
             ValueError: The layers were made for another table.

@@ -11,17 +11,16 @@ from torch import Tensor, nn
 
 from shared.augment import Views, resize
 from shared.backbones import ImageEncoder
-from shared.callbacks import update_results
 from shared.data.problems import DataError
 from shared.probe import LinearHead, encode
+from shared.runs.results import update_results
 from shared.runs.tracking import save_figure
-from shared.runs.variant import first_seed, read_data_config
+from shared.runs.variant import Variant
 from tabular_imaging.data.module import ImageTableBatch
-from tabular_imaging.evaluation.classifiers import load_data_module, load_model
+from tabular_imaging.evaluation.classifiers import load_classifier, load_data_module, load_model
 from tabular_imaging.evaluation.figures import draw_grad_cam, draw_importance, draw_pairs
 from tabular_imaging.methods.pretraining import TabularPretraining
 from tabular_imaging.model.attributions import field_importance, guided_grad_cam
-from tabular_imaging.verbs.predict import load_classifier
 
 FIELDS_SHOWN = 8
 
@@ -37,11 +36,11 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
     Returns:
         Importance of every field, the largest first; empty for a model of images alone.
     """
-    seed = first_seed(run)
-    dataset, tags, config = read_data_config(seed / "config.yaml")
-    note = "SYNTHETIC" if "synthetic" in tags else ""
-    model = load_model(seed / "checkpoints" / "best.ckpt")
-    data = load_data_module(config)
+    variant = Variant(run)
+    seed, dataset = variant.first, variant.dataset
+    note = "SYNTHETIC" if variant.is_synthetic else ""
+    model = load_model(variant.checkpoint(variant.seeds[0]))
+    data = load_data_module(variant.config["data"])
     rows = data.rows("test", "evaluate")
     if not len(rows):
         raise DataError("the test split has no labelled sample to explain; change the split")

@@ -1,4 +1,7 @@
-"""For a person with photographs: classes, probabilities and embeddings from images alone (or from a table alone)."""
+"""`python -m tabular_imaging predict`: for a person with photographs, classes and embeddings from images alone.
+
+Or from a table alone.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,49 +11,30 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from shared.checkpoint import CheckpointError
 from shared.data.images import ImageSettings, ImageSource, inside, load_image
 from shared.data.problems import DataError, OnError, Problems
 from shared.methods import Pretraining
-from shared.probe import LinearHead, encode
-from shared.runs.variant import first_seed, read_data_config
+from shared.probe import encode
+from shared.progress import progress
+from shared.runs.variant import Variant
 from tabular_imaging.data.schema import encode as encode_table
-from tabular_imaging.data.spreadsheet import find_image_column, is_id, read_csv
+from tabular_imaging.data.spreadsheet import find_image_column, is_id, read_spreadsheet
 from tabular_imaging.evaluation.classifiers import (
     Evaluator,
     Input,
     Settings,
     encoder_for,
+    load_classifier,
     load_data_module,
     load_model,
     own_head,
+    save_classifier,
 )
 from tabular_imaging.methods import Supervised
 from tabular_imaging.methods.pretraining import TabularPretraining
 
 BATCH = 64
-
-
-def save_classifier(run: Path, kind: Input, head: LinearHead, classes: list[str]) -> None:
-    """Keep a run's linear classifier as `checkpoints/classifier_<kind>.pt`."""
-    torch.save({**vars(head), "classes": classes}, run / "checkpoints" / f"classifier_{kind}.pt")
-
-
-def load_classifier(run: Path, kind: Input) -> tuple[LinearHead, list[str]]:
-    """Read what `save_classifier` wrote.
-
-    Raises:
-        CheckpointError: The file is damaged, or no classifier.
-    """
-    path = run / "checkpoints" / f"classifier_{kind}.pt"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        classes = content.pop("classes")
-        return LinearHead(**content), list(classes)
-    except Exception as error:  # torch raises many types for files that are no checkpoint
-        raise CheckpointError(f"{path} is no classifier ({type(error).__name__}); evaluate the run again") from error
 
 
 def predict(
@@ -81,18 +65,17 @@ def predict(
     Returns:
         What `predictions.csv` holds: `id`, `prediction`, and `probability/<class>`.
     """
-    seed = first_seed(run)
-    checkpoint = seed / "checkpoints" / "best.ckpt"
-    model = load_model(checkpoint)
-    _, _, config = read_data_config(seed / "config.yaml")
+    variant = Variant(run)
+    seed, checkpoint = variant.first, variant.checkpoint(variant.seeds[0])
+    model, config = load_model(checkpoint), variant.config["data"]
     kept = checkpoint.with_name(f"classifier_{input}.pt")
     if not kept.is_file() or kept.stat().st_mtime < checkpoint.stat().st_mtime:  # a resumed run has other features
         _train_classifier(model, config, seed, input)
     head, classes = load_classifier(seed, input)
     arguments = config["init_args"]
     id_column = arguments.get("id_column")
-    frame = read_csv(csv, id_column)
-    report = Problems(on_error, noun="sample" if input == "image" else "value")
+    frame = read_spreadsheet(csv, id_column)
+    problems = Problems(on_error, noun="sample" if input == "image" else "value")
     column = image_column or arguments.get("image_column") or "image"
     if input == "image" and column == "image" and column not in frame:
         column = find_image_column(frame, csv, "--image_column")
@@ -102,12 +85,12 @@ def predict(
         raise DataError(f"{output} is a file; --output names the folder for the results")
     if input == "image":
         settings = ImageSettings(arguments["cache_px"], arguments["channels"], arguments.get("fit", "pad"))  # cardiac
-        keep, features = _encode_images(model, frame, column, root or csv.parent, settings, ids, report)
+        keep, features = _encode_images(model, frame, column, root or csv.parent, settings, ids, problems)
     else:
-        keep, features = _encode_table(model, frame, str(csv), report)
-    report.write(output / "skipped.csv")
+        keep, features = _encode_table(model, frame, str(csv), problems)
+    problems.write(output / "skipped.csv")
     if not len(keep):
-        raise DataError(f"none of the {len(frame)} rows of {csv} could be used; {report.summary()}")
+        raise DataError(f"none of the {len(frame)} rows of {csv} could be used; {problems.summary()}")
     scores = torch.from_numpy(head.scores(features))
     probabilities = scores.softmax(1).numpy()
     predicted = np.array(classes, dtype=object)[probabilities.argmax(1)]
@@ -119,8 +102,8 @@ def predict(
     embeddings = pd.DataFrame({"id": table["id"], "embedding": list(features.numpy())})
     embeddings.to_parquet(output / "embeddings.parquet")
     print(f"wrote {len(table)} predictions to {output}/predictions.csv and their embeddings to embeddings.parquet")
-    if report.problems:
-        print(report.summary())
+    if problems.found:
+        print(problems.summary())
     return table
 
 
@@ -151,7 +134,7 @@ def _encode_images(
     root: Path,
     settings: ImageSettings,
     ids: "pd.Series[str]",
-    report: Problems,
+    problems: Problems,
 ) -> tuple[NDArray[np.int64], Tensor]:
     """Positions of the rows that could be read, and their features."""
     if column not in frame:
@@ -160,7 +143,7 @@ def _encode_images(
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         paths = ["" if pd.isna(path) else str(path).strip() for path in frame[column]]
-        for start in tqdm(range(0, len(paths), BATCH), desc="predict", unit="batch"):
+        for start in progress(range(0, len(paths), BATCH), "predict", "batch"):
             images = []
             for row, path in enumerate(paths[start : start + BATCH], start):
                 try:
@@ -169,7 +152,7 @@ def _encode_images(
                     images.append(load_image(ImageSource(str(inside(root, path)), settings)))
                     keep.append(row)
                 except DataError as error:
-                    report.problem(f"row {row + 2}, {ids.iloc[row]}", str(error))
+                    problems.add(f"row {row + 2}, {ids.iloc[row]}", str(error))
             if images:
                 yield torch.from_numpy(np.stack(images)), torch.zeros(len(images))
 
@@ -179,13 +162,13 @@ def _encode_images(
 
 
 def _encode_table(
-    model: Pretraining, frame: pd.DataFrame, source: str, report: Problems
+    model: Pretraining, frame: pd.DataFrame, source: str, problems: Problems
 ) -> tuple[NDArray[np.int64], Tensor]:
     """All rows, and the features of their fields; what is missing is the training mean, or no category."""
     if not isinstance(model, TabularPretraining) or model.schema is None:
         raise DataError(f"this run's {type(model).__name__} has no encoder of tables")
     schema = model.schema.select("all", label_as_feature=False)
-    values = encode_table(frame, schema, report, source)
+    values = encode_table(frame, schema, problems, source)
     missing_as = np.where([column.kind == "categorical" for column in schema.columns], -1.0, 0.0)
     table = torch.from_numpy(np.where(np.isnan(values), missing_as, values).astype(np.float32))
     model.columns = list(range(len(schema.columns)))

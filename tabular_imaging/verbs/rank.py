@@ -1,16 +1,18 @@
 """`python -m tabular_imaging rank`: which settings of each method are best on validation (make tune-mmcl)."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from shared.data.problems import DataError
-from shared.runs.table import append_results
-from shared.runs.variant import find_checkpoints, first_seed, read_data_config, run_config
-from tabular_imaging.evaluation.models import RANDOM
-from tabular_imaging.verbs.evaluate import METRIC_NAMES, method_name
+from shared.evaluation import RANDOM
+from shared.evaluation.evaluate import RESULTS
+from shared.runs.results import append_results
+from shared.runs.table import console
+from shared.runs.variant import Variant
+from tabular_imaging.evaluation.classifiers import METRIC_NAMES
 
 
 def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) -> pd.DataFrame:
@@ -27,21 +29,22 @@ def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) 
     Raises:
         DataError: A variant was not evaluated so.
     """
-    folders = [Path(name) for name in run]
-    dataset, tags, _ = read_data_config(first_seed(folders[0]) / "config.yaml")
+    variants = [Variant(Path(name)) for name in run]
+    dataset = variants[0].dataset
     rows = []
-    for folder in folders:
-        file = folder / "evaluation" / dataset / "results.csv"
+    for variant in variants:
+        file = variant.folder / "evaluation" / dataset / RESULTS
         table = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["protocol", "method"])
         found = table[(table["protocol"] == protocol) & (table["method"] != RANDOM)]
         if found.empty:
-            raise DataError(f"{folder} was not evaluated ({protocol}) on {dataset}: python -m tabular_imaging evaluate")
-        seeds = " ".join(map(str, find_checkpoints(folder, "best")))
-        epochs = run_config(folder)["trainer"]["max_epochs"]
-        about = {"method": method_name(folder), "variant": folder.name, "seeds": seeds, "epochs": epochs}
+            raise DataError(
+                f"{variant.folder} was not evaluated ({protocol}) on {dataset}: python -m tabular_imaging evaluate"
+            )
+        about: dict[str, Any] = {"method": variant.title, "variant": variant.name, "seeds": variant.seeds_text}
+        about |= {"epochs": variant.epochs, "steps": variant.steps}
         rows.append(about | found.iloc[0][["metric", "val"]].to_dict())
     ranked = pd.DataFrame(rows).sort_values(["method", "val"], ascending=[True, False], ignore_index=True)
-    kind = "SYNTHETIC data" if "synthetic" in tags else "real data"
+    kind = "SYNTHETIC data" if variants[0].is_synthetic else "real data"
     metric = METRIC_NAMES[ranked["metric"].iloc[0]]
     shown = Table(title=f"{metric} on the validation samples of {dataset} ({kind}), {protocol}, percent")
     for column in ("Method", "Variant", "Seeds", metric):
@@ -50,7 +53,7 @@ def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) 
         for index, row in enumerate(part.to_dict("records")):
             shown.add_row("" if index else row["method"], row["variant"], row["seeds"], f"{100 * row['val']:.1f}")
         shown.add_section()
-    Console(width=None if Console().is_terminal else 120).print(shown)
+    console().print(shown)
     if results:
         append_results(ranked.round(4).assign(dataset=dataset, protocol=protocol), results)
     return ranked

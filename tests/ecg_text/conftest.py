@@ -1,23 +1,22 @@
-"""A trained model for the tests of the command line: ETP, 2 epochs on the small SYNTHETIC set."""
+"""A small SYNTHETIC set, the command line made small, a trained ETP, and a writer of records."""
 
-import json
-import shutil
-import subprocess
-import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 import ecg_text
 from ecg_text.cli import main
+from ecg_text.data.records import LEADS
+from ecg_text.data.synthetic.ecgs import write_synthetic
+from shared.runs.configs import Configs
+from tests.command_line import files_under, words
 
-CONFIGS = Path(ecg_text.__file__).parent / "configs"
+CONFIGS = Configs(Path(ecg_text.__file__).parent / "configs")
 CommandLine = Callable[..., list[str]]
-WANDB = shutil.which("wandb", path=sysconfig.get_path("scripts"))
 
 
 @dataclass(frozen=True)
@@ -34,23 +33,10 @@ class TrainedRun:
         return self.folder / "checkpoints" / "best.ckpt"
 
 
-def files_under(folder: Path) -> set[str]:
-    """Relative paths of all files; W&B's own files count as `wandb`."""
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return {"wandb" if name.startswith("wandb/") else name for name in names}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key and no saved login of whoever runs the tests may send their runs away."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SYNTHETIC set of 120 records at 100 Hz in PTB-XL's layout; each xdist worker writes its own. Do not write."""
+    return write_synthetic(tmp_path_factory.mktemp("synthetic") / "set", records=120)
 
 
 @pytest.fixture(scope="session")
@@ -59,28 +45,26 @@ def command_line(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory)
     cache = tmp_path_factory.mktemp("cache")
 
     def build(verb: str, runs: Path, *more: str, data: str = "synthetic", method: str = "etp") -> list[str]:
-        files = ("base", f"methods/{method}", f"data/{data}", "demo")
         of_etp = {
             "model.init_args.text_encoder": "shared.backbones.HashedNgrams",
             "model.init_args.text_dim": 512,
             "model.init_args.projection_dim": 32,
-            "model.init_args.text_cache_dir": cache / "text",
+            "model.init_args.text_cache_dir": str(cache / "text"),
         }
         small = {
-            "data.init_args.root": synthetic_root,
-            "data.init_args.cache_dir": cache,
+            "data.init_args.root": str(synthetic_root),
+            "data.init_args.cache_dir": str(cache),
             "data.init_args.batch_size": 16,
             "data.init_args.missing_classes": "drop",
             "model.init_args.encoder.init_args.width": 8,
             **(of_etp if method == "etp" else {}),
-            "run.root": runs,
+            "run.root": str(runs),
             "run.wandb": "disabled",
             "threads": 1,
             "trainer.max_epochs": 2,
-            "trainer.enable_progress_bar": "false",
+            "trainer.enable_progress_bar": False,
         }
-        configs = [part for file in files for part in ("--config", str(CONFIGS / f"{file}.yaml"))]
-        return [verb, *configs, *(part for key, value in small.items() for part in (f"--{key}", str(value))), *more]
+        return [*words(verb, CONFIGS.stack(method, data, "demo"), small), *more]
 
     return build
 
@@ -95,15 +79,25 @@ def trained(command_line: CommandLine, tmp_path_factory: pytest.TempPathFactory)
     return TrainedRun(arguments, folder, files_under(folder), cli)
 
 
-@pytest.fixture(scope="session")
-def read_offline_run() -> Callable[[Path], tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Reads the one offline W&B run below a folder with W&B's own tool: its summary, and its records."""
+@pytest.fixture
+def write_record() -> Callable[..., None]:
+    """Writes a WFDB record (format 16) byte by byte, so that a test can also write what wfdb itself would not."""
 
-    def read(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        (folder,) = (run_dir / "wandb").glob("offline-run-*")
-        command = [str(WANDB), "leet", "inspect", "--json"]
-        summary = subprocess.run([*command, "--summary", str(folder)], capture_output=True, text=True, check=True)
-        records = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
-        return json.loads(summary.stdout), [json.loads(line) for line in records.stdout.splitlines()]
+    def write(
+        stem: Path,
+        digital: np.ndarray,
+        rate: str = "100",
+        gain: str = "1000.0(0)/mV",
+        leads: Sequence[str] = LEADS,
+        comments: Sequence[str] = (),
+    ) -> None:
+        digital = np.asarray(digital, "<i2")
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        digital.T.tofile(stem.with_name(f"{stem.name}.dat"))
+        lines = [f"{stem.name} {len(digital)} {rate} {digital.shape[1]}" if rate else f"{stem.name} {len(digital)}"]
+        for lead, row in zip(leads, digital, strict=True):
+            checksum = int(row.sum(dtype=np.int64)) % 65536
+            lines.append(f"{stem.name}.dat 16 {gain} 16 0 {row[0]} {checksum} 0 {lead}")
+        stem.with_name(f"{stem.name}.hea").write_text("\n".join([*lines, *comments]) + "\n")
 
-    return read
+    return write

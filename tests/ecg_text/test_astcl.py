@@ -1,19 +1,18 @@
 """ASTCL, a reconstruction: its three losses, the reversed gradient, the denoised view, and training."""
 
 import math
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import yaml
 from torch import Tensor, nn
 
+from ecg_text.cli import main
 from ecg_text.data.module import ECGBatch
 from ecg_text.methods import ts_tcc
 from ecg_text.methods.astcl import ASTCL, Denoise, adversarial_loss, patient_loss, reverse_gradient
@@ -21,8 +20,8 @@ from shared.augment import TwoViews
 from shared.backbones import ResNet1D
 from shared.distributed import convert_batchnorm
 from shared.losses import negative_cosine
+from tests.processes import rows_of
 
-WORLD_SIZE = 2
 PATIENTS = [0, 1, 2, 3, 3, 4, 4, 4]  # 5 of the 14 pairs in the first half's rows
 
 
@@ -273,30 +272,17 @@ def test_bad_input_is_named(call, message: str) -> None:
     assert str(error.value) == message
 
 
-def distributed_worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=WORLD_SIZE)
-    own = slice(rank * len(PATIENTS) // WORLD_SIZE, (rank + 1) * len(PATIENTS) // WORLD_SIZE)
+def worker(rank: int) -> tuple[float, float, dict[str, Tensor | None]]:
+    own = rows_of(rank, len(PATIENTS))
     model = small_model()
     convert_batchnorm(model)
     loss = step(model, batch_of(signals()[own], PATIENTS[own]))
     terms = model.step(batch_of(signals()[own], PATIENTS[own])).terms
-    torch.save(
-        (loss.item(), terms["patient"].item(), {name: p.grad for name, p in model.named_parameters()}),
-        f"{folder}/rank{rank}.pt",
-    )
-    dist.destroy_process_group()
+    return loss.item(), terms["patient"].item(), {name: p.grad for name, p in model.named_parameters()}
 
 
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[list[tuple[float, float, dict[str, Tensor]]]]:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
-        mp.spawn(distributed_worker, (folder,), nprocs=WORLD_SIZE)
-        yield [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
-
-
-def test_two_processes_with_unequal_numbers_of_positives_equal_one(ranks) -> None:
+def test_two_processes_with_unequal_numbers_of_positives_equal_one(two_processes: Callable[..., list[Any]]) -> None:
+    ranks = two_processes(worker)
     model = small_model()
     joined = step(model, batch_of(signals(), PATIENTS))
     assert np.mean([rank[0] for rank in ranks]) == pytest.approx(joined.item(), abs=1e-9)
@@ -308,8 +294,6 @@ def test_two_processes_with_unequal_numbers_of_positives_equal_one(ranks) -> Non
 
 
 def test_it_trains_through_the_command_line_and_keeps_the_last_epoch(command_line, tmp_path: Path) -> None:
-    from ecg_text.cli import main  # here, because the spawned processes above import this file
-
     cli = main(command_line("fit", tmp_path, method="astcl"))
     assert cli.run_dir.parts[-2] == "astcl"
     assert yaml.safe_load((cli.run_dir / "config.yaml").read_text())["checkpoint"]["monitor"] is None

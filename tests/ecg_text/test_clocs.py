@@ -1,23 +1,23 @@
 """CLOCS: the loss against its equations, its positives, and training through the command line."""
 
 import math
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from ecg_text.cli import main
 from ecg_text.data.module import ECGBatch
 from ecg_text.methods.clocs import CLOCS, clocs_loss
 from shared.backbones import ResNet1D
 from shared.losses import clip_loss
+from tests.processes import WORLD_SIZE, rows_of
 
-WORLD_SIZE = 2
 PATIENTS = [0, 1, 2, 3, 3, 4, 4, 4]  # of the 8 pairs of different records, 1 row is in the first half, 7 in the second
 
 
@@ -130,27 +130,20 @@ def test_bad_input_is_named(h1, h2, patient, temperature, message) -> None:
     assert str(error.value) == message
 
 
-def distributed_worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=WORLD_SIZE)
-    own = slice(rank * len(PATIENTS) // WORLD_SIZE, (rank + 1) * len(PATIENTS) // WORLD_SIZE)
+def worker(rank: int) -> tuple[float, Tensor | None, Tensor | None, float]:
+    own = rows_of(rank, len(PATIENTS))
     h1, h2 = (h[own].clone().requires_grad_() for h in embeddings(len(PATIENTS)))
     value = clocs_loss(h1, h2, torch.tensor(PATIENTS[own]), 0.1)
     value.backward()
     alone = clocs_loss(h1, h2, torch.tensor(PATIENTS[own]), 0.1, gather=False)
-    torch.save((value.item(), h1.grad, h2.grad, alone.item()), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return value.item(), h1.grad, h2.grad, alone.item()
 
 
-def test_two_processes_with_unequal_numbers_of_positives_equal_one() -> None:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
-        mp.spawn(distributed_worker, (folder,), nprocs=WORLD_SIZE)
-        ranks = [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
+def test_two_processes_with_unequal_numbers_of_positives_equal_one(two_processes: Callable[..., list[Any]]) -> None:
     h1, h2 = (h.requires_grad_() for h in embeddings(len(PATIENTS)))
     joined = clocs_loss(h1, h2, torch.tensor(PATIENTS), 0.1)
     joined.backward()
-    values, grads_1, grads_2, alone = zip(*ranks, strict=True)
+    values, grads_1, grads_2, alone = zip(*two_processes(worker), strict=True)
     assert np.mean(values) == pytest.approx(joined.item(), abs=1e-10)
     assert np.mean(alone) != pytest.approx(joined.item(), abs=1e-2)
     # The sum of the processes' losses is differentiated; DDP divides by their number.
@@ -186,8 +179,6 @@ def test_the_step_knows_which_records_are_of_one_patient() -> None:
 
 
 def test_it_trains_through_the_command_line(command_line, tmp_path: Path) -> None:
-    from ecg_text.cli import main  # here, because the spawned processes above import this file
-
     cli = main(command_line("fit", tmp_path, method="clocs"))
     metrics = pd.read_csv(cli.run_dir / "metrics.csv")
     assert cli.run_dir.parts[-2] == "clocs"
@@ -197,14 +188,3 @@ def test_it_trains_through_the_command_line(command_line, tmp_path: Path) -> Non
     assert loss.iloc[1] < loss.iloc[0]
     assert metrics["val/loss"].dropna().between(0, 10).all()
     assert (metrics["train/feature_std"].dropna() > 0).all()
-
-
-@pytest.mark.slow
-def test_at_batch_256_it_is_far_faster_than_the_loop_over_pairs_and_than_public_code(monkeypatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    from benchmarks.etp import bench_clocs
-
-    ratios = {str(row["benchmark"]): row["ratio"] for row in bench_clocs(pairs=9)}
-    loops = {name: value for name, value in ratios.items() if "one matrix" not in name}
-    assert len(loops) == 4
-    assert min(loops.values()) >= 25, ratios  # 69 to 144 on an idle machine (results/bench_etp.csv)

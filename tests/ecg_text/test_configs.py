@@ -157,7 +157,6 @@ def optimizer_departures(default: Callable[..., Any], block: dict[str, Any]) -> 
 def test_the_files_are_those_this_file_knows() -> None:
     known = {"base.yaml", "demo.yaml", "short.yaml", *map(name_of, [*METHODS, *DATA, *PROMPTS, *TABLES])}
     assert known == {name_of(path) for path in CONFIGS.rglob("*.yaml")}
-    assert len(known) == 27
     assert DEPARTURES.keys() == set(map(name_of, [*METHODS, *DATA]))
 
 

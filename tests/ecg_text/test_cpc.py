@@ -1,14 +1,12 @@
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from ecg_text.cli import main
@@ -17,8 +15,9 @@ from ecg_text.methods import CPC
 from ecg_text.methods.cpc import CPCPredictor, cpc_loss
 from shared.backbones import ResNet1D
 from shared.distributed import convert_batchnorm
+from tests.processes import WORLD_SIZE, rows_of
 
-WORLD_SIZE, GLOBAL_BATCH = 2, 6
+GLOBAL_BATCH = 6
 
 
 class Given(nn.Module):
@@ -210,20 +209,12 @@ def step_of(rows: slice) -> tuple[float, dict[str, Tensor]]:
     return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=WORLD_SIZE)
-    share = GLOBAL_BATCH // WORLD_SIZE
-    torch.save(step_of(slice(rank * share, (rank + 1) * share)), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+def worker(rank: int) -> tuple[float, dict[str, Tensor]]:
+    return step_of(rows_of(rank, GLOBAL_BATCH))
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch() -> None:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
-        mp.spawn(worker, (folder,), nprocs=WORLD_SIZE)
-        ranks = [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
+def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch(two_processes: Callable[..., list[Any]]) -> None:
+    ranks = two_processes(worker)
     loss, gradients = step_of(slice(None))
     assert np.mean([rank[0] for rank in ranks]) == pytest.approx(loss, abs=1e-10)
     for name, gradient in gradients.items():

@@ -16,9 +16,10 @@ import pytest
 import scipy.io
 import scipy.signal
 import torch
+from jsonargparse import ArgumentParser
 
 from ecg_text import CPSC2018DataModule, ECGDataModule, PTBXLDataModule, WFDBFolderDataModule
-from ecg_text import data as data_module
+from ecg_text.data import module as module_file
 from ecg_text.data.module import normalize
 from ecg_text.data.records import LEADS, load_signal
 from shared.data.problems import DataError
@@ -112,7 +113,7 @@ class CountReads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths: list[str] = []
-        monkeypatch.setattr(data_module, "load_signal", self)
+        monkeypatch.setattr(module_file, "load_signal", self)
 
     def __call__(self, source: Any) -> np.ndarray:
         self.paths.append(Path(source.path).name)
@@ -124,7 +125,7 @@ class CountReads:
 
 def test_a_batch_holds_the_records_of_its_rows(ptbxl: Path) -> None:
     data = ready(PTBXLDataModule, ptbxl)
-    assert list(data.table["id"]) == [str(number) for number in range(1, 16)]
+    assert list(data.frame["id"]) == [str(number) for number in range(1, 16)]
     assert data.class_names["STTC"] == "ST/T change"
     rows = np.array([14, 0, 7])
     (batch,) = data.loader(rows)
@@ -134,7 +135,7 @@ def test_a_batch_holds_the_records_of_its_rows(ptbxl: Path) -> None:
     assert batch.target.tolist() == [[0, 0, 0, 0, 1], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
     assert batch.target.dtype == torch.float32
     assert batch.labelled.tolist() == [True] * 3
-    assert data.table[["patient", "age", "sex"]].iloc[1].tolist() == [102.0, 42.0, "male"]
+    assert data.frame[["patient", "age", "sex"]].iloc[1].tolist() == [102.0, 42.0, "male"]
 
 
 def test_official_folds_and_others_are_the_splits(ptbxl: Path) -> None:
@@ -143,8 +144,8 @@ def test_official_folds_and_others_are_the_splits(ptbxl: Path) -> None:
         list(range(5)), list(range(5, 10)), list(range(10, 15)),
     ]  # fmt: skip
     other = ready(PTBXLDataModule, ptbxl, train_folds=[10], val_folds=[1], test_folds=[2])
-    assert list(other.table["id"][other.rows("train", "evaluate")]) == ["11", "12", "13", "14", "15"]
-    assert len(other.table) == 10
+    assert list(other.frame["id"][other.rows("train", "evaluate")]) == ["11", "12", "13", "14", "15"]
+    assert len(other.frame) == 10
     with pytest.raises(
         ValueError, match=r"^a fold may belong to one split only, got \{'train': \[1, 9\], 'val': \[9\]"
     ):
@@ -253,7 +254,8 @@ def test_which_record_is_missing_is_part_of_the_cache(tmp_path: Path, write_reco
                 if (root / f"{name}{suffix}").exists():
                     os.utime(root / f"{name}{suffix}", (1, 1))
         data = ready(WFDBFolderDataModule, root, on_error="skip", missing_classes="drop")
-        assert data.usable[:2].tolist() == [present == "r0", present == "r1"]
+        assert data.frame["id"].iloc[0] == ("000" if present == "r0" else "001")
+        assert len(data.frame) == 5
 
 
 def test_the_rate_asked_for_is_read_where_it_is_stored(ptbxl: Path, write_record: Write) -> None:
@@ -263,6 +265,96 @@ def test_the_rate_asked_for_is_read_where_it_is_stored(ptbxl: Path, write_record
     assert np.array_equal(ready(PTBXLDataModule, ptbxl, sampling_rate=100).array[0], signal_of(1))
     shutil.rmtree(ptbxl / "records100")
     assert ready(PTBXLDataModule, ptbxl, sampling_rate=100).array.shape == (15, 12, 1000)  # resampled from 500 Hz
+
+
+# ---- settings, and what a run keeps ----
+
+DEFAULTS: dict[str, Any] = {
+    "root": None, "sampling_rate": 500, "duration": 10.0, "leads": None, "normalize": "record", "batch_size": 128,
+    "label_mode": "single", "missing_classes": "raise", "on_error": "raise", "cache_dir": "data/cache",
+    "num_workers": 0, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "defaults"),
+    [
+        (PTBXLDataModule, {"label_set": "superclass", "report_source": "raw"} | dict.fromkeys(
+            ("train_folds", "val_folds", "test_folds"))),
+        (CPSC2018DataModule, {"split_fractions": (0.72, 0.08, 0.2), "split_seed": 42}),
+        (WFDBFolderDataModule, {"csv": "records.csv", "label_names": None, "label_separator": ";",
+                                "split_fractions": (0.8, 0.1, 0.1), "split_seed": 42}),
+    ],
+)  # fmt: skip
+def test_the_parser_finds_every_argument_with_its_default(kind: type[ECGDataModule], defaults: dict[str, Any]) -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(kind, "data")
+    assert parser.get_defaults().as_dict()["data"] == DEFAULTS | defaults
+    assert "Global batch size" in parser.format_help()
+
+
+def test_a_run_keeps_the_records_and_a_fingerprint(ptbxl: Path, tmp_path: Path) -> None:
+    data = ready(PTBXLDataModule, ptbxl)
+    data.save(tmp_path / "run")
+    kept = pd.read_csv(tmp_path / "run" / "samples.csv", dtype=str)
+    assert kept.to_dict("list") == {"id": data.frame["id"].tolist(), "split": data.split.tolist()}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == set(data.run_files)
+
+
+def test_a_copy_of_the_data_has_the_same_fingerprint(ptbxl: Path, tmp_path: Path) -> None:
+    first = ready(PTBXLDataModule, ptbxl).fingerprint()
+    copy = tmp_path / "elsewhere" / "set"
+    shutil.copytree(ptbxl, copy)
+    for path in copy.rglob("*"):
+        os.utime(path, (1, 1))
+    other = {"batch_size": 2, "seed": 8, "num_workers": 1, "cache_dir": str(tmp_path / "other")}
+    assert ready(PTBXLDataModule, copy, **other).fingerprint() == first
+    assert ready(PTBXLDataModule, ptbxl, duration=9.0).fingerprint() != first
+
+
+def change_a_sample(root: Path) -> None:
+    path = root / "records100/00000/00015_lr.dat"
+    samples = np.fromfile(path, "<i2")
+    samples[6000] += 1
+    samples.tofile(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_a_sample,
+        lambda root: edit(root / "ptbxl_database.csv", set_cell(2, "report", "befund")),
+        lambda root: edit(root / "ptbxl_database.csv", set_cell(2, "scp_codes", "{'IMI': 100.0, 'ISC_': 100.0}")),
+        lambda root: edit(root / "ptbxl_database.csv", set_cell(2, "strat_fold", 2)),
+        lambda root: edit(root / "ptbxl_database.csv", set_cell(2, "strat_fold", 10)),
+        lambda root: edit(root / "ptbxl_database.csv", set_cell(2, "patient_id", 101.0)),
+    ],
+    ids=["sample", "report", "label", "fold of the same split", "split", "patient"],
+)
+def test_changed_data_have_another_fingerprint(
+    ptbxl: Path, request: pytest.FixtureRequest, change: Callable[[Path], None]
+) -> None:
+    before = ready(PTBXLDataModule, ptbxl, missing_classes="drop")
+    change(ptbxl)
+    after = ready(PTBXLDataModule, ptbxl, missing_classes="drop")
+    same = "same split" in request.node.name
+    assert (after.fingerprint() == before.fingerprint()) == same
+
+
+def test_the_label_mode_is_part_of_the_fingerprint_and_names_are_too(tmp_path: Path, write_record: Write) -> None:
+    root = own_set(tmp_path, write_record)
+    names = {"AF": "atrial fibrillation", "SR": "sinus rhythm", "PVC": "premature beat"}
+    settings: list[dict[str, Any]] = [{}, {"label_mode": "single"}, {"label_names": names}]
+    data = [ready(WFDBFolderDataModule, root, missing_classes="drop", **changed) for changed in settings]
+    assert len({one.fingerprint() for one in data}) == 3
+
+
+def test_the_groups_are_the_patients(tmp_path: Path, write_record: Write) -> None:
+    root = own_set(tmp_path, write_record, columns={"patient": ["x", "y", "x", "y", None, None]})
+    groups = ready(WFDBFolderDataModule, root, missing_classes="drop").groups
+    assert groups.dtype == np.int64
+    assert (groups[0], groups[1]) == (groups[2], groups[3])
+    assert len(set(groups.tolist())) == 4
 
 
 # ---- layout ----
@@ -375,11 +467,13 @@ def test_a_record_that_cannot_be_used(ptbxl: Path, damage: Callable[[Path], Any]
     for _ in range(2):  # built, and then opened
         data = ready(PTBXLDataModule, ptbxl, on_error="skip", missing_classes="drop")
         assert skipped(data) == [[str(stem), reason]]
-        assert data.usable.tolist() == [row != 7 for row in range(15)]
-        assert [row for batch in data.predict_dataloader() for row in batch.row.tolist()] == [*range(7), *range(8, 15)]
-        assert data.rows("val", "pretrain").tolist() == [5, 6, 8, 9]
+        assert data.frame["id"].tolist() == [str(row + 1) for row in range(15) if row != 7]
+        assert [row for batch in data.predict_dataloader() for row in batch.row.tolist()] == list(range(14))
+        assert data.rows("val", "pretrain").tolist() == [5, 6, 7, 8]
         assert data.classes == ["NORM", "MI", "CD", "HYP"]  # STTC has lost its only validation record
-        assert np.array_equal(data.array[8], signal_of(9))
+        assert np.array_equal(data.cached(7), signal_of(9))
+        (batch,) = data.loader(np.array([7, 13]))
+        assert np.array_equal(batch.signal, np.stack([signal_of(9), signal_of(15)]))
 
 
 def test_skipped_records_are_listed_in_order_and_logged(ptbxl: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -431,7 +525,7 @@ def test_a_row_that_cannot_be_used(ptbxl: Path, change: Edit, ecg_id: str, reaso
     assert error_of(PTBXLDataModule, ptbxl) == f"{item}: {reason} {SKIP}"
     data = ready(PTBXLDataModule, ptbxl, on_error="skip", missing_classes="drop")
     assert skipped(data) == [[item, reason]]
-    assert list(data.table["id"]) == [str(number) for number in range(1, 16) if number != 8]
+    assert list(data.frame["id"]) == [str(number) for number in range(1, 16) if number != 8]
 
 
 def test_all_records_skipped_is_an_error_that_says_why(ptbxl: Path) -> None:
@@ -512,7 +606,7 @@ def test_the_synthetic_set_loads_like_ptbxl(synthetic_root: Path, tmp_path: Path
     data.setup()
     assert data.array.shape == (120, 12, 1000)
     assert not list(tmp_path.rglob("skipped.csv"))
-    raw = np.fromfile(f"{data.table['path'][5]}.dat", "<i2").reshape(1000, 12).T
+    raw = np.fromfile(f"{data.frame['path'][5]}.dat", "<i2").reshape(1000, 12).T
     assert np.array_equal(data.array[5], raw)
 
 
@@ -531,10 +625,10 @@ def test_physionet_headers_in_every_dialect(tmp_path: Path, write_record: Write)
     for number, (comments, *_) in enumerate(HEADER_DIALECTS):
         write_record(root / f"g{number}" / f"A000{number}", signal_of(number), comments=comments)
     data = ready(CPSC2018DataModule, root, missing_classes="drop", split_fractions=(1.0, 0.0, 0.0))
-    assert list(data.table["id"]) == ["A0000", "A0001", "A0002", "A0003"]
-    assert list(data.table["labels"]) == [labels for _, labels, *_ in HEADER_DIALECTS]
-    np.testing.assert_array_equal(data.table["age"].to_numpy(float), [74, 49, np.nan, np.nan])
-    assert list(data.table["sex"]) == ["male", "female", "", ""]
+    assert list(data.frame["id"]) == ["A0000", "A0001", "A0002", "A0003"]
+    assert list(data.frame["labels"]) == [labels for _, labels, *_ in HEADER_DIALECTS]
+    np.testing.assert_array_equal(data.frame["age"].to_numpy(float), [74, 49, np.nan, np.nan])
+    assert list(data.frame["sex"]) == ["male", "female", "", ""]
     assert data.classes == ["AF", "I-AVB", "RBBB", "PVC"]
     assert data.labelled.tolist() == [True, True, True, False]
     assert data.reports == []
@@ -551,7 +645,7 @@ def test_a_header_without_labels(tmp_path: Path, write_record: Write) -> None:
     assert error_of(CPSC2018DataModule, root, **settings) == f"{root / 'A0002.hea'}: {reason} {SKIP}"
     data = ready(CPSC2018DataModule, root, on_error="skip", **settings)
     assert skipped(data) == [[str(root / "A0002.hea"), reason], [str(root / "A0003.hea"), reason]]
-    assert list(data.table["id"]) == ["A0001"]
+    assert list(data.frame["id"]) == ["A0001"]
 
 
 def test_two_folders_with_the_same_record_name(tmp_path: Path, write_record: Write) -> None:
@@ -579,8 +673,8 @@ REFERENCE_ONLY = {"sampling_rate": 500, "missing_classes": "drop", "split_fracti
 
 def test_the_original_release(original_cpsc2018: Path) -> None:
     data = ready(CPSC2018DataModule, original_cpsc2018, **REFERENCE_ONLY)
-    assert list(data.table["id"]) == [f"A000{number}" for number in range(1, 6)]
-    assert list(data.table["labels"]) == [["RBBB"], ["Normal"], ["AF"], ["AF", "RBBB"], ["PVC", "STD", "STE"]]
+    assert list(data.frame["id"]) == [f"A000{number}" for number in range(1, 6)]
+    assert list(data.frame["labels"]) == [["RBBB"], ["Normal"], ["AF"], ["AF", "RBBB"], ["PVC", "STD", "STE"]]
     assert np.array_equal(data.array[2], signal_of(3, 5500)[:, :5000])
     single = ready(CPSC2018DataModule, original_cpsc2018, label_mode="single", **REFERENCE_ONLY)
     assert single.labelled.tolist() == [True, True, True, False, False]
@@ -594,7 +688,7 @@ def test_a_label_without_its_record(original_cpsc2018: Path) -> None:
     assert error_of(CPSC2018DataModule, original_cpsc2018, **REFERENCE_ONLY) == f"{stem}: {reason} {SKIP}"
     data = ready(CPSC2018DataModule, original_cpsc2018, on_error="skip", **REFERENCE_ONLY)
     assert skipped(data) == [[str(stem), reason]]
-    assert data.usable.tolist() == [True, False, True, True, True]
+    assert data.frame["id"].tolist() == ["A0001", "A0003", "A0004", "A0005"]
 
 
 @pytest.mark.parametrize(
@@ -614,7 +708,7 @@ def test_a_bad_row_of_the_reference(original_cpsc2018: Path, row: str, item: str
     assert error_of(CPSC2018DataModule, original_cpsc2018, **REFERENCE_ONLY) == f"{where}: {reason} {SKIP}"
     data = ready(CPSC2018DataModule, original_cpsc2018, on_error="skip", **REFERENCE_ONLY)
     assert len(skipped(data)) == 1
-    assert len(data.table) == 5
+    assert len(data.frame) == 5
 
 
 def test_a_missing_column_of_the_reference(original_cpsc2018: Path) -> None:
@@ -631,12 +725,12 @@ def test_the_random_split_is_stratified_seeded_and_stable(tmp_path: Path, write_
         write_record(root / f"A{number:04d}", signal_of(number, 20), comments=[f"#Dx: {'AF' if number % 2 else 'PVC'}"])
     settings = {"missing_classes": "drop", "duration": 0.2}
     data = ready(CPSC2018DataModule, root, **settings)
-    assert Counter(zip(data.table["labels"].str[0], data.table["split"], strict=True)) == {
+    assert Counter(zip(data.frame["labels"].str[0], data.frame["split"], strict=True)) == {
         (code, split): count for code in ("AF", "PVC") for split, count in (("train", 18), ("val", 2), ("test", 5))
     }
-    assert list(data.table["id"][data.split == "val"]) == ["A0004", "A0031", "A0041", "A0046"]
+    assert list(data.frame["id"][data.split == "val"]) == ["A0004", "A0031", "A0041", "A0046"]
     again = ready(CPSC2018DataModule, root, split_seed=7, **settings)
-    assert list(again.table["split"]) != list(data.table["split"])
+    assert list(again.frame["split"]) != list(data.frame["split"])
 
 
 # ---- a folder of one's own ----
@@ -666,9 +760,9 @@ def test_a_folder_of_your_own(tmp_path: Path, write_record: Write) -> None:
     data = ready(WFDBFolderDataModule, root, missing_classes="drop", label_names={"AF": "atrial fibrillation",
                  "SR": "sinus rhythm", "PVC": "premature beat"})  # fmt: skip
     assert data.class_names == {"AF": "atrial fibrillation", "SR": "sinus rhythm"}
-    assert list(data.table["id"]) == [f"00{number}" for number in range(6)]  # not 0 to 5
-    assert list(data.table["patient"]) == list(data.table["id"])
-    assert data.table["labels"][2] == ["AF", "PVC"]
+    assert list(data.frame["id"]) == [f"00{number}" for number in range(6)]  # not 0 to 5
+    assert list(data.frame["patient"]) == list(data.frame["id"])
+    assert data.frame["labels"][2] == ["AF", "PVC"]
     assert data.reports == ["report 0", "report 1"]
     assert data.report.tolist() == [0, 1, 0, 1, 0, 1]
     assert np.array_equal(data.array[3], signal_of(3))
@@ -679,7 +773,7 @@ def test_labels_that_look_like_numbers_stay_as_written(tmp_path: Path, write_rec
     root = own_set(tmp_path, write_record, columns={"labels": ["01", "2", "01", "2", "01", None]})
     data = ready(WFDBFolderDataModule, root, missing_classes="drop")
     assert data.classes == ["01"]
-    assert data.table["labels"].tolist() == [["01"], ["2"], ["01"], ["2"], ["01"], []]
+    assert data.frame["labels"].tolist() == [["01"], ["2"], ["01"], ["2"], ["01"], []]
 
 
 def test_without_reports_or_labels(tmp_path: Path, write_record: Write) -> None:
@@ -690,7 +784,9 @@ def test_without_reports_or_labels(tmp_path: Path, write_record: Write) -> None:
     assert len(list(data.predict_dataloader())) == 2
     assert data.rows("train", "pretrain").tolist() == [0, 1]  # for methods without text
     data.split = np.array(["train"] * 5 + ["val"])
-    with pytest.raises(DataError, match="the validation split needs at least 2 records to pre-train on; change the"):
+    with pytest.raises(
+        DataError, match="the split val needs at least 2 records, whatever the method; change the split"
+    ):
         data.val_dataloader()
     shutil.rmtree(root)
     empty = own_set(tmp_path, write_record, columns={"report": [None] * 6})
@@ -703,7 +799,7 @@ def test_patients_are_not_divided_by_the_random_split(tmp_path: Path, write_reco
     for seed in range(12):
         data = ready(WFDBFolderDataModule, root, missing_classes="drop", split_seed=seed, on_error="skip",
                      split_fractions=(0.5, 0.0, 0.5), label_names=None)  # fmt: skip
-        split = data.table["split"].tolist()
+        split = data.frame["split"].tolist()
         assert split[0] == split[2]
         assert split[1] == split[3]
         splits.add(tuple(split))
@@ -745,7 +841,7 @@ def test_a_bad_row_of_your_own_table(
     assert error_of(WFDBFolderDataModule, root) == f"{item}: {reason} {SKIP}"
     data = ready(WFDBFolderDataModule, root, on_error="skip", missing_classes="drop")
     assert skipped(data) == [[item, reason]]
-    assert list(data.table["id"]) == ["000", "001", "002", "003", "005"]
+    assert list(data.frame["id"]) == ["000", "001", "002", "003", "005"]
 
 
 def test_a_code_without_a_name(tmp_path: Path, write_record: Write) -> None:
@@ -767,13 +863,13 @@ def test_ptbxl_small(real_data: Path, tmp_path: Path) -> None:
     data = PTBXLDataModule(str(root), on_error="skip", **settings)  # type: ignore[arg-type]
     data.setup()
     assert data.array.shape == (1387, 12, 1000)
-    assert data.usable.all()
+    assert len(data.frame) == 1387
     assert [reason for _, reason in skipped(data)] == ["empty report"]
     assert Counter(data.split) == {"train": 1045, "val": 175, "test": 167}
     assert dict(zip(data.classes, data.target.sum(0).astype(int).tolist(), strict=True)) == {
         "NORM": 499, "MI": 298, "STTC": 537, "CD": 420, "HYP": 190,
     }  # fmt: skip
-    row = int(np.flatnonzero(data.table["id"] == "1")[0])
+    row = int(np.flatnonzero(data.frame["id"] == "1")[0])
     assert np.array_equal(data.array[row], np.fromfile(root / "records100/00000/00001_lr.dat", "<i2").reshape(-1, 12).T)
 
 
@@ -786,10 +882,10 @@ def test_cpsc2018_small(real_data: Path, tmp_path: Path, rate: int) -> None:
     )  # fmt: skip
     data.setup()
     assert data.array.shape == (75, 12, 10 * rate)
-    assert Counter(code for labels in data.table["labels"] for code in labels) == {
+    assert Counter(code for labels in data.frame["labels"] for code in labels) == {
         "RBBB": 14, "AF": 13, "Normal": 11, "STD": 9, "STE": 9, "PVC": 8, "LBBB": 5, "PAC": 4, "I-AVB": 3,
     }  # fmt: skip
-    assert sum(len(labels) == 1 for labels in data.table["labels"]) == 74
+    assert sum(len(labels) == 1 for labels in data.frame["labels"]) == 74
     raw = np.fromfile(real_data / "cpsc2018_small/A0001.mat", "<i2", offset=24).reshape(-1, 12).T
     if rate == 500:
         assert np.array_equal(data.array[0], raw[:, :5000])

@@ -11,7 +11,6 @@ from ecg_text.data.labels import (
     cpsc2018_labels,
     ptbxl_classes,
     ptbxl_labels,
-    read_csv,
     read_scp_statements,
 )
 from shared.data.problems import DataError
@@ -88,15 +87,6 @@ def test_a_missing_column_of_the_statements_is_named(tmp_path: Path, column: str
     with pytest.raises(DataError) as caught:
         read_scp_statements(path)
     assert str(caught.value).startswith(f"{path} lacks the column {column}; it has ")
-
-
-def test_what_is_no_csv_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    for content in (b"", b"\xff\xfe\x00\x01,\x80", b"a,b\n1,2\n1,2,3,4\n"):
-        path.write_bytes(content)
-        with pytest.raises(DataError) as caught:
-            read_csv(path, ["a"])
-        assert str(caught.value).startswith(f"{path} cannot be read as CSV (")
 
 
 @pytest.mark.parametrize(

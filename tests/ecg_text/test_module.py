@@ -1,6 +1,5 @@
 """ETP's wiring: the paper's equations on its weights, what is trained, and what a model built in Python can do."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,7 @@ REPORTS = ["sinus rhythm", "atrial fibrillation", "left bundle branch block", "o
 def make(tmp_path: Path, **changed: Any) -> ETP:
     torch.manual_seed(0)
     settings = {"text_dim": 16, "projection_dim": 8, "text_cache_dir": str(tmp_path), **changed}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice about modules among the arguments
-        return ETP(ResNet1D(width=4, layers=[1, 1, 1, 1]), **{"text_encoder": HashedNgrams(16), **settings})
+    return ETP(ResNet1D(width=4, layers=[1, 1, 1, 1]), **{"text_encoder": HashedNgrams(16), **settings})
 
 
 def batch(size: int = 4) -> ECGBatch:
@@ -195,3 +192,38 @@ def test_scores_are_cosines_with_the_mean_prompt(tmp_path: Path) -> None:
     for column, prompt in enumerate([(unit[0] + unit[1]) / 2, unit[2]]):
         expected = ecg @ prompt / np.linalg.norm(ecg, axis=1) / np.linalg.norm(prompt)
         np.testing.assert_allclose(scores[:, column].numpy(), expected, atol=1e-5)
+
+
+def test_the_encoder_has_one_name_in_a_checkpoint(tmp_path: Path) -> None:
+    model = make(tmp_path)
+    assert model.encoder is model.model.encoder
+    assert not any(name.startswith("encoder.") for name in model.state_dict())
+
+
+def test_a_model_built_in_python_comes_without_lightnings_advice(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    make(tmp_path, augment=nn.Identity())
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize(
+    ("text_encoder", "title"),
+    [
+        ({"class_path": "shared.backbones.HashedNgrams", "init_args": {"dim": 512}}, "ETP (n-grams)"),
+        (
+            {"class_path": "shared.backbones.HuggingFaceText", "init_args": {"model": "packaged:minilm"}},
+            "ETP (MiniLM)",
+        ),
+        (
+            {
+                "class_path": "shared.backbones.HuggingFaceText",
+                "init_args": {"model": "emilyalsentzer/Bio_ClinicalBERT"},
+            },
+            "ETP",
+        ),
+        ({"class_path": "mine.LanguageModel"}, "ETP"),
+    ],
+)
+def test_tables_name_the_language_model_where_it_is_not_the_papers(text_encoder: dict[str, Any], title: str) -> None:
+    assert ETP.variant_title({"text_encoder": text_encoder}) == title

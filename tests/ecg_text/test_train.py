@@ -18,6 +18,7 @@ import yaml
 from ecg_text import ETP
 from ecg_text.cli import main
 from shared.checkpoint import load_module
+from tests.command_line import files_under
 
 RUN_FILES = {
     "config.yaml",
@@ -39,10 +40,6 @@ COLUMNS = {
     "throughput/data_wait",
     "throughput/peak_memory_gb",
 }
-
-
-def files_under(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -210,7 +207,7 @@ def test_predict_writes_a_row_a_record_with_its_scores_and_embedding(trained) ->
     table = pd.read_parquet(trained.folder / "predictions.parquet")
     data = cli.datamodule
     assert table.columns.tolist() == ["id", *(f"score/{code}" for code in data.classes), "embedding"]
-    assert table["id"].tolist() == data.table["id"].tolist()
+    assert table["id"].tolist() == data.frame["id"].tolist()
     model = load_module(trained.folder / "checkpoints" / "last.ckpt", ETP)
     batch = next(data.batches(np.arange(7)))
     with torch.no_grad():

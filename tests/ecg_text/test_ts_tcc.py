@@ -1,5 +1,4 @@
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from ecg_text.cli import main
@@ -18,8 +15,9 @@ from ecg_text.methods import TSTCC
 from ecg_text.methods.ts_tcc import TransformerContext, past_and_future, temporal_loss
 from shared.backbones import ResNet1D
 from shared.distributed import convert_batchnorm
+from tests.processes import WORLD_SIZE, rows_of
 
-WORLD_SIZE, GLOBAL_BATCH = 2, 6
+GLOBAL_BATCH = 6
 SMALL = {"context_dim": 8, "context_layers": 2, "context_heads": 2, "context_mlp_dim": 4}
 
 
@@ -252,26 +250,18 @@ def step_of(rows: slice, seed: int) -> tuple[float, dict[str, Tensor]]:
     return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=WORLD_SIZE)
-    share = GLOBAL_BATCH // WORLD_SIZE
-    torch.save(step_of(slice(rank * share, (rank + 1) * share), seed=5 + rank), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+def worker(rank: int) -> tuple[float, dict[str, Tensor]]:
+    return step_of(rows_of(rank, GLOBAL_BATCH), seed=5 + rank)
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch() -> None:
+def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch(two_processes: Callable[..., list[Any]]) -> None:
     """Though they are seeded apart, as `SeedEachEpoch` does: the position is that of the first."""
     draws = []
     for seed in (5, 6):
         torch.manual_seed(seed)
         draws.append(int(torch.randint(25 - 3, (1,))))
     assert draws[0] != draws[1]
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
-        mp.spawn(worker, (folder,), nprocs=WORLD_SIZE)
-        ranks = [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
+    ranks = two_processes(worker)
     loss, gradients = step_of(slice(None), seed=5)
     assert np.mean([rank[0] for rank in ranks]) == pytest.approx(loss, abs=1e-10)
     for name, gradient in gradients.items():

@@ -41,11 +41,13 @@ class CountingReader:
         return row_of(source)
 
 
-def build(folder: Path, read: Callable[[Any], np.ndarray], report: Problems | None = None, **kwargs: Any) -> ArrayCache:
+def build(
+    folder: Path, read: Callable[[Any], np.ndarray], problems: Problems | None = None, **kwargs: Any
+) -> ArrayCache:
     sources = kwargs.pop("sources", list(range(ROWS)))
     settings = kwargs.pop("settings", {"rate": 100})
     names = [f"record {source}" for source in sources]
-    return build_cache(folder, sources, names, read, (3, 4), "int16", settings, report or Problems("raise"), **kwargs)
+    return build_cache(folder, sources, names, read, (3, 4), "int16", settings, problems or Problems("raise"), **kwargs)
 
 
 def expected() -> np.ndarray:
@@ -61,7 +63,7 @@ def test_the_array_is_what_the_reader_gave_and_is_read_only(tmp_path: Path) -> N
     cache = build(tmp_path, CountingReader())
     assert cache.array.dtype == np.int16
     assert np.array_equal(cache.array, expected())
-    assert cache.problems == {}
+    assert cache.unreadable == {}
     assert np.array_equal(np.load(cache.folder / "array.npy"), expected())  # a plain NumPy file
     with pytest.raises(ValueError, match="read-only"):
         cache.array[0] = 0
@@ -208,11 +210,11 @@ def test_the_first_bad_row_is_an_error_and_earlier_chunks_stay(tmp_path: Path) -
 
 def test_skipped_rows_are_zero_listed_in_order_and_remembered(tmp_path: Path) -> None:
     for asked in (ROWS, 0):
-        report, reader = Problems("skip"), CountingReader(refuse_bad_rows)
-        cache = build(tmp_path, reader, report)
+        problems, reader = Problems("skip"), CountingReader(refuse_bad_rows)
+        cache = build(tmp_path, reader, problems)
         assert len(reader.asked) == asked
-        assert cache.problems == {row: f"source {row} is bad" for row in (1, 70, 200)}
-        assert report.problems == [(f"record {row}", f"source {row} is bad") for row in (1, 70, 200)]
+        assert cache.unreadable == {row: f"source {row} is bad" for row in (1, 70, 200)}
+        assert problems.found == [(f"record {row}", f"source {row} is bad") for row in (1, 70, 200)]
         assert not cache.array[[1, 70, 200]].any()
         assert np.array_equal(np.delete(cache.array, [1, 70, 200], 0), np.delete(expected(), [1, 70, 200], 0))
     with pytest.raises(DataError, match=r"^record 1: source 1 is bad \(on_error: skip"):

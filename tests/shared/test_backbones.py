@@ -1,10 +1,10 @@
-"""ResNet18-1D against the numbers of its source, and the projection heads."""
+"""ResNet18-1D against the numbers of its source, the projection heads, and the width of an encoder."""
 
 import pytest
 import torch
 from torch import nn
 
-from shared.backbones import ResNet1D, projector
+from shared.backbones import Encoder, ResNet1D, out_dim, projector
 
 
 def test_parameters_and_positions_of_the_papers_encoder() -> None:
@@ -58,3 +58,14 @@ def test_the_linear_head_is_one_layer_and_the_mlp_two() -> None:
 def test_an_unknown_head_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^projector must be 'linear' or 'mlp', got 'conv'$"):
         projector(8, 4, kind="conv")  # type: ignore[arg-type]
+
+
+def test_an_encoder_says_how_wide_its_features_are() -> None:
+    encoder = ResNet1D(in_channels=3, width=4)
+    assert isinstance(encoder, Encoder)
+    assert out_dim(encoder) == encoder(torch.zeros(1, 3, 40)).shape[1] == 32
+
+
+def test_a_network_that_does_not_say_its_width_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^Linear has no out_dim: an encoder must say how wide its features are$"):
+        out_dim(nn.Linear(2, 3))

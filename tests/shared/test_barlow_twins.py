@@ -1,24 +1,17 @@
 import math
 import re
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from shared.losses import barlow_twins_loss
+from tests.processes import WORLD_SIZE, rows_of
 
-WORLD_SIZE, GLOBAL_BATCH = 2, 8
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+GLOBAL_BATCH = 8
 
 
 def oracle(z1: np.ndarray, z2: np.ndarray, lambda_: float) -> float:
@@ -134,25 +127,17 @@ def test_the_papers_width_needs_no_matrix_of_its_square() -> None:
     assert largest == 2 * z1.numel()
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=WORLD_SIZE)
-    own = slice(rank * GLOBAL_BATCH // WORLD_SIZE, (rank + 1) * GLOBAL_BATCH // WORLD_SIZE)
+def worker(rank: int) -> tuple[float, Tensor | None, Tensor | None, float]:
+    own = rows_of(rank, GLOBAL_BATCH)
     z1, z2 = (x[own].clone().requires_grad_() for x in pair(GLOBAL_BATCH, 5))
     loss = barlow_twins_loss(z1, z2, 0.3)
     loss.backward()
     alone = barlow_twins_loss(z1, z2, 0.3, gather=False)
-    torch.save((loss.item(), z1.grad, z2.grad, alone.item()), f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return loss.item(), z1.grad, z2.grad, alone.item()
 
 
-def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch() -> None:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
-        mp.spawn(worker, (folder,), nprocs=WORLD_SIZE)
-        losses, grads1, grads2, alone = zip(
-            *(torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)), strict=True
-        )
+def test_two_processes_give_the_loss_and_gradient_of_the_joined_batch(two_processes: Callable[..., list[Any]]) -> None:
+    losses, grads1, grads2, alone = zip(*two_processes(worker), strict=True)
     z1, z2 = (x.requires_grad_() for x in pair(GLOBAL_BATCH, 5))
     joined = barlow_twins_loss(z1, z2, 0.3)
     joined.backward()

@@ -1,19 +1,23 @@
 """Checkpoints rebuild their model alone, and are untrusted input."""
 
 import pickle
+import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
+import shared.trusted
 from ecg_text import ETP
 from ecg_text.cli import main
 from shared.backbones import HashedNgrams, ResNet1D
 from shared.checkpoint import CheckpointError, load_module, read_checkpoint
+from shared.trusted import trust
+from tabular_imaging import TabularEncoder
 
 CLASSES = {"AF": "atrial fibrillation", "NORM": "normal ECG"}
 HPARAMS = {
@@ -33,15 +37,13 @@ HPARAMS = {
 
 @pytest.fixture
 def model(tmp_path: Path) -> ETP:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice about modules among the arguments
-        made = ETP(
-            ResNet1D(width=4, layers=[1, 1, 1, 1]),
-            HashedNgrams(16),
-            text_dim=16,
-            projection_dim=8,
-            text_cache_dir=str(tmp_path / "text"),
-        )
+    made = ETP(
+        ResNet1D(width=4, layers=[1, 1, 1, 1]),
+        HashedNgrams(16),
+        text_dim=16,
+        projection_dim=8,
+        text_cache_dir=str(tmp_path / "text"),
+    )
     made.set_classes(CLASSES)
     return made.eval()
 
@@ -148,28 +150,44 @@ def test_a_model_built_in_python_says_how_to_load_it(tmp_path: Path, content: di
         load_module(tmp_path / "python.ckpt", ETP)
     assert str(error.value) == (
         f"{tmp_path / 'python.ckpt'} was saved by a model built in Python, so it does not say how to rebuild it; use "
-        "ETP.load_from_checkpoint(path, encoder=..., text_encoder=...)"
+        "ETP.load_from_checkpoint(path, encoder=..., ...) with the objects it was built from"
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "os.system",
-        "subprocess.Popen",
-        "sharedevil.Model",  # starts as ours does
-        "ecg_text_evil.ETP",
-        "torch.load",
-        "ecg_text",
-        "shared.cli.LightningCLI",  # ours, but what it imports is not
-        "shared.runs.tracking.RunCSVLogger",  # ours, but it works on files
-        "shared.callbacks.PredictionWriter",
-        "ecg_text.cli.ECGTextCLI",  # would read the command line
-        "shared.backbones.text_features",  # no class
-        "torch.nn.init.kaiming_normal_",
-    ],
+FOREIGN = (
+    "os.system",
+    "subprocess.Popen",
+    "sharedevil.Model",  # starts as ours does
+    "ecg_text_evil.ETP",
+    "torch.load",
+    "ecg_text",
 )
+NOT_BUILT = (
+    "shared.cli.LightningCLI",  # ours, but what it imports is not
+    "shared.runs.tracking.RunCSVLogger",  # ours, but it works on files
+    "shared.callbacks.PredictionWriter",
+    "ecg_text.cli.ECGTextCLI",  # would read the command line
+    "shared.backbones.text_features",  # no class
+    "torch.nn.init.kaiming_normal_",
+)
+
+
+@pytest.fixture
+def only_ecg_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has imported no other package."""
+    monkeypatch.setattr(shared.trusted, "_packages", {"shared", "ecg_text"})
+
+
+@pytest.mark.usefixtures("only_ecg_text")
+@pytest.mark.parametrize("name", [*FOREIGN, *NOT_BUILT])
 def test_only_our_own_modules_are_made(save: Callable[..., Path], name: str) -> None:
+    if name in FOREIGN:
+        message = (
+            f"names the class {name}, which is not loaded: a checkpoint may name classes of ecg_text, shared, "
+            "torch.nn, torch.optim, and of other packages of Quintet once they are imported"
+        )
+    else:
+        message = f"names {name}, which is not loaded: it is not a network, optimiser or schedule"
     for changed in (
         {"_class_path": name},
         {"encoder": {"class_path": name}},
@@ -178,7 +196,27 @@ def test_only_our_own_modules_are_made(save: Callable[..., Path], name: str) -> 
         path = save(**changed)
         with pytest.raises(CheckpointError) as error:
             load_module(path, ETP)
-        assert str(error.value) == f"{path} names the class {name}, which is not part of Quintet; it is not loaded"
+        assert str(error.value) == f"{path} {message}"
+
+
+@pytest.mark.usefixtures("only_ecg_text")
+def test_a_package_is_named_only_after_it_said_so(save: Callable[..., Path]) -> None:
+    path = save(encoder={"class_path": "tabular_imaging.TabularEncoder"})
+    with pytest.raises(CheckpointError, match=r"names the class tabular_imaging\.TabularEncoder, which is not loaded"):
+        load_module(path, pl.LightningModule)
+    trust("tabular_imaging")
+    assert isinstance(load_module(path, pl.LightningModule, weights=False).encoder, TabularEncoder)
+
+
+def test_packages_register_without_torch() -> None:
+    code = """
+import sys
+import ecg_text, tabular_imaging
+from shared.trusted import trusted_packages
+assert trusted_packages() == ("ecg_text", "shared", "tabular_imaging"), trusted_packages()
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +239,7 @@ def test_another_class_than_expected_is_named(save: Callable[..., Path]) -> None
 def test_a_mere_string_imports_nothing(save: Callable[..., Path]) -> None:
     sys.modules.pop("this", None)  # jsonargparse would import it, wherever a class is expected
     path = save(encoder="this.s", optimizer="this.s")
-    with pytest.raises(CheckpointError, match=r"does not fit this version of ETP \(AttributeError: 'str' object"):
+    with pytest.raises(CheckpointError, match=r"does not fit this version of ETP \(TypeError: str has no out_dim"):
         load_module(path, ETP)
     assert "this" not in sys.modules
 

@@ -5,11 +5,6 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve
 from shared.metrics import BestF1, F1AtThreshold
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def data(n: int = 200, levels: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Synthetic scores `(n, 3)`, rounded to multiples of `8 / levels`, and targets of three prevalences."""
     generator = torch.Generator().manual_seed(0)

@@ -1,29 +1,21 @@
 import math
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shared.distributed import convert_batchnorm, gather_with_grad
 from shared.losses import clip_loss, nt_xent_loss, retrieval_accuracy, supcon_loss
+from tests.processes import WORLD_SIZE, rows_of
 
 LOSSES = [clip_loss, nt_xent_loss]
-WORLD_SIZE, GLOBAL_BATCH = 2, 8
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+GLOBAL_BATCH = 8
 
 
 # ---- the equations, once more, in NumPy float64 with loops
@@ -371,10 +363,8 @@ def train(net: nn.Module, signal: Tensor, text: Tensor) -> list[float]:
     return losses
 
 
-def distributed_worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=WORLD_SIZE)
-    own = slice(rank * GLOBAL_BATCH // WORLD_SIZE, (rank + 1) * GLOBAL_BATCH // WORLD_SIZE)
+def distributed_worker(rank: int) -> dict[str, Any]:
+    own = rows_of(rank, GLOBAL_BATCH)
     result: dict[str, Any] = {}
     for loss in LOSSES:
         a, b = (x[own].clone().requires_grad_() for x in pairs(GLOBAL_BATCH, 5))
@@ -411,17 +401,13 @@ def distributed_worker(rank: int, folder: str) -> None:
         with torch.no_grad():
             outputs = net(signal, text)
         result[f"net {batch_norm}"] = (losses, net.state_dict(), outputs)
-    torch.save(result, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return result
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    """What each of two processes computed; one launch serves all tests below."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
-        mp.spawn(distributed_worker, (folder,), nprocs=WORLD_SIZE)
-        return [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
+def ranks(two_processes):
+    """What each of two processes computed; one call serves all tests below."""
+    return two_processes(distributed_worker)
 
 
 @pytest.mark.parametrize("name", ["clip_loss", "nt_xent_loss", *LABELLED])

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
+from ecg_text.methods import ASTCL, CLOCS, CPC, TSTCC
 from shared.augment import TwoViews
 from shared.backbones.heads import mlp, projector
 from shared.callbacks import SeedEachEpoch
@@ -25,8 +23,10 @@ from shared.checkpoint import read_checkpoint
 from shared.distributed import convert_batchnorm
 from shared.methods import BYOL, BarlowTwins, Pretraining, SimCLR, SimSiam, feature_std
 from shared.methods.byol import target_momentum
+from tabular_imaging import SCARF, Supervised
+from tests.processes import WORLD_SIZE, rows_of
 
-WORLD_SIZE, GLOBAL_BATCH, WIDTH = 2, 8, 6
+GLOBAL_BATCH, WIDTH = 8, 6
 SMALL: dict[type[Pretraining], dict[str, Any]] = {
     SimCLR: {"projection_dim": 5},
     BYOL: {"projection_dim": 5, "hidden_dim": 7},
@@ -34,11 +34,18 @@ SMALL: dict[type[Pretraining], dict[str, Any]] = {
     BarlowTwins: {"projection_dim": 5},
 }
 METHODS = list(SMALL)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+TITLES: dict[type[Pretraining], str] = {
+    SimCLR: "SimCLR",
+    BYOL: "BYOL",
+    SimSiam: "SimSiam",
+    BarlowTwins: "Barlow Twins",
+    ASTCL: "ASTCL",
+    CLOCS: "CLOCS",
+    CPC: "CPC",
+    TSTCC: "TS-TCC",
+    SCARF: "SCARF",
+    Supervised: "Supervised",
+}
 
 
 class Encoder(nn.Sequential):
@@ -397,6 +404,14 @@ def test_a_collapse_is_warned_of_in_training_and_nothing_else_is(
     ]
 
 
+# ---- names
+
+
+@pytest.mark.parametrize(("cls", "title"), TITLES.items())
+def test_tables_call_a_method_by_its_title_whatever_its_settings(cls: type[Pretraining], title: str) -> None:
+    assert cls.title == cls.variant_title({"projection_dim": 5}) == title
+
+
 # ---- the training loop
 
 
@@ -493,27 +508,20 @@ def optimise(method: Pretraining, wrapped: nn.Module, x: Tensor) -> list[float]:
     return losses
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=WORLD_SIZE)
-    own = slice(rank * GLOBAL_BATCH // WORLD_SIZE, (rank + 1) * GLOBAL_BATCH // WORLD_SIZE)
+def worker(rank: int) -> dict[str, Any]:
     results = {}
     for cls in METHODS:
         method = make(cls).double()
         method.configure_model()  # the conversion of the batch norms, as Lightning calls it
-        losses = optimise(method, DistributedDataParallel(Stepper(method)), inputs()[own])
+        losses = optimise(method, DistributedDataParallel(Stepper(method)), inputs()[rows_of(rank, GLOBAL_BATCH)])
         results[cls.__name__] = (losses, method.state_dict())
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
-def ranks() -> list[Any]:
-    """What each of two processes computed; one launch serves all methods."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
-        mp.spawn(worker, (folder,), nprocs=WORLD_SIZE)
-        return [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
+def ranks(two_processes: Callable[..., list[Any]]) -> list[Any]:
+    """What each of two processes computed, with every method."""
+    return two_processes(worker)
 
 
 @pytest.mark.parametrize("cls", METHODS)

@@ -8,11 +8,6 @@ import torch
 from shared.losses import negative_cosine
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def oracle(p: np.ndarray, z: np.ndarray) -> float:
     """SimSiam Eq. 1, averaged over the batch, with loops."""
     total = 0.0

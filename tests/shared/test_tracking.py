@@ -11,9 +11,8 @@ from shared.runs.tracking import RunCSVLogger, save_figure, wandb_mode
 
 
 @pytest.fixture(autouse=True)
-def _no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Logins are looked for where a test may write them."""
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from shared.data.problems import DataError, Problems
-from tabular_imaging.data.cardiac import balanced_subset, cardiac_frame, diagnosed, read_fields, read_icd10
+from tabular_imaging.data.cardiac import balanced_subset, cardiac_frame, diagnosed
+from tabular_imaging.data.cardiac_fields import read_fields, read_icd10
 
 FIELDS = """
 include:
@@ -238,28 +239,28 @@ def test_a_given_split_is_taken_and_subjects_it_lacks_are_reported(tmp_path: Pat
     root = write(tmp_path, wide_table())
     splits = tmp_path / "splits.csv"
     splits.write_text(f"id,split\n{EIDS[3]},train\n{EIDS[0]},test\n{EIDS[1]},val\n")
-    report = Problems("skip", noun="subject")
-    result = frame(root, splits=splits, report=report)
+    problems = Problems("skip", noun="subject")
+    result = frame(root, splits=splits, problems=problems)
     assert result[["id", "split"]].to_numpy().tolist() == [
         *([str(EIDS[0]), "test"], [str(EIDS[1]), "val"], [str(EIDS[3]), "train"])
     ]
-    assert report.problems == [(str(EIDS[2]), f"not in {splits}")]
+    assert problems.found == [(str(EIDS[2]), f"not in {splits}")]
 
 
 def test_a_subject_without_an_image_is_reported(tmp_path: Path) -> None:
     root = write(tmp_path, wide_table(), eids=EIDS[1:])
-    report = Problems("skip", noun="subject")
-    assert frame(root, report=report)["id"].tolist() == [str(eid) for eid in EIDS[1:]]
-    assert report.problems == [("1000011", "no image images/1000011.npy")]
+    problems = Problems("skip", noun="subject")
+    assert frame(root, problems=problems)["id"].tolist() == [str(eid) for eid in EIDS[1:]]
+    assert problems.found == [("1000011", "no image images/1000011.npy")]
     with pytest.raises(DataError, match=r"^1000011: no image images/1000011\.npy \(on_error: skip would"):
-        frame(root, report=Problems("raise"))
+        frame(root, problems=Problems("raise"))
 
 
 def test_subjects_outside_the_included_group_are_no_problem_and_not_there(tmp_path: Path) -> None:
     table = wide_table()
     table["21000-0.0"] = [1001, 4001, None, 1001]
-    report = Problems("raise")
-    assert frame(write(tmp_path, table, eids=[EIDS[0], EIDS[3]]), report=report)["id"].tolist() == [
+    problems = Problems("raise")
+    assert frame(write(tmp_path, table, eids=[EIDS[0], EIDS[3]]), problems=problems)["id"].tolist() == [
         "1000011",
         "1000044",
     ]
@@ -316,9 +317,9 @@ def test_no_subject_left_and_unknown_targets_are_errors(tmp_path: Path) -> None:
 def test_a_file_that_is_no_table_or_no_list_of_splits_is_an_error(tmp_path: Path) -> None:
     root = write(tmp_path, wide_table())
     splits = tmp_path / "splits.csv"
-    assert error(root, splits=splits).startswith(f"{splits}: not a readable CSV (")
+    assert error(root, splits=splits).startswith(f"no file {splits}")
     splits.write_text("eid,part\n1,train\n")
-    assert error(root, splits=splits) == f"{splits}: expected the columns id and split, found eid, part"
+    assert error(root, splits=splits) == f"{splits} lacks the column id, split; it has eid, part"
     splits.write_text("id,split\n1,dev\n")
     assert error(root, splits=splits) == f"{splits}: a split is one of train, val, test, found 'dev'"
     splits.write_text("id,split\n1,val\n1,test\n")

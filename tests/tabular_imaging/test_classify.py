@@ -110,7 +110,7 @@ def test_scores_are_log_probabilities_of_each_classifier_on_validation_and_test(
 def test_a_budgets_classifier_has_seen_its_own_rows_and_no_others(model: MMCL, data: TabularImagingDataModule) -> None:
     evaluator = Evaluator(data, settings(per_class=(2,)))
     found = evaluator.classify(model.encoder, "image", None, [7])
-    images = {split: torch.from_numpy(data.images[data.image_rows[rows]]) for split, rows in evaluator.rows.items()}
+    images = {split: torch.from_numpy(data.cached(rows)) for split, rows in evaluator.rows.items()}
     targets = {split: torch.eye(len(data.classes))[data.target[rows]] for split, rows in evaluator.rows.items()}
     with torch.no_grad():
         features = {split: Features(model.encoder(images[split]), targets[split]) for split in images}
@@ -153,7 +153,7 @@ def test_fine_tuning_augments_its_training_images_and_nothing_else(model: MMCL, 
     found = evaluator.classify(model.encoder, "image", augment, [0])
     whole_batches = len(evaluator.rows["train"]) // 16
     assert [len(seen) for seen in augment.seen] == [16] * whole_batches * 2
-    train = {image.tobytes() for image in data.images[data.image_rows[evaluator.rows["train"]]]}
+    train = {image.tobytes() for image in data.cached(evaluator.rows["train"])}
     halves = augment.seen[:whole_batches], augment.seen[whole_batches:]
     epochs = [{image.numpy().tobytes() for seen in half for image in seen} for half in halves]
     assert all(epoch <= train for epoch in epochs)

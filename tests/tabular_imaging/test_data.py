@@ -36,7 +36,7 @@ class Pairs(TabularImagingDataModule):
     def target_column(self) -> str | None:
         return self.target
 
-    def read_frame(self, report: Problems) -> pd.DataFrame:
+    def read_frame(self, problems: Problems) -> pd.DataFrame:
         self.reads += 1
         return self.samples
 
@@ -113,7 +113,7 @@ def test_rows_are_gathered_in_the_order_asked_for(samples: pd.DataFrame, tmp_pat
     for place, row in enumerate(asked):
         np.testing.assert_array_equal(image[place, 0], np.asarray(Image.open(samples["image"][row])))
     batches[0].image.zero_()  # a batch is a copy: the cache stays
-    assert module.images[7].any()
+    assert module.array[7].any()
 
 
 def test_classes_are_in_natural_order_and_a_sample_without_label_is_minus_one(
@@ -183,7 +183,7 @@ def test_training_samples_that_do_not_fill_a_batch_are_one(samples: pd.DataFrame
 def test_a_validation_split_of_one_sample_is_refused(samples: pd.DataFrame, tmp_path: Path) -> None:
     samples.loc[samples.index[samples["split"] == "val"][1:], "split"] = "train"
     assert message(ready(samples, tmp_path).val_dataloader) == (
-        "the validation split needs at least 2 samples, whatever the method; change the split"
+        "the split val needs at least 2 samples, whatever the method; change the split"
     )
 
 
@@ -342,7 +342,7 @@ def test_a_cache_is_read_once_and_built_anew_when_a_picture_changes(
     os.utime(picture, ns=(1, 1))
     module = ready(samples, tmp_path)
     assert len(read) == 60
-    assert (module.images[4] == 200).all()
+    assert (module.array[4] == 200).all()
 
 
 def test_a_process_that_did_not_prepare_reads_for_itself(samples: pd.DataFrame, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_process_that_did_not_prepare_reads_for_itself(samples: pd.DataFrame, 
     other = Pairs(samples, tmp_path)
     other.setup()
     np.testing.assert_array_equal(other.table, prepared.table)
-    np.testing.assert_array_equal(other.images, prepared.images)
+    np.testing.assert_array_equal(other.array, prepared.array)
 
 
 # --- nothing to learn from ---

@@ -1,6 +1,7 @@
 """The data sets: roles and splits of a CSV, exact messages for bad ones, DVM-car and the cardiac form end to end."""
 
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from jsonargparse import ArgumentParser
 from PIL import Image
 
 from shared.data.problems import DataError
 from tabular_imaging import CardiacDataModule, DVMCarDataModule, ImageTableDataModule
-from tabular_imaging.data.dvm import FEATURES, MORPHOMETRIC, dvm_frame
+from tabular_imaging.data.dvm import dvm_frame
+from tabular_imaging.data.dvm_tables import FEATURES, MORPHOMETRIC
+from tabular_imaging.data.schema import ColumnTypes, Schema
 
 HINT = "(on_error: skip would leave it out and list it)"
 SPECIES = ("2", "10", "30", "31")
@@ -299,7 +303,7 @@ def test_an_unlabelled_table_that_does_not_fit_is_refused(root: Path) -> None:
         f"{more} has no column leaf (id), which {root / 'leaves.csv'} has"
     )
     more.unlink()
-    assert message(ready, root, unlabelled_csv="more.csv") == f"no file {more}: give the path of your table"
+    assert message(ready, root, unlabelled_csv="more.csv") == f"no file {more}"
     write_more(root, leaf=["u0", "u1", "s1", "u3", "u4"])
     assert message(ready, root, unlabelled_csv="more.csv", id_column="leaf") == (
         f"s1: row 4 of {more}: this id occurs a second time {HINT}"
@@ -333,7 +337,7 @@ def test_a_row_that_cannot_be_used_is_refused_or_skipped_and_listed(root: Path, 
     data = ready(root, id_column="leaf", on_error="skip")
     assert data.frame["id"].tolist() == [f"s{row}" for row in range(40) if row != 6]
     assert data.target.tolist() == [row % 4 for row in range(40) if row != 6]
-    assert data.images.shape == (39, 1, 6, 6)
+    assert data.array.shape == (39, 1, 6, 6)
     assert skipped(root) == [[name, said]]
 
 
@@ -385,22 +389,20 @@ def test_a_class_that_bad_rows_leave_too_small_is_skipped_too(root: Path) -> Non
 def test_a_file_that_is_no_table_is_named(root: Path) -> None:
     path = root / "leaves.csv"
     for content, said in (
-        (b"", f"{path} cannot be read as a table separated by commas (No columns to parse from file)"),
+        (b"", f"{path} cannot be read as CSV (No columns to parse from file)"),
         (b"leaf,photo\n", f"{path} has no row"),
         (b"\xff\xfe\x00", f"{path} is not in UTF-8 ('utf-8' codec can't decode byte 0xff in position 0"),
         (b"leaf;photo\n1;a.png\n", f"{path} is separated by ';': save it with commas between the columns"),
         (b"leaf\tphoto\n1\ta.png\n", f"{path} is separated by '\\t': save it with commas between the columns"),
         (b"size,photo, size\n1,a.png,2\n", f"{path} has two columns called size; rename one"),
-        (b'a,b\n1,2\n1,2,3,4\n"', f"{path} cannot be read as a table separated by commas (Error tokenizing data."),
+        (b'a,b\n1,2\n1,2,3,4\n"', f"{path} cannot be read as CSV (Error tokenizing data."),
     ):
         path.write_bytes(content)
         assert message(ready, root).startswith(said)
     path.unlink()
-    assert message(ready, root) == f"no file {path}: give the path of your table"
+    assert message(ready, root) == f"no file {path}"
     path.mkdir()
-    assert message(ready, root).startswith(
-        f"{path} cannot be read as a table separated by commas ([Errno 21] Is a directory"
-    )
+    assert message(ready, root).startswith(f"{path} cannot be read as CSV ([Errno 21] Is a directory")
 
 
 def test_no_row_left_says_why(root: Path) -> None:
@@ -411,10 +413,100 @@ def test_no_row_left_says_why(root: Path) -> None:
     )
     edit(root, lambda table: table.assign(photo=[f"pictures/x{row}.png" for row in range(40)]))
     said = message(ready, root, on_error="skip")
-    assert said.startswith(f"no training sample is left under {root} (40 samples skipped: pictures/x0.png ")
+    assert said.startswith(f"no sample is left under {root} (40 samples skipped: pictures/x0.png ")
     edit(root, lambda table: table.assign(photo="../x.png"))
     said = message(ready, root, id_column="leaf", on_error="skip")
     assert said.startswith(f"no sample found for ImageTableDataModule under {root} (40 samples skipped: s0 (row 2 of")
+
+
+# --- settings, and what a run keeps ---
+
+DEFAULTS: dict[str, Any] = {
+    "root": None, "cache_px": 300, "channels": 3, "fit": "stretch", "batch_size": 512, "metric": "accuracy",
+    "label_fraction": 1.0, "on_error": "raise", "cache_dir": "data/cache", "num_workers": 0, "seed": 0,
+}  # fmt: skip
+OF_A_CSV = ("csv", "unlabelled_csv", "image_column", "id_column", "target", "split_column", "columns")
+
+
+@pytest.mark.parametrize(
+    ("kind", "defaults", "fixed"),
+    [
+        (ImageTableDataModule, dict.fromkeys(OF_A_CSV) | {"fractions": (0.7, 0.15, 0.15), "split_seed": 0,
+                                "cache_px": 160, "fit": "pad", "batch_size": 128}, ()),
+        (DVMCarDataModule, {"image": "first", "min_per_class": 100, "splits": None, "split_seed": 2022}, ()),
+        (CardiacDataModule, {"disease": "infarction", "fields": None, "icd10": None, "splits": None, "balanced": True,
+                             "split_seed": 2022, "cache_px": 210, "channels": 2, "metric": "auroc",
+                             "min_coverage": 0.8, "on_error": "skip"}, ("fit",)),
+    ],
+)  # fmt: skip
+def test_the_parser_finds_every_argument_with_its_default(
+    kind: type[Any], defaults: dict[str, Any], fixed: tuple[str, ...]
+) -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(kind, "data")
+    expected = {key: value for key, value in (DEFAULTS | defaults).items() if key not in fixed}
+    assert parser.get_defaults().as_dict()["data"] == expected
+    assert "Number of loader processes." in parser.format_help()
+
+
+def test_a_run_keeps_the_samples_the_schema_and_a_fingerprint(root: Path, tmp_path: Path) -> None:
+    data = ready(root, id_column="leaf")
+    data.save(tmp_path / "run")
+    kept = pd.read_csv(tmp_path / "run" / "samples.csv", dtype=str)
+    assert kept.to_dict("list") == {"id": data.frame["id"].tolist(), "split": data.split.tolist()}
+    assert Schema.load(tmp_path / "run" / "schema.json") == data.schema
+    assert {path.name for path in (tmp_path / "run").iterdir()} == set(data.run_files)
+
+
+def test_a_copy_of_the_data_has_the_same_fingerprint(root: Path, tmp_path: Path) -> None:
+    edit(root, put("length", {3: None}))  # imputed by a fit whose last digits are the machine's
+    first = ready(root).fingerprint()
+    copy = tmp_path / "elsewhere" / "set"
+    shutil.copytree(root, copy)
+    for path in copy.rglob("*"):
+        os.utime(path, (1, 1))
+    other = {"batch_size": 2, "seed": 8, "num_workers": 1, "cache_dir": str(tmp_path / "other")}
+    assert ready(copy, **other).fingerprint() == first
+    assert ready(root, cache_px=5).fingerprint() != first
+
+
+def change_a_pixel(root: Path) -> None:
+    path = root / "pictures" / "39.png"
+    pixels = np.array(Image.open(path))
+    pixels[3, 3] ^= 1
+    Image.fromarray(pixels).save(path)
+    os.utime(path, (1, 1))
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "pixel": change_a_pixel,
+    "value": lambda root: edit(root, put("length", {7: 1.5})),
+    "category": lambda root: edit(root, put("colour", {7: "blue"})),
+    "label": lambda root: edit(root, put("Species", {7: 2})),
+    "id": lambda root: edit(root, put("leaf", {7: "s77"})),
+    "split": lambda root: edit(root, put("split", {5: "test"})),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_changed_data_have_another_fingerprint(root: Path, case: str) -> None:
+    edit(root, lambda table: table.assign(split=["train", "train", "val", "test"] * 10))
+    edit(root, put("Species", {row: row // 10 for row in range(40)}))
+    before = ready(root, id_column="leaf").fingerprint()
+    CHANGES[case](root)
+    assert ready(root, id_column="leaf").fingerprint() != before
+
+
+def test_what_is_learned_from_the_same_table_is_part_of_the_fingerprint(root: Path) -> None:
+    settings: list[dict[str, Any]] = [
+        {}, {"target": "colour"}, {"label_fraction": 0.5}, {"split_seed": 1},
+        {"columns": ColumnTypes(ignored=["colour"])}, {"columns": ColumnTypes(morphometric=["length"])},
+    ]  # fmt: skip
+    assert len({ready(root, **changed).fingerprint() for changed in settings}) == len(settings)
+
+
+def test_a_sample_is_its_own_group(root: Path) -> None:
+    assert ready(root).groups.tolist() == list(range(40))
 
 
 # --- DVM-car ---
@@ -519,11 +611,11 @@ def test_a_subject_is_two_phases_padded_with_zeros_and_its_fields(
     subjects: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = cardiac(subjects)
-    assert data.images.shape == (100, 2, 14, 14)
+    assert data.array.shape == (100, 2, 14, 14)
     phases = np.load(subjects / "images" / "1007.npy")
     padded = np.zeros((2, 14, 14))
     padded[:, 1:13, 2:12] = phases
-    np.testing.assert_array_equal(data.images[7], np.rint(padded / phases.max() * 255))
+    np.testing.assert_array_equal(data.array[7], np.rint(padded / phases.max() * 255))
     assert data.schema.names == ("Weight", "Pace")
     assert data.schema.morphometric == (True, False)
     assert next(text for text in caplog.messages if "dropped" in text).startswith("column Pulse dropped: ")

@@ -1,14 +1,11 @@
 """Two processes train MMCL as one does on the same global batch."""
 
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -16,8 +13,9 @@ from shared.augment import Views
 from tabular_imaging import MMCL, ImageTableBatch, TabularEncoder
 from tabular_imaging.data.columns import Column
 from tabular_imaging.data.schema import Schema
+from tests.processes import rows_of
 
-WORLD_SIZE, GLOBAL_BATCH = 2, 6
+GLOBAL_BATCH = 6
 LABELS = ("none", "false_negative_elimination", "supcon")
 SCHEMA = Schema(
     (Column("length", "continuous"), Column("body", "categorical", categories=("suv", "van"))),
@@ -88,27 +86,20 @@ def optimise(model: MMCL, wrapped: nn.Module, batch: ImageTableBatch) -> list[fl
     return losses
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=WORLD_SIZE)
-    share = GLOBAL_BATCH // WORLD_SIZE
-    batch = samples(slice(rank * share, (rank + 1) * share))
+def worker(rank: int) -> dict[str, Any]:
+    batch = samples(rows_of(rank, GLOBAL_BATCH))
     results = {}
     for labels in LABELS:
         model = make(labels)
         losses = optimise(model, DistributedDataParallel(Stepper(model)), batch)
         results[labels] = losses, model.state_dict()
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
-def ranks() -> list[Any]:
-    """What each of two processes computed; one launch serves all."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])  # a spawned process finds this module by its name
-        mp.spawn(worker, (folder,), nprocs=WORLD_SIZE)
-        return [torch.load(Path(folder, f"rank{rank}.pt")) for rank in range(WORLD_SIZE)]
+def ranks(two_processes: Callable[..., list[Any]]) -> list[Any]:
+    """What each of two processes computed; one call serves all."""
+    return two_processes(worker)
 
 
 @pytest.mark.parametrize("labels", LABELS)

@@ -11,8 +11,10 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from shared.data.problems import DataError
-from tabular_imaging.data.dvm import CATEGORICAL, CONTINUOUS, FEATURES, MORPHOMETRIC, dvm_frame, read_adverts
-from tabular_imaging.data.dvm_inventory import describe, dvm
+from tabular_imaging.data.dvm import dvm_frame
+from tabular_imaging.data.dvm_inventory import describe
+from tabular_imaging.data.dvm_tables import CATEGORICAL, CONTINUOUS, FEATURES, MORPHOMETRIC, read_adverts
+from tabular_imaging.verbs.dvm import dvm
 
 ADS = "tables_V2.0/Ad_table (extra).csv"
 PRICES = "tables_V2.0/Price_table.csv"
@@ -316,7 +318,7 @@ def test_a_bad_table_is_named_with_its_line(
 def test_a_table_that_is_no_csv_is_named(write: Callable[..., Path]) -> None:
     root = write()
     (root / ADS).write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"Ad_table \(extra\)\.csv cannot be read as CSV"):
+    with pytest.raises(DataError, match=r"Ad_table \(extra\)\.csv is not in UTF-8"):
         read_adverts(root)
 
 

@@ -210,6 +210,32 @@ def test_the_heads_are_the_papers_by_default_and_the_authors_with_a_switch() -> 
     assert loss == pytest.approx(expected_loss(authors, samples(), [0, 1, 2, 3]), rel=1e-9)
 
 
+# ---- its name in tables
+
+
+PLAIN = {"fields": "all", "labels": "none", "label_as_feature": False}
+
+
+@pytest.mark.parametrize(
+    ("settings", "title"),
+    [
+        ({}, "MMCL"),
+        ({"fields": "morphometric"}, "Morphometric Features"),
+        ({"fields": "non_morphometric"}, "Non-Morphometric Features"),
+        ({"labels": "false_negative_elimination"}, "FN Elimination"),
+        ({"labels": "supcon"}, "SupCon"),
+        ({"label_as_feature": True}, "LaaF"),
+        ({"labels": "false_negative_elimination", "label_as_feature": True}, "FN Elimination + LaaF"),
+        (
+            {"fields": "morphometric", "labels": "supcon", "label_as_feature": True},
+            "Morphometric Features + SupCon + LaaF",
+        ),
+    ],
+)
+def test_a_variant_is_called_what_the_papers_tables_call_it(settings: dict[str, Any], title: str) -> None:
+    assert MMCL.variant_title({**PLAIN, **settings}) == title
+
+
 # ---- what it sees of the table
 
 

@@ -110,9 +110,9 @@ def test_a_bad_picture_is_an_error_where_it_is_asked_to_be_and_where_nothing_is_
 def test_a_csv_that_is_none_is_named(run: Path, tmp_path: Path) -> None:
     arguments = ["predict", "--run", str(run), "--csv"]
     for path, said in (
-        ("nowhere.csv", "no file {}: give the path of your table"),
-        (".", "{} cannot be read as a table separated by commas ([Errno 21] Is a directory: "),
-        ("empty.csv", "{} cannot be read as a table separated by commas (No columns to parse from file)"),
+        ("nowhere.csv", "no file {}"),
+        (".", "{} cannot be read as CSV ([Errno 21] Is a directory: "),
+        ("empty.csv", "{} cannot be read as CSV (No columns to parse from file)"),
         ("header.csv", "{} has no row"),
     ):
         (tmp_path / "empty.csv").touch()

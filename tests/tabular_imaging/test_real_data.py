@@ -24,4 +24,4 @@ def test_the_leaves_load_as_stated(real_data: Path, tmp_path: Path) -> None:
         assert (np.bincount(data.target[data.rows(split, "evaluate")]) == count).all()
     assert len(data.rows("train", "pretrain")) == 7 * 99 + 594
     assert np.isfinite(data.table).all()
-    assert (data.images.reshape(len(data.images), -1).max(1) == 255).mean() > 0.99  # white leaves on black
+    assert (data.array.reshape(len(data.array), -1).max(1) == 255).mean() > 0.99  # white leaves on black

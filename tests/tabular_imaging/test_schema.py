@@ -269,9 +269,9 @@ def test_an_unseen_category_is_raised_or_counted_and_missing() -> None:
     assert message(encode, frame, schema, Problems()) == (
         f"ad5: column fuel: 'steam' {reason} (on_error: skip would leave it out and list it)"
     )
-    report = Problems("skip")
-    table = encode(frame, schema, report)
-    assert report.problems == [("ad5", f"column fuel: 'steam' {reason}"), ("ad7", f"column fuel: 'coal' {reason}")]
+    problems = Problems("skip")
+    table = encode(frame, schema, problems)
+    assert problems.found == [("ad5", f"column fuel: 'steam' {reason}"), ("ad7", f"column fuel: 'coal' {reason}")]
     assert np.argwhere(np.isnan(table)).tolist() == [[5, 2], [7, 2]]
 
 
@@ -281,9 +281,9 @@ def test_a_value_that_is_no_number_is_raised_or_counted_and_missing() -> None:
     frame = frame.astype({"length": object})
     frame.loc[5, "length"] = "long"
     frame.loc[6, "length"] = np.inf
-    report = Problems("skip")
-    table = encode(frame, schema, report)
-    assert report.problems == [
+    problems = Problems("skip")
+    table = encode(frame, schema, problems)
+    assert problems.found == [
         ("ad5", "column length: 'long' is not a finite number"),
         ("ad6", "column length: 'inf' is not a finite number"),
     ]
@@ -317,7 +317,7 @@ def test_a_column_of_another_type_names_what_both_tables_have() -> None:
     assert message(encode, cars().assign(imported="yes"), schema, skip) == (
         f"{start} imported holds values such as 'yes' {end} the categories 0, 1"
     )
-    assert skip.problems == []
+    assert skip.found == []
     assert np.isnan(encode(cars().assign(length=None), schema, skip)[:, 0]).all()  # no value is no other type
 
 

@@ -1,6 +1,5 @@
 """Corruption, one-hot encoding and the table encoder, against loops and counts."""
 
-import time
 from itertools import product
 
 import numpy as np
@@ -128,24 +127,6 @@ def test_one_hot_refuses_impossible_cardinalities_and_other_tables() -> None:
 
 def test_the_index_tensors_are_not_in_checkpoints() -> None:
     assert OneHot(CARDINALITIES).state_dict() == {}
-
-
-def test_batched_corruption_and_one_hot_are_far_faster_than_a_loop_over_rows() -> None:
-    cardinalities = [1] * 80 + [5] * 40
-    table, marginals = mixed_table(512, cardinalities), mixed_table(5000, cardinalities)
-    encode = OneHot(cardinalities)
-
-    def seconds(batch: Tensor, parts: int) -> float:
-        best = float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            for part in batch.chunk(parts):
-                encode(corrupt(part, marginals, 0.3))
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    seconds(table, 1)
-    assert seconds(table, 1) < seconds(table, 512) / 5
 
 
 # --- the encoder ---

@@ -1,0 +1,65 @@
+"""`python -m ecg_text embed`: the embeddings of a folder of records."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ecg_text.data.module import normalize, saved_signal_settings
+from ecg_text.data.records import Source, load_signal
+from ecg_text.module import ETP
+from shared.checkpoint import load_module
+from shared.data.problems import DataError, OnError, Problems
+from shared.methods import Pretraining
+from shared.progress import progress
+
+EMBED_BATCH = 64
+
+
+def embed(
+    checkpoint: Path, records: Path, output: Path = Path("runs/embeddings.parquet"), on_error: OnError = "skip"
+) -> Path:
+    """Write the embedding of every WFDB record under a folder as parquet (`record`, `embedding`).
+
+    The embedding is ETP's ECG projector's output, and the encoder's output of every other method; scaled to unit
+    length, so that a dot product is the cosine similarity.
+
+    Args:
+        checkpoint: A trained model of any method.
+        records: Folder; every `.hea` below it is a record.
+        output: The parquet file. Skipped records are listed in a CSV beside it.
+        on_error: What happens to a record that cannot be used.
+
+    Returns:
+        The file written.
+    """
+    model = load_module(checkpoint, Pretraining)  # type: ignore[type-abstract]
+    embed_ecg = model.model.embed_ecg if isinstance(model, ETP) else model
+    settings = saved_signal_settings(checkpoint)
+    stems = sorted(header.with_suffix("") for header in records.rglob("*.hea"))
+    if not stems:
+        raise DataError(f"no .hea file under {records}")
+    problems = Problems(on_error, noun="record")
+    names: list[str] = []
+    rows: list[NDArray[np.float32]] = []
+    for start in progress(range(0, len(stems), EMBED_BATCH), "embed", "batch"):
+        signals = []
+        for stem in stems[start : start + EMBED_BATCH]:
+            try:
+                signals.append(load_signal(Source(str(stem), settings)))
+                names.append(str(stem.relative_to(records)))
+            except DataError as error:
+                problems.add(str(stem), str(error))
+        if signals:
+            with torch.no_grad():
+                embedded = embed_ecg(normalize(torch.from_numpy(np.stack(signals)), settings.normalize))
+            rows.append(torch.nn.functional.normalize(embedded, dim=1).numpy())
+    problems.write(output.with_suffix(".skipped.csv"))
+    if not rows:
+        raise DataError(f"none of the {len(stems)} records under {records} could be used; {problems.summary()}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"record": names, "embedding": list(np.concatenate(rows))}).to_parquet(output)
+    print(f"wrote {len(names)} embeddings to {output}")
+    return output

@@ -1,0 +1,351 @@
+"""Methods side by side on the same test samples: a paper's table beside ours, and which differences are beyond noise.
+
+Shapes: R bootstrap resamples, M models, N samples, C classes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from shared.data.problems import DataError
+from shared.evaluation.alike import alike
+from shared.evaluation.evaluate import State
+from shared.evaluation.protocol import RANDOM
+from shared.evaluation.statistics import STATISTICS, Statistic, statistic
+from shared.metrics import interval, over_models
+from shared.runs.configs import Configs
+from shared.runs.results import append_results
+from shared.runs.scores import FILE, Outcome, Scores
+from shared.runs.table import SYNTHETIC_WARNING, beside_paper, by_sign, console, difference_text, folders_text
+from shared.runs.tracking import save_figure
+from shared.runs.variant import Variant
+
+RESAMPLES = 1000
+ONE_MODEL = (
+    "One pre-trained model a method: the intervals hold the noise of the samples, not that of pre-training, which "
+    'further seeds would show (make: SEEDS="0 1 2 3 4").'
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        protocol: Of `evaluate`.
+        metric: See `shared.evaluation.STATISTICS`; by default the protocol's own.
+    """
+
+    protocol: str
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class MethodTable:
+    """A file of configs/tables whose rows are methods.
+
+    Attributes:
+        title: What it shows.
+        reference: The row whose difference to each other row is given.
+        columns: By name; the printed differences are of the first.
+        data_sets: By the paper's name, the names of data sets (`run.dataset`) that the table can be made on, the
+            paper's first.
+        values: By the paper's data set, row and column, in percent. The rows give the order.
+        setting: What the paper's numbers are of, as a sentence.
+    """
+
+    title: str
+    reference: str
+    columns: dict[str, Column]
+    data_sets: dict[str, list[str]] = field(default_factory=dict)
+    values: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    setting: str = ""
+
+
+# A row of a column: its name, its models' scores, the protocol they are of, and whether it is a floor row.
+Row = tuple[str, Outcome, str, bool]
+RowsOf = Callable[[Variant, Scores, str], Iterator[Row]]
+
+
+def rows_of_protocol(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
+    """The floor rows and the variant's own row under a protocol."""
+    for row, outcome in scores.found.get(protocol, {}).items():
+        yield row, outcome, protocol, row == RANDOM
+
+
+def read_method_table(path: Path) -> MethodTable:
+    """Read a file of configs/tables.
+
+    Raises:
+        DataError: There is no such file, or it is not such a file.
+    """
+    if not path.is_file():
+        raise DataError(f"no file {path}; the paper's tables are in <package>/configs/tables/")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        columns = {name: Column(**column) for name, column in content.pop("columns").items()}
+        return MethodTable(columns=columns, **content)
+    except (AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} is no table of methods ({error}); see the files of configs/tables/") from error
+
+
+def compare(
+    variants: Sequence[Variant],
+    dataset: str,
+    table: MethodTable,
+    statistics: Mapping[str, Statistic] = STATISTICS,
+    rows_of: RowsOf = rows_of_protocol,
+    about: Callable[[Variant], dict[str, Any]] = lambda variant: {},
+) -> pd.DataFrame:
+    """A row for each floor row and each variant, all on the same test samples.
+
+    The intervals of a row, of its difference to random init, and of the reference's difference to it come from
+    resampling the test samples, the same for every row, and each row's models, if it has several (see
+    `shared.metrics.over_models`).
+
+    Args:
+        variants: Evaluated on the data set, trained alike (see `shared.evaluation.alike`).
+        dataset: Name of the evaluation, a folder of `<variant>/evaluation`.
+        table: Which columns, and the row that the others are compared with.
+        statistics: By metric.
+        rows_of: The rows that a variant has in a column. The first variant's floor rows stand for all.
+        about: Further columns of a variant's row.
+
+    Returns:
+        `method, variant, seeds, epochs, steps, models, samples, hours`; for each column of the table its value with
+        `_std`, `_low`, `_high` and `_metric`, what evaluation.json says of its protocol, and the differences
+        `_over_random` and `_reference_over` with `_low` and `_high`. Fractions, not percent.
+
+    Raises:
+        DataError: A variant was not evaluated so, or on other samples than the first; two variants have one name.
+    """
+    first = Scores.read(variants[0].folder / "evaluation" / dataset)
+    rows: dict[str, dict[str, Any]] = {}
+    drawn: dict[tuple[str, str], NDArray[np.float64]] = {}
+    seen: set[tuple[str, str]] = set()
+    rng = np.random.default_rng(0)
+    for variant in variants:
+        folder = variant.folder / "evaluation" / dataset
+        scores, state = Scores.read(folder), State.read(folder)
+        if not scores.same_samples(first) or state is None:
+            raise DataError(
+                f"{folder} and {variants[0].folder / 'evaluation' / dataset} were evaluated on other samples or "
+                "classes, so they cannot be compared; train and evaluate both with the same data settings"
+            )
+        for name, column in table.columns.items():
+            for row, outcome, protocol, is_floor in rows_of(variant, scores, column.protocol):
+                if (row, name) in seen:
+                    if not is_floor:
+                        raise DataError(
+                            f"{variant.folder} and another of the variants are both {row}; compare one at a time"
+                        )
+                    continue
+                seen.add((row, name))
+                mine = rows.setdefault(row, _about(None if is_floor else variant, row, about))
+                described = state.protocols[protocol]
+                metric = column.metric or described["metric"]
+                samples, point = statistic(metric, dict(statistics))(outcome, scores.target, RESAMPLES)
+                mine |= {"models": len(point), "samples": len(scores.samples)}
+                mine |= {name: point.mean(), f"{name}_std": point.std(ddof=1) if len(point) > 1 else np.nan}
+                mine |= {f"{name}_{key}": value for key, value in described.items() if key != "title"}
+                mine[f"{name}_metric"] = metric
+                if samples is not None:
+                    drawn[row, name] = over_models(samples, rng)
+                    mine[f"{name}_low"], mine[f"{name}_high"] = interval(drawn[row, name])
+    if not rows:
+        wanted = ", ".join(column.protocol for column in table.columns.values())
+        raise DataError(f"none of the variants has scores of {wanted}; evaluate again")
+    for row, name in drawn:
+        pairs = (("over_random", row, RANDOM), ("reference_over", table.reference, row))
+        for key, plus, minus in pairs:
+            if plus != minus and (plus, name) in drawn and (minus, name) in drawn:
+                rows[row][f"{name}_{key}"] = rows[plus][name] - rows[minus][name]
+                ends = interval(drawn[plus, name] - drawn[minus, name])
+                rows[row][f"{name}_{key}_low"], rows[row][f"{name}_{key}_high"] = ends
+    return pd.DataFrame(rows.values())
+
+
+def _about(variant: Variant | None, row: str, about: Callable[[Variant], dict[str, Any]]) -> dict[str, Any]:
+    """What is known of a row before its values; no variant for a floor row."""
+    if variant is None:
+        return {"method": row, "variant": "", "seeds": "", "epochs": 0, "steps": 0, "hours": 0.0}
+    return {
+        "method": row,
+        "variant": variant.name,
+        "seeds": variant.seeds_text,
+        "epochs": variant.epochs,
+        "steps": variant.steps,
+        "hours": variant.hours,
+        **about(variant),
+    }
+
+
+def beyond_noise(rows: pd.DataFrame, reference: str, column: str) -> str:
+    """Which differences of a column are beyond noise, in sentences: their 95% interval excludes 0."""
+    over_random, over = (by_sign(rows, f"{column}_{key}") for key in ("over_random", "reference_over"))
+    return (
+        f"{column}: against random init, the 95% interval of the difference excludes 0 for (better) {over_random[0]}; "
+        f"(worse) {over_random[1]}; it includes 0 for {over_random[2]}. {reference} against each method: better than "
+        f"{over[0]}; worse than {over[1]}; the interval includes 0 for {over[2]}."
+    )
+
+
+def print_comparison(
+    table: MethodTable,
+    stem: str,
+    folders: Sequence[Path],
+    configs: Configs,
+    draw: Callable[[pd.DataFrame, MethodTable, str, str], Figure],
+    results: Path | None = None,
+    apart: bool = False,
+    statistics: Mapping[str, Statistic] = STATISTICS,
+    rows_of: RowsOf = rows_of_protocol,
+    about: Callable[[Variant], dict[str, Any]] = lambda variant: {},
+    finish: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
+    texts: Callable[[pd.DataFrame], dict[str, list[str]]] = lambda rows: {},
+    note: str = "",
+) -> pd.DataFrame:
+    """Print a paper's table beside ours for every data set that all variants were evaluated on, and draw it.
+
+    A data set that the paper does not have, and methods that its table lacks, stand without the paper's values.
+
+    Args:
+        table: As read.
+        stem: Name of its file, which figures and results go by.
+        folders: Evaluated variants.
+        configs: Of the package; says what budget a method has of its own.
+        draw: A figure of the rows, with the paper's data set and a note, "SYNTHETIC" for made-up data.
+        results: CSV that the rows are appended to.
+        apart: Print variants that were not trained alike in tables of their own, rather than refuse them.
+        statistics: By metric.
+        rows_of: See `compare`.
+        about: See `compare`.
+        finish: Adds columns that follow from several rows.
+        texts: Further printed columns, by name, of the rows.
+        note: Printed below.
+
+    Returns:
+        The rows of all tables, see `compare`.
+
+    Raises:
+        DataError: The variants were not trained alike, or there is no data set that all of them are evaluated on.
+    """
+    everything = []
+    for variants in alike([Variant(folder) for folder in folders], configs, apart):
+        for name, dataset in _data_sets(table, variants):
+            rows = finish(compare(variants, dataset, table, statistics, rows_of, about))
+            order = [RANDOM, *table.values.get(name, next(iter(table.values.values()), {}))]
+            places = rows["method"].map({row: place for place, row in enumerate(order)})
+            rows = rows.iloc[places.argsort(kind="stable")].reset_index(drop=True)  # unknown rows come last
+            synthetic = any(variant.is_synthetic for variant in variants)
+            rows = _with_settings(rows, table, stem, name, dataset, variants[0], synthetic)
+            _print(table, name, dataset, variants, rows, texts(rows), synthetic, note)
+            figure = draw(rows, table, f"{table.title}, {dataset}", "SYNTHETIC" if synthetic else "")
+            path = save_figure(figure, variants[0].folder.parent / "comparison", f"{dataset}_{stem}")
+            print(f"wrote {path}")
+            everything.append(rows)
+    found = pd.concat(everything, ignore_index=True)
+    if results:
+        append_results(found.round(4), results)
+    return found
+
+
+def _data_sets(table: MethodTable, variants: Sequence[Variant]) -> list[tuple[str, str]]:
+    """The paper's name and ours of each data set that the table can be made on.
+
+    Raises:
+        DataError: There is none.
+    """
+    trained_on = variants[0].dataset
+    by_name = dict(table.data_sets)
+    if trained_on not in {name for names in by_name.values() for name in names}:
+        by_name[trained_on] = [trained_on]
+    found = []
+    for name, candidates in by_name.items():
+        for dataset in candidates:
+            if all((variant.folder / "evaluation" / dataset / FILE).is_file() for variant in variants):
+                found.append((name, dataset))
+                break
+    if not found:
+        package = variants[0].folder.parts[-3]
+        raise DataError(
+            f"no data set of {table.title} has all variants evaluated: python -m {package} evaluate --run "
+            f"{folders_text(variant.folder for variant in variants)} does it"
+        )
+    return found
+
+
+def _print(
+    table: MethodTable,
+    name: str,
+    dataset: str,
+    variants: Sequence[Variant],
+    rows: pd.DataFrame,
+    texts: Mapping[str, list[str]],
+    synthetic: bool,
+    note: str,
+) -> None:
+    out = console(150)
+    if synthetic:
+        out.print(SYNTHETIC_WARNING, style="bold red")
+    columns = [column for column in table.columns if column in rows]
+    ends = ("", "_std", "_low", "_high")
+    shown = 100 * rows[[f"{column}{end}" for column in columns for end in ends if f"{column}{end}" in rows]].astype(
+        float
+    )
+    records = rows.to_dict("records")
+    first = columns[0]
+    shown["over random init"] = [difference_text(row, f"{first}_over_random") for row in records]
+    shown[f"{table.reference} over it"] = [difference_text(row, f"{first}_reference_over") for row in records]
+    for key, values in texts.items():
+        shown[key] = values
+    shown["epochs (steps)"] = [f"{row['epochs']} ({row['steps']})" if row["variant"] else "-" for row in records]
+    shown["hours"] = [f"{row['hours']:.2f}" if row["hours"] else "-" for row in records]
+    shown = shown.set_index(pd.MultiIndex.from_product([[name], rows["method"]]))
+    printed = table.values.get(name, {})
+    paper = {name: {row: printed.get(row, {}) for row in [*printed, *rows["method"]]}}
+    kind = " (SYNTHETIC data)" if synthetic else ""
+    title = f"{table.title}; ours trained on {variants[0].dataset}, evaluated on {dataset}{kind}, percent"
+    extra = ["over random init", f"{table.reference} over it", *texts, "epochs (steps)", "hours"]
+    hours = sum(variant.hours for variant in variants)
+    out.print(beside_paper(shown, paper, hours, title, extra, columns))
+    differences = f"which are of {first}" if len(columns) > 1 else "which are paired"
+    said = [
+        f"[...]: 95% interval; {rows['samples'].iloc[0]} test samples and the models are resampled, in pairs for "
+        f"differences, {differences}.",
+        *([table.setting] if table.setting else []),
+        *([note] if note else []),
+    ]
+    out.print(" ".join(said), highlight=False, markup=False)
+    if any(len(row["seeds"].split()) == 1 for row in records):
+        out.print(ONE_MODEL, style="yellow", highlight=False, markup=False)
+    for column in columns:
+        if f"{column}_low" in rows:
+            out.print(beyond_noise(rows, table.reference, column), highlight=False, markup=False)
+
+
+def _with_settings(
+    rows: pd.DataFrame, table: MethodTable, stem: str, name: str, dataset: str, variant: Variant, synthetic: bool
+) -> pd.DataFrame:
+    """Rows of results/: ours, the paper's values, and the settings that all variants share."""
+    printed = table.values.get(name, {})
+    for column in table.columns:
+        paper = [printed.get(method, {}).get(column) for method in rows["method"]]
+        if any(value is not None for value in paper):
+            rows[f"{column}_paper_percent"] = paper
+    return rows.assign(
+        table=stem,
+        paper_data_set=name if name in table.data_sets else "",
+        dataset=dataset,
+        trained_on=variant.dataset,
+        data_kind="synthetic" if synthetic else "real",
+        batch_size=variant.config["data"]["init_args"].get("batch_size"),
+        precision=variant.config["trainer"]["precision"],
+    )

@@ -1,0 +1,290 @@
+"""The folder `configs/` of a package: which files a run reads, and what variants, tuning and studies change."""
+
+import difflib
+import functools
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import yaml
+
+from shared.data.problems import DataError
+
+T = TypeVar("T")
+Profile = Literal["gpu", "demo"]
+
+
+class DataBlock(NamedTuple):
+    """A data set as a configuration describes it.
+
+    Attributes:
+        name: `run.dataset`.
+        tags: `run.tags`.
+        block: `data:`, its class and arguments.
+    """
+
+    name: str
+    tags: list[str]
+    block: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a variant changes of a method.
+
+    Attributes:
+        method: The method that is changed.
+        files: Read after the method's stack.
+        settings: Values by dotted name, given after all files.
+    """
+
+    method: str
+    files: list[Path] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Configs:
+    """The folder `configs/` of a package; `folder` is where it lies.
+
+    A run of a method on a data set reads these files, as far as they exist; a later file overrides an earlier one:
+
+        base.yaml                  the trainer
+        methods/<method>.yaml      the whole `model:`
+        sets/<set>/set.yaml        the data; with set_demo.yaml in its place in the demo profile
+        sets/<set>/target_<t>.yaml where a set has several targets: the data set is then called <set>_<t>
+        sets/<set>/images.yaml     what the set changes for every method whose encoder is an `ImageEncoder`
+        demo.yaml                  in the demo profile
+        sets/<set>/<method>.yaml   what the set changes for one method
+
+    Variants are in `variants.yaml`, or belong to a set: `sets/<set>/<method>_<change>.yaml` is a variant of this name,
+    `sets/<set>/short.yaml` makes a variant `<method>_short` of every method. `tuning.yaml` and `study.yaml` hold grids.
+    """
+
+    folder: Path
+
+    def methods(self) -> list[str]:
+        """The methods, sorted."""
+        return list(self._methods())
+
+    def sets(self) -> list[str]:
+        """The data sets, sorted; one with several targets is there once for each, as `<set>_<target>`."""
+        return sorted(self._places())
+
+    def data(self, dataset: str, profile: Profile) -> list[Path]:
+        """The files that describe a data set.
+
+        Raises:
+            DataError: There is no such data set.
+        """
+        folder, target = self._place(dataset)
+        demo = folder / "set_demo.yaml"
+        return [demo if profile == "demo" and demo.is_file() else folder / "set.yaml", *([target] if target else [])]
+
+    def stack(self, method: str, dataset: str, profile: Profile) -> list[Path]:
+        """The files that a run reads, in their order.
+
+        Raises:
+            DataError: There is no such method or data set.
+        """
+        own, (folder, _) = _pick("method", method, self._methods()), self._place(dataset)
+        images = [folder / "images.yaml"] if _has_image_encoder(own) else []
+        demo = [self.folder / "demo.yaml"] if profile == "demo" else []
+        files = [self.folder / "base.yaml", own, *self.data(dataset, profile), *images, *demo, folder / own.name]
+        return [path for path in files if path.is_file()]
+
+    def evaluation(self, dataset: str) -> Path | None:
+        """How a data set is evaluated, where it has settings of its own.
+
+        Raises:
+            DataError: There is no such data set.
+        """
+        path = self._place(dataset)[0] / "evaluation.yaml"
+        return path if path.is_file() else None
+
+    def variants(self, dataset: str) -> dict[str, Change]:
+        """What can be trained on a data set, by name: the methods as they are, and their variants.
+
+        Raises:
+            DataError: There is no such data set, or `variants.yaml` is not as expected.
+        """
+        folder, methods = self._place(dataset)[0], self._methods()
+        found = {method: Change(method) for method in methods}
+        path = self.folder / "variants.yaml"
+        for name, entry in (_read(path) if path.is_file() else {}).items():
+            if not (isinstance(entry, dict) and entry.keys() == {"method", "settings"}):
+                raise DataError(f"{path}, {name}: expected `method` and `settings`, the latter by dotted names")
+            _pick("method", entry["method"], methods)
+            found[name] = Change(entry["method"], settings=entry["settings"])
+        for path in sorted(folder.glob("*_*.yaml")):
+            owners = [method for method in methods if path.stem.startswith(f"{method}_")]
+            if owners and path.stem not in methods:
+                found[path.stem] = Change(max(owners, key=len), [path])
+        short = folder / "short.yaml"
+        if short.is_file():
+            found |= {f"{method}_short": Change(method, [short]) for method in methods}
+        return found
+
+    def variant(self, name: str, dataset: str) -> Change:
+        """A variant of a data set by its name; a method's own name is the variant without a change.
+
+        Raises:
+            DataError: There is no such variant or data set.
+        """
+        return _pick("variant", name, self.variants(dataset))
+
+    def tuning(self, method: str) -> dict[str, dict[str, Any]]:
+        """The settings that `tuning.yaml` tries for a method, by the name of each combination.
+
+        Raises:
+            DataError: There is no grid for this method.
+        """
+        return self._grid("tuning", method)
+
+    def study(self, name: str) -> dict[str, dict[str, Any]]:
+        """The settings that a study of `study.yaml` compares, by the name of each combination.
+
+        Raises:
+            DataError: There is no such study.
+        """
+        return self._grid("study", name)
+
+    def data_block(self, data: str | Path, profile: Profile) -> DataBlock:
+        """Name, tags and `data:` block of a data set.
+
+        Args:
+            data: A data set, or a YAML file that holds `run.dataset` and `data:`, such as a run's `config.yaml`.
+            profile: Which form of a data set.
+
+        Raises:
+            DataError: There is no such data set or file, or the file does not hold both.
+        """
+        files = [Path(data)] if Path(data).suffix in (".yaml", ".yml") else self.data(str(data), profile)
+        merged = functools.reduce(_merge, map(_read, files))
+        run, block = merged.get("run"), merged.get("data")
+        if not (isinstance(run, dict) and "dataset" in run and isinstance(block, dict)):
+            raise DataError(f"{files[-1]} lacks run.dataset or data:; by name, there are: {', '.join(self.sets())}")
+        return DataBlock(run["dataset"], list(run.get("tags") or []), block)
+
+    def composed(self, class_path: str, name: str) -> Iterator[dict[str, Any]]:
+        """What the files give a method's class on a data set, merged: for each of its methods, variants and profiles.
+
+        Args:
+            class_path: Of the model.
+            name: `run.dataset`. A data set that is not among the sets gets what does not belong to a set.
+        """
+        methods = [name for name, path in self._methods().items() if _read(path)["model"]["class_path"] == class_path]
+        for profile in ("gpu", "demo"):
+            sets = [each for each in self.sets() if self.data_block(each, profile).name == name]
+            for dataset in sets:
+                for change in self.variants(dataset).values():
+                    if change.method in methods:
+                        files = [*self.stack(change.method, dataset, profile), *change.files]
+                        yield functools.reduce(_merge, [*map(_read, files), _nested(change.settings)])
+            for method in [] if sets else methods:
+                files = [self.folder / "base.yaml", self._methods()[method]]
+                demo = [self.folder / "demo.yaml"] if profile == "demo" else []
+                yield functools.reduce(_merge, map(_read, [*files, *demo]))
+
+    def _methods(self) -> dict[str, Path]:
+        return {path.stem: path for path in sorted(self.folder.glob("methods/*.yaml"))}
+
+    def _places(self) -> dict[str, tuple[Path, Path | None]]:
+        """Folder and target's file by data set."""
+        found: dict[str, tuple[Path, Path | None]] = {}
+        for folder in (path.parent for path in self.folder.glob("sets/*/set.yaml")):
+            targets: list[Path | None] = [*folder.glob("target_*.yaml")]
+            for target in targets or [None]:
+                found[target.stem.replace("target", folder.name, 1) if target else folder.name] = (folder, target)
+        return found
+
+    def _place(self, dataset: str) -> tuple[Path, Path | None]:
+        return _pick("data set", dataset, self._places())
+
+    def _grid(self, file: str, name: str) -> dict[str, dict[str, Any]]:
+        path = self.folder / f"{file}.yaml"
+        grid = _pick(f"grid in {path.name} called", name, _read(path))
+        if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+            raise DataError(f"{path}, {name}: expected lines such as model.init_args.temperature: [0.1, 0.5]")
+        return combinations(grid)
+
+
+def combinations(grid: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Every combination of a grid's values, by a name that is safe for a folder and needs no quotes in a shell.
+
+    Example:
+        >>> list(combinations({"model.init_args.lr": [0.001, 0.01], "crop": [[0.3, 1.0]]}))
+        ['lr=0.001,crop=0.3_1.0', 'lr=0.01,crop=0.3_1.0']
+
+    Raises:
+        DataError: Two combinations would have the same name.
+    """
+    found = {}
+    for values in itertools.product(*grid.values()):
+        settings = dict(zip(grid, values, strict=True))
+        words = {key.rpartition(".")[2]: re.sub(r"[^\w.-]+", "_", json.dumps(settings[key])).strip("_") for key in grid}
+        found[",".join(f"{key}={word}" for key, word in words.items())] = settings
+    if len(found) < math.prod(map(len, grid.values())):
+        raise DataError(f"two settings or values of a grid have the same name: {', '.join(grid)}")
+    return found
+
+
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings by dotted name as words of the command line.
+
+    Example:
+        >>> as_flags({"model.init_args.temperature": 0.1, "data.init_args.csv": None, "run.tags": ["real"]})
+        ['--model.init_args.temperature', '0.1', '--data.init_args.csv', 'null', '--run.tags', '["real"]']
+    """
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+    return [word for name, text in texts.items() for word in (f"--{name}", text)]
+
+
+def _has_image_encoder(method: Path) -> bool:
+    try:
+        encoder = _read(method)["model"]["init_args"]["encoder"]["class_path"]
+    except (KeyError, TypeError):  # a model without an encoder
+        return False
+    return str(encoder).rpartition(".")[2] == "ImageEncoder"
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name as a configuration."""
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        *above, last = name.split(".")
+        functools.reduce(lambda block, key: block.setdefault(key, {}), above, nested)[last] = value
+    return nested
+
+
+def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Two configurations; the second overrides the first."""
+    both = [key for key in first if isinstance(first[key], Mapping) and isinstance(second.get(key), Mapping)]
+    return {**first, **second, **{key: _merge(first[key], second[key]) for key in both}}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds."""
+    if not path.is_file():
+        raise DataError(f"no file {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} does not hold names with values")
+    return content
+
+
+def _pick(kind: str, name: str, options: Mapping[str, T]) -> T:
+    """The option of this name; otherwise an error that lists the names."""
+    if name in options:
+        return options[name]
+    close = difflib.get_close_matches(name, options, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise DataError(f"no {kind} {name!r}; there are: {', '.join(sorted(options)) or 'none'}{hint}")

@@ -1,0 +1,166 @@
+"""What the packages' pipelines have in common: their options, and the grid of trainings that these stand for.
+
+A pipeline (`train`, `reproduce`, `tune`, `study`) is a plain function of `Options` in `<package>/verbs/pipelines.py`.
+"""
+
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.cli import compose
+from shared.data.problems import DataError
+from shared.main import call
+from shared.runs.cluster import Slurm, Where, cluster
+from shared.runs.compare import compare
+from shared.runs.configs import Change, Configs, Profile, as_flags
+from shared.runs.grid import Cell, fit_cells, here, run_cells
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a pipeline; what follows a bare `--` goes to every training of it.
+
+    Attributes:
+        dataset: A folder of configs/sets (`synthetic` writes its own data), or one of a folder's targets.
+        root: Folder of the data set; by default the one that its configuration names.
+        target: A second data set to evaluate on.
+        target_root: Folder of that data set.
+        seeds: Of the runs.
+        jobs: Trainings at a time.
+        profile: `gpu` is the paper's setting, `demo` a laptop's; by default as there is a GPU or none.
+        methods: Files of configs/methods; by default what the pipeline is for.
+        variants: Changes of a method, or what the single run of a method shall be called.
+        suffix: Is appended to the names of all runs, to keep a grid with other settings apart.
+        results: CSV that the rows of the tables are appended to.
+        cluster: `slurm` submits the trainings as a job array instead of running them here.
+        slurm: What a job of that array asks for.
+        evaluate_args: Options for `evaluate`, as typed.
+        table_args: Options for `table`, as typed.
+        fit_args: Options for `fit`, what follows a bare `--`.
+    """
+
+    dataset: str = "synthetic"
+    root: str | None = None
+    target: str | None = None
+    target_root: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+    jobs: int = 1
+    profile: Profile | None = None
+    methods: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
+    suffix: str = ""
+    results: str | None = None
+    cluster: Where | None = None
+    slurm: Slurm = Slurm()  # noqa: RUF009  frozen
+    evaluate_args: str = ""
+    table_args: str = ""
+    fit_args: list[str] = field(default_factory=list)
+
+    @property
+    def resolved_profile(self) -> Profile:
+        """The profile, decided by whether there is a GPU where none is given."""
+        return self.profile or ("gpu" if shutil.which("nvidia-smi") else "demo")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A variant of a grid.
+
+    Attributes:
+        name: Of the variant, without the suffix.
+        change: Its method, and what it changes of it.
+        after: Names of variants of the same grid that it starts from.
+    """
+
+    name: str
+    change: Change
+    after: Sequence[str] = ()
+
+
+class Plan:
+    """A pipeline under way: trains what is missing, and knows where it lies.
+
+    Args:
+        package: Name of the package.
+        configs: Its configs/.
+        options: As typed.
+        write_synthetic: Writes the package's synthetic set into a folder, where it is not there yet.
+    """
+
+    def __init__(
+        self, package: str, configs: Configs, options: Options, write_synthetic: Callable[[Path], object]
+    ) -> None:
+        self.package, self.configs, self.options = package, configs, options
+        self.profile = options.resolved_profile
+        self._synthetic = write_synthetic
+        self._runs = Path("runs")
+
+    def words(self, wanted: Wanted) -> list[str]:
+        """The `fit` command of a variant, without a seed."""
+        change = wanted.change
+        files = [*self.configs.stack(change.method, self.options.dataset, self.profile), *change.files]
+        given = [word for file in files for word in ("--config", str(file))]
+        if self.options.root:
+            given += ["--data.init_args.root", self.options.root]
+        named = ["--run.variant", f"{wanted.name}{self.options.suffix}"]
+        return [*given, *as_flags(change.settings), *named, *self.options.fit_args]
+
+    def variants(self, names: Sequence[str]) -> list[Wanted]:
+        """Variants of the data set by their names: methods as they are, or changed."""
+        return [Wanted(name, self.configs.variant(name, self.options.dataset)) for name in names]
+
+    def train(self, grid: Sequence[Wanted]) -> list[str]:
+        """Train what is missing of a grid.
+
+        Returns:
+            Folders of its variants, in their order.
+
+        Raises:
+            DataError: Several variants would have one name, or the grid did not finish.
+        """
+        if len(grid) > 1 and any(word.split("=")[0] == "--run.variant" for word in self.options.fit_args):
+            names = ", ".join(wanted.name for wanted in grid)
+            raise DataError(
+                f"--run.variant would give one name to all of {names}: use --suffix (make: SUFFIX=...), which keeps "
+                "them apart"
+            )
+        if self.options.dataset == "synthetic":
+            block = self.configs.data_block("synthetic", self.profile).block
+            self._synthetic(Path(self.options.root or block["init_args"]["root"]))
+        cells: list[list[Cell]] = []
+        folders = []
+        for wanted in grid:
+            given = self.words(wanted)
+            composed = compose(self.package, given)
+            folders.append(str(composed.folder))
+            self._runs = composed.folder.parents[2]
+            cells.append(fit_cells(self.package, wanted.name, given, composed, self.options.seeds, wanted.after))
+        # Seeds first: stopped half-way, the grid has whole columns of all methods.
+        in_order = [cell for same_seed in zip(*cells, strict=True) for cell in same_seed]
+        where = self.options.cluster
+        run_cells(in_order, cluster(where, self.options.slurm) if where else here(self.options.jobs))
+        return folders
+
+    def evaluate(self, verb: Callable[..., Any], folders: Sequence[str], *more: str) -> None:
+        """Evaluate variants on the data set they were trained on and, if there is one, on the target."""
+        given = ["--run", *folders, *more, *shlex.split(self.options.evaluate_args)]
+        if folders:
+            call(verb, given)
+        if folders and self.options.target:
+            root = ["--root", self.options.target_root] if self.options.target_root else []
+            call(verb, [*given, "--data", self.options.target, "--profile", self.profile, *root])
+
+    def table(self, verb: Callable[..., Any], table: str, folders: Sequence[str], *more: str) -> None:
+        """Print a table of configs/tables."""
+        if folders:
+            file = str(self.configs.folder / "tables" / f"{table}.yaml")
+            results = ["--results", self.options.results] if self.options.results else []
+            call(verb, ["--table", file, "--run", *folders, *results, *more, *shlex.split(self.options.table_args)])
+
+    def compare(self) -> None:
+        """Write the page that compares all runs."""
+        page = compare(self._runs)
+        print(f"wrote {page} (open it in a browser) and {page.with_suffix('.csv')}")

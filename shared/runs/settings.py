@@ -1,0 +1,117 @@
+"""When two runs have the same settings: what is compared of their configurations, and how a difference is said."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+log = logging.getLogger(__name__)
+
+# Settings that do not change a run's result: how it is started, watched and spread over a machine ...
+NOT_COMPARED = {
+    "ckpt_path",
+    "threads",
+    "run.overwrite",
+    "run.wandb",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.logger",
+}
+# ... and, wherever they stand, places on this machine and its hardware. Data is compared by content, see `data.json`.
+PLACES = {
+    "root",
+    "cache_dir",
+    "text_cache_dir",
+    "dirpath",
+    "default_root_dir",
+    "num_workers",
+    "accelerator",
+    "devices",
+}
+UPSTREAM = "upstream.json"  # fingerprints of the checkpoints of other runs that a run's configuration names
+
+
+def compared(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration without what is not compared.
+
+    Args:
+        config: As `config.yaml` holds it.
+        prefix: Dotted place of `config` within the whole.
+
+    Example:
+        >>> compared({"threads": 2, "data": {"init_args": {"root": "here", "batch_size": 8}}})
+        {'data': {'init_args': {'batch_size': 8}}}
+    """
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        place = f"{prefix}.{key}" if prefix else str(key)
+        if place not in NOT_COMPARED and key not in PLACES:
+            kept[key] = compared(value, place) if isinstance(value, Mapping) else value
+    return kept
+
+
+def difference(saved: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The settings in which two configurations differ, a line for each value: `-` saved, `+` new; empty if none do."""
+    before, after = (dict(_flat(compared(config))) for config in (saved, new))
+    lines = []
+    for key in dict.fromkeys([*before, *after]):
+        if before.get(key) != after.get(key) or (key in before) != (key in after):
+            lines += [
+                f"{sign} {key}: {json.dumps(values[key], default=str)}"
+                for sign, values in (("-", before), ("+", after))
+                if key in values
+            ]
+    return "\n".join(lines)
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and plain values; a list of mappings by position."""
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        value = {str(index): item for index, item in enumerate(value)}
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def with_seed(value: Any, seed: int) -> Any:
+    """A configuration in which `{seed}` of a path stands for the run's own seed.
+
+    So the seeds of a variant whose model starts from another run's checkpoint have one configuration.
+
+    Example:
+        >>> with_seed({"init_args": {"prior": "runs/commin/set/prior/seed_{seed}/checkpoints/last.ckpt"}}, 3)
+        {'init_args': {'prior': 'runs/commin/set/prior/seed_3/checkpoints/last.ckpt'}}
+    """
+    if isinstance(value, Mapping):
+        return {key: with_seed(item, seed) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_seed(item, seed) for item in value]
+    return value.replace("{seed}", str(seed)) if isinstance(value, str) else value
+
+
+def upstream(config: Mapping[str, Any], seed: int) -> dict[str, str]:
+    """Fingerprints, by setting, of the checkpoints that a configuration's model and data name and that are there."""
+    blocks = {key: config[key] for key in ("model", "data") if config.get(key)}
+    found = {}
+    for key, value in _flat(with_seed(blocks, seed)):
+        if isinstance(value, str) and value.endswith((".ckpt", ".pt", ".safetensors")) and Path(value).is_file():
+            found[key] = file_fingerprint(Path(value))
+    return found
+
+
+def file_fingerprint(path: Path) -> str:
+    """A short digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file of a run holds."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,118 @@
+"""The paper's tables beside ours: which rows they have, and what is printed of an evaluation."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from shared.evaluation import RANDOM, MethodTable
+from shared.evaluation.comparison import ONE_MODEL, Row
+from shared.runs.configs import Configs
+from shared.runs.scores import Scores
+from shared.runs.table import console, interval_text
+from shared.runs.variant import Variant
+from tabular_imaging.evaluation.classifiers import METRIC_NAMES
+from tabular_imaging.evaluation.figures import draw_low_data, draw_results
+from tabular_imaging.methods import Supervised
+
+CONFIGS = Configs(Path(__file__).parents[1] / "configs")
+SUPERVISED = Supervised.title
+
+
+def rows_of(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
+    """Rows of a column.
+
+    An untrained encoder that is fine-tuned is supervised training, which also stands in the columns of frozen encoders
+    to compare these with, as in the paper's tables.
+    """
+    frozen = protocol.startswith("frozen")
+    for row, outcome in scores.found.get(protocol, {}).items():
+        yield (RANDOM if frozen else SUPERVISED) if row == RANDOM else variant.title, outcome, protocol, row == RANDOM
+    if frozen:
+        trainable = protocol.replace("frozen", "trainable", 1)
+        for row, outcome in scores.found.get(trainable, {}).items():
+            if row == RANDOM or variant.title == SUPERVISED:
+                yield SUPERVISED, outcome, trainable, row == RANDOM
+
+
+def in_order(folders: list[Path]) -> list[Path]:
+    """A supervised run goes first: without one, the untrained encoders' fine-tuning stands for it."""
+    return sorted(folders, key=lambda folder: Variant(folder).title != SUPERVISED)
+
+
+def about_method(variant: Variant) -> dict[str, Any]:
+    """Which fields a variant saw, and the morphometric fields' share of its importance, if it was explained."""
+    shares = [results.get("importance/morphometric", np.nan) for results in variant.results.values()]
+    share = float(np.nanmean(shares)) if np.isfinite(shares).any() else np.nan
+    return {"fields": variant.model_settings.get("fields", ""), "morphometric_importance": share}
+
+
+def with_importance(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Table 2 says how much the fields that a variant was trained on matter to the model of all fields."""
+    share = rows.loc[rows["method"] == reference, "morphometric_importance"]
+    value = share.iloc[0] if len(share) else np.nan
+    by_fields = {"all": 1.0, "morphometric": value, "non_morphometric": 1 - value}
+    return rows.assign(importance=[by_fields.get(fields, np.nan) for fields in rows["fields"].fillna("")])
+
+
+def importance_text(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """A printed column of the importance, where variants saw different fields."""
+    if not set(rows["fields"].fillna("")) > {"", "all"}:
+        return {}
+    return {"importance": ["-" if pd.isna(share) else f"{100 * share:.1f}" for share in rows["importance"]]}
+
+
+def draw_table(rows: pd.DataFrame, table: MethodTable, title: str, note: str) -> Figure:
+    """Columns that differ in the number of labels are drawn over it (Fig. 2), others side by side."""
+    parts = [
+        rows[["method"]].assign(
+            protocol=column.lower(),
+            value=rows[column],
+            low=rows[f"{column}_low"],
+            high=rows[f"{column}_high"],
+            labels=rows[f"{column}_labels"],
+        )
+        for column in table.columns
+        if column in rows
+    ]
+    first = next(column for column in table.columns if column in rows)
+    few = (
+        len(table.columns) > 1
+        and len({rows[f"{column}_labels"].max() for column in table.columns if column in rows}) > 1
+    )
+    draw = draw_low_data if few else draw_results
+    return draw(pd.concat(parts, ignore_index=True), title, METRIC_NAMES[rows[f"{first}_metric"].iloc[0]], note)
+
+
+def print_results(table: pd.DataFrame, dataset: str, kind: str) -> None:
+    """Print what was found, in percent."""
+    out = console()
+    label = "SYNTHETIC data" if kind == "synthetic" else "real data"
+    metric = METRIC_NAMES[table["metric"].iloc[0]]
+    title = f"{metric}, percent, on {dataset} ({label}; {table['samples'].iloc[0]} test samples)"
+    shown = Table(title=title)
+    for column in ("Protocol", "Method", "Classifiers", metric, "95% interval", "over untrained"):
+        shown.add_column(column, justify="left" if column in ("Protocol", "Method") else "right")
+    for protocol, part in table.groupby("protocol", sort=False):
+        for index, row in enumerate(part.to_dict("records")):
+            value = f"{100 * row['value']:.1f}"
+            value += "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
+            gain = row.get("gain")
+            over = "-" if gain is None or pd.isna(gain) else f"{100 * gain:+.1f} \\{interval_text(row, 'gain_')}"
+            name = row["method"] if row["method"] == RANDOM else f"[bold]{row['method']}[/]"
+            first = str(protocol) if index == 0 else ""
+            shown.add_row(first, name, str(row["models"]), value, f"\\{interval_text(row)}", over)
+        shown.add_section()
+    out.print(shown)
+    if table["checkpoints"].iloc[0] == 1:
+        out.print(ONE_MODEL, style="yellow")
+    out.print(
+        "±: standard deviation over the classifiers. Intervals resample test samples and classifiers. `trainable` of "
+        "an untrained encoder is supervised training from scratch.",
+        highlight=False,
+        markup=False,
+    )

@@ -1,0 +1,116 @@
+"""`train`, `reproduce`, `tune` and `study`: from a data set to the paper's tables, in one command each."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.main import call
+from shared.runs.configs import Change
+from shared.runs.pipeline import Options, Plan, Wanted
+from tabular_imaging.data.synthetic.adverts import write_synthetic
+from tabular_imaging.evaluation.tables import CONFIGS
+from tabular_imaging.verbs.evaluate import evaluate
+from tabular_imaging.verbs.explain import explain
+from tabular_imaging.verbs.rank import rank
+from tabular_imaging.verbs.table import print_table
+
+TRAINED = ("supervised", "simclr", "mmcl")  # by `train`
+IMAGE_METHODS = ("simclr", "byol", "simsiam", "barlow_twins")  # rows of Table 1 that are trained alike
+# Of MMCL in Tables 3 and 2.
+LABEL_VARIANTS = ("mmcl_laaf", "mmcl_fn_elimination", "mmcl_fn_elimination_laaf", "mmcl_supcon", "mmcl_supcon_laaf")
+FIELD_VARIANTS = ("mmcl_morphometric", "mmcl_non_morphometric")
+EQUAL_VIEWS = "mmcl_equal_views"  # MMCL sees one view of an image a step, the methods of images two
+STUDIES = ("batch", "epochs", "temperature", "corruption")
+FROZEN = ("--settings.trainable_epochs", "0")
+
+
+def _evaluation(options: Options) -> list[str]:
+    file = CONFIGS.evaluation(options.dataset)
+    return ["--missing_only", "true", *(["--settings", str(file)] if file else [])]
+
+
+def _is_mmcl(name: str, plan: Plan) -> bool:
+    return CONFIGS.variant(name, plan.options.dataset).method == "mmcl"
+
+
+def _has_image_encoder(name: str, plan: Plan) -> bool:
+    return CONFIGS.variant(name, plan.options.dataset).method != "scarf"
+
+
+def train(options: Options) -> None:
+    """Pre-train MMCL and SimCLR, evaluate them on images alone beside supervised training, and explain MMCL.
+
+    `--methods` chooses others.
+    """
+    plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic)
+    names = options.methods or list(TRAINED)
+    folders = dict(zip(names, plan.train(plan.variants(names)), strict=True))
+    images = [folder for name, folder in folders.items() if _has_image_encoder(name, plan)]
+    tables = [folder for name, folder in folders.items() if not _has_image_encoder(name, plan)]
+    plan.evaluate(evaluate, images, *_evaluation(options), *FROZEN)
+    plan.evaluate(evaluate, tables, *_evaluation(options), *FROZEN, "--inputs", "table")
+    for name, folder in folders.items():
+        if _is_mmcl(name, plan):
+            call(explain, ["--run", folder])
+    plan.table(print_table, "table1", images)
+    plan.compare()
+
+
+def reproduce(options: Options) -> None:
+    """Print the paper's Tables 1, 2, 3 and Figure 2 beside ours: trains and evaluates what is missing.
+
+    `--methods` chooses among the methods of images, `--variants` among those of MMCL.
+    """
+    plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic)
+    methods = options.methods or list(IMAGE_METHODS)
+    variants = options.variants or ["mmcl", *LABEL_VARIANTS, *FIELD_VARIANTS]
+    names = [*methods, *variants]
+    folders = dict(zip(names, plan.train(plan.variants(names)), strict=True))
+    mmcl = [folders[name] for name in variants if name == "mmcl"]
+    table1 = [*(folders[name] for name in methods), *mmcl]
+    plan.evaluate(evaluate, table1, *_evaluation(options))
+    plan.evaluate(evaluate, [folders[name] for name in variants if name != "mmcl"], *_evaluation(options), *FROZEN)
+    for name in variants:
+        call(explain, ["--run", folders[name]])
+    plan.table(print_table, "table1", table1)
+    plan.table(print_table, "table2", [folders[name] for name in variants if name in ("mmcl", *FIELD_VARIANTS)])
+    plan.table(print_table, "table3", [folders[name] for name in variants if name not in FIELD_VARIANTS])
+    # Labels as shares of the training set, as in the paper, or for a small set as numbers a class.
+    own = f"figure2_{options.dataset}"
+    plan.table(print_table, own if (CONFIGS.folder / "tables" / f"{own}.yaml").is_file() else "figure2", table1)
+    if mmcl and EQUAL_VIEWS in CONFIGS.variants(options.dataset):
+        equal = plan.train(plan.variants([EQUAL_VIEWS]))
+        plan.evaluate(evaluate, equal, *_evaluation(options))
+        plan.table(print_table, "equal_views", [*(folders[name] for name in methods), *equal])
+    plan.compare()
+
+
+def tune(options: Options) -> None:
+    """Try every setting of configs/tuning.yaml for each method, and rank them by validation."""
+    methods = options.methods or ["mmcl", *IMAGE_METHODS]
+    _search(options, "@", [(method, CONFIGS.tuning(method)) for method in methods])
+
+
+def study(options: Options) -> None:
+    """Change one setting of MMCL at a time, as configs/study.yaml says, and rank by validation.
+
+    `--variants` chooses among its studies.
+    """
+    names = options.variants or [*STUDIES, *(["unlabelled"] if options.dataset == "leaves" else [])]
+    _search(options, "+", [("mmcl", CONFIGS.study(name)) for name in names])
+
+
+def _search(options: Options, mark: str, grids: Sequence[tuple[str, dict[str, dict[str, Any]]]]) -> None:
+    """Train every setting of a method's grid, `<method><mark><setting>`, and rank all that were ever tried."""
+    plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic)
+    folders = plan.train(
+        [
+            Wanted(f"{method}{mark}{setting}", Change(method, [], settings))
+            for method, grid in grids
+            for setting, settings in grid.items()
+        ]
+    )
+    tried = sorted(str(folder) for folder in Path(folders[0]).parent.glob(f"*{mark}*"))
+    plan.evaluate(evaluate, tried, "--missing_only", "true")
+    call(rank, ["--run", *tried, *shlex.split(options.table_args)])
