@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import torch
 from jsonargparse import ArgumentParser, auto_cli
@@ -33,7 +33,7 @@ SILENCED = (
     "Couldn't infer the batch indices",  # the predictions have the samples' ids
     ".*is already saved during checkpointing",  # checkpoints keep plain values only, see plain_hyperparameters
     ".*LeafSpec.*is deprecated",  # Lightning's use of torch
-    ".*(skip_none|instantiate_classes).* deprecated",  # Lightning's use of jsonargparse
+    r"(?s).*deprecated in v4\.49",  # Lightning's use of jsonargparse
 )
 
 
@@ -96,7 +96,7 @@ def _join_lists(hints: Mapping[str, Any], args: Sequence[str]) -> list[str]:
 def call(function: Callable[..., Any], args: Sequence[str], prog: str | None = None) -> Any:
     """Call a verb with the words of a command line.
 
-    A verb's options are its parameters. A verb whose only parameter is a dataclass has that one's fields as options;
+    A verb's options are its parameters. A verb whose first parameter is a dataclass has that one's fields as options;
     what follows a bare `--` goes to the field `fit_args`.
 
     Args:
@@ -109,15 +109,16 @@ def call(function: Callable[..., Any], args: Sequence[str], prog: str | None = N
     """
     prog = prog or function.__name__
     hints = get_type_hints(function)
-    parameters: list[Any] = [hints[name] for name in inspect.signature(function).parameters]
-    if len(parameters) != 1 or not dataclasses.is_dataclass(parameters[0]):
+    options: Any = next((hints[name] for name in inspect.signature(function).parameters), None)
+    if not dataclasses.is_dataclass(options):
         return auto_cli(function, args=_join_lists(hints, args), prog=prog, as_positional=False)
     words = list(args)
     own, rest = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     parser = ArgumentParser(prog=prog, description=inspect.getdoc(function))
-    parser.add_class_arguments(parameters[0], as_group=False, skip={"fit_args"})
-    given = parser.instantiate(parser.parse_args(_join_lists(get_type_hints(parameters[0]), own)))
-    return function(parameters[0](**{**given.as_dict(), "fit_args": rest}))
+    parser.add_class_arguments(options, as_group=False, skip={"fit_args"})
+    given = parser.instantiate(parser.parse_args(_join_lists(get_type_hints(options), own)))
+    make = cast(Callable[..., Any], options)
+    return function(make(**{**given.as_dict(), "fit_args": rest}))
 
 
 def run_main(package: str, verbs: Mapping[str, Callable[..., Any]], args: ArgsType = None) -> Any:

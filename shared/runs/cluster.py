@@ -1,16 +1,14 @@
 """Cells on a SLURM cluster: one job array for all that are ready, through submitit (an optional dependency)."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from shared.data.problems import DataError
 from shared.runs.grid import Cell, Runner
+from shared.runs.job import CellJob
 
 Where = Literal["slurm", "local"]
 
@@ -37,36 +35,6 @@ class Slurm:
     memory_gb: int | None = None
     at_once: int = 256
     folder: str = "runs/cluster"
-
-
-class CellJob:
-    """Runs one cell in a process of its own; travels to the job.
-
-    Args:
-        command: What comes after `python -m`.
-    """
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self.command = list(command)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __call__(self) -> int:
-        """Run it, and return its exit status.
-
-        `fit` must not see SLURM's variables: Lightning would take SLURM's environment, install a requeue of its own
-        and prefer a checkpoint from the middle of an epoch, after which the run would not be the same. A cell is one
-        task, so nothing of them is needed; submitit alone requeues.
-        """
-        env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-        self._process = subprocess.Popen([sys.executable, "-m", *self.command], env=env)
-        return self._process.wait()
-
-    def checkpoint(self) -> Any:
-        """What submitit queues when the job is preempted or out of time: the same cell, which resumes."""
-        if self._process is not None:  # two processes must not write one run
-            self._process.kill()
-            self._process.wait()
-        return import_module("submitit").helpers.DelayedSubmission(CellJob(self.command))
 
 
 def cluster(where: Where, options: Slurm) -> Runner:

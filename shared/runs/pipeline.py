@@ -129,7 +129,10 @@ class Plan:
             )
         if self.options.dataset == "synthetic":
             block = self.configs.data_block("synthetic", self.profile).block
-            self._synthetic(Path(self.options.root or block["init_args"]["root"]))
+            try:
+                self._synthetic(Path(self.options.root or block["init_args"]["root"]))
+            except FileExistsError as error:
+                raise DataError(str(error)) from error
         cells: list[list[Cell]] = []
         folders = []
         for wanted in grid:

@@ -225,7 +225,9 @@ def _fold(mlp: nn.Sequential, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, T
                 f"{' - '.join(type(layer).__name__ for layer in layers)}; use numerical_attributions for it."
             )
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("BatchNorm1d must keep running statistics: without them a row's output depends on the other rows.")
+        raise ValueError(
+            "BatchNorm1d must keep running statistics: without them a row's output depends on the other rows."
+        )
     if inputs.ndim != 2 or inputs.shape[1] != first.in_features or not inputs.isfinite().all():
         raise ValueError(
             f"inputs must be (B, {first.in_features}) and finite, got shape {tuple(inputs.shape)} with "

@@ -25,6 +25,8 @@ RUN_FILES = {
     "metrics.csv",
     "environment.txt",
     "results.json",
+    "samples.csv",
+    "data.json",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
 }
@@ -33,6 +35,7 @@ COLUMNS = {
     "step",
     "lr-Adam",
     "train/loss",
+    "train/feature_std",
     "val/loss",
     "val/auroc",
     "val/retrieval_accuracy",
@@ -122,8 +125,8 @@ def test_other_settings_in_the_same_folder_are_an_error(trained) -> None:
         main([*trained.arguments, "--model.init_args.temperature", "0.1"])
     assert str(error.value) == (
         f"error: {trained.folder} holds a run with other settings:\n"
-        "-    temperature: 0.07\n"
-        "+    temperature: 0.1\n"
+        "- model.init_args.temperature: 0.07\n"
+        "+ model.init_args.temperature: 0.1\n"
         "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
     )
 

@@ -1,6 +1,7 @@
 """Checkpoints rebuild their model alone, and are untrusted input."""
 
 import pickle
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +34,43 @@ HPARAMS = {
     },
     "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}},
 }
+# What the configurations of 9c1148b, and so the `config.yaml` of its runs and the checkpoints beside them, name.
+CLASS_PATHS = (
+    "ecg_text.CPSC2018DataModule",
+    "ecg_text.ETP",
+    "ecg_text.PTBXLDataModule",
+    "ecg_text.WFDBFolderDataModule",
+    "ecg_text.methods.ASTCL",
+    "ecg_text.methods.CLOCS",
+    "ecg_text.methods.CPC",
+    "ecg_text.methods.TSTCC",
+    "ecg_text.methods.astcl.Denoise",
+    "shared.augment.Augment",
+    "shared.augment.BaselineWander",
+    "shared.augment.ChannelMask",
+    "shared.augment.ImageAugment",
+    "shared.augment.Jitter",
+    "shared.augment.Permute",
+    "shared.augment.Scale",
+    "shared.augment.TwoViews",
+    "shared.augment.Views",
+    "shared.augment.Window",
+    "shared.backbones.HashedNgrams",
+    "shared.backbones.HuggingFaceText",
+    "shared.backbones.ImageEncoder",
+    "shared.backbones.ResNet1D",
+    "shared.methods.BYOL",
+    "shared.methods.BarlowTwins",
+    "shared.methods.SimCLR",
+    "shared.methods.SimSiam",
+    "tabular_imaging.CardiacDataModule",
+    "tabular_imaging.DVMCarDataModule",
+    "tabular_imaging.ImageTableDataModule",
+    "tabular_imaging.MMCL",
+    "tabular_imaging.SCARF",
+    "tabular_imaging.Supervised",
+    "tabular_imaging.TabularEncoder",
+)
 
 
 @pytest.fixture
@@ -166,7 +204,7 @@ NOT_BUILT = (
     "shared.cli.LightningCLI",  # ours, but what it imports is not
     "shared.runs.tracking.RunCSVLogger",  # ours, but it works on files
     "shared.callbacks.PredictionWriter",
-    "ecg_text.cli.ECGTextCLI",  # would read the command line
+    "shared.cli.QuintetCLI",  # would read the command line
     "shared.backbones.text_features",  # no class
     "torch.nn.init.kaiming_normal_",
 )
@@ -217,6 +255,11 @@ assert trusted_packages() == ("ecg_text", "shared", "tabular_imaging"), trusted_
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", CLASS_PATHS)
+def test_every_class_that_an_old_run_names_is_still_there(name: str) -> None:
+    assert pkgutil.resolve_name(name).__name__ == name.rpartition(".")[2]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def command_line(vehicles_root: Path, tmp_path_factory: pytest.TempPathFactory) 
     cache = tmp_path_factory.mktemp("cache")
 
     def build(verb: str, runs: Path, *more: str, method: str = "mmcl", variant: str = "") -> list[str]:
-        change = CONFIGS.variant(variant or method, "synthetic")
+        name = variant or method
+        change = CONFIGS.variant(name, "synthetic")
         small: dict[str, object] = {
             "data.init_args.root": str(vehicles_root),
             "data.init_args.min_per_class": 5,
@@ -37,6 +38,7 @@ def command_line(vehicles_root: Path, tmp_path_factory: pytest.TempPathFactory) 
             "data.init_args.cache_dir": str(cache),
             "model.init_args.warmup_epochs": 0,
             "run.root": str(runs),
+            "run.variant": name,
             "run.wandb": "disabled",
             "threads": 1,
             "trainer.max_epochs": 2,

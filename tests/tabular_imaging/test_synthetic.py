@@ -37,11 +37,11 @@ ADVERTS, MODELS, MINIMUM = 1200, 12, 30
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default's tables; blank pictures take the drawings' place, which have tests of their own."""
+    """The default's tables; blank pictures, taken without a pool, stand for drawings, which have their own tests."""
     blank = Image.new("RGB", (32, 32)), View(0, 5, 0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tabular_imaging.data.synthetic.adverts.photograph", lambda *_: blank)
-        patch.setattr("tabular_imaging.data.synthetic.adverts.SHOTS_WORTH_A_POOL", math.inf)  # it knows no patch
+        patch.setattr("tabular_imaging.data.synthetic.adverts.SHOTS_WORTH_A_POOL", math.inf)
         return write_synthetic(tmp_path_factory.mktemp("synthetic") / "set", adverts=ADVERTS, image_px=32)
 
 

@@ -2,18 +2,17 @@
 
 import logging
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
 from shared.checkpoint import CheckpointError
-from shared.cli import QuintetCLI, run_main
 from shared.data.problems import DataError
+from shared.main import call, run_main
 
-
-class CLI(QuintetCLI):
-    package = "a_package"
+PACKAGE = "a_package"
 
 
 def rank(
@@ -43,7 +42,7 @@ def fail(kind: str) -> None:
 
 
 def run(*args: str) -> object:
-    return run_main(CLI, {"rank": rank, "fail": fail}, list(args))
+    return run_main(PACKAGE, {"rank": rank, "fail": fail}, list(args))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_without_a_verb_the_verbs_are_shown(args: list[str], capsys: pytest.Capt
     assert run(*args) is None
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("usage: python -m a_package {fit,validate,test,predict,rank,fail}")
-    assert said[1:] == ["  rank       Rank what is given.", "  fail       Fail."]
+    assert said[1:] == ["  rank          Rank what is given.", "  fail          Fail."]
 
 
 def test_what_the_packages_log_is_told_once_and_only_meanwhile(
@@ -113,7 +112,7 @@ def test_what_the_packages_log_is_told_once_and_only_meanwhile(
         logging.getLogger("another").info("nobody's business")
 
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    run_main(CLI, {"tell": tell}, ["tell"])
+    run_main(PACKAGE, {"tell": tell}, ["tell"])
     assert capsys.readouterr().err == "an image column was found\n"
     tell()
     assert capsys.readouterr().err == ""
@@ -129,7 +128,7 @@ def test_what_is_wrong_with_a_command_is_told_without_its_usage(capsys: pytest.C
     )
 
 
-def test_what_a_user_can_mend_is_a_sentence_and_the_rest_a_traceback() -> None:
+def test_what_a_user_can_fix_is_a_sentence_and_the_rest_a_traceback() -> None:
     for kind in ("data", "checkpoint"):
         with pytest.raises(SystemExit) as stop:
             run("fail", "--kind", kind)
@@ -146,3 +145,56 @@ def test_a_verb_leaves_the_process_as_it_found_it() -> None:
     before = state()
     run("rank", "--prompts", "a")
     assert state() == before
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a pipeline.
+
+    Attributes:
+        seeds: Of the runs.
+        names: Of the methods.
+        suffix: Of the names.
+        fit_args: For fit.
+    """
+
+    seeds: list[int] = field(default_factory=lambda: [0])
+    names: list[str] = field(default_factory=list)
+    suffix: str = ""
+    fit_args: list[str] = field(default_factory=list)
+
+
+def pipeline(options: Options) -> Options:
+    """Run a pipeline."""
+    return options
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], Options()),
+        (["--seeds", "0", "1", "2"], Options(seeds=[0, 1, 2])),
+        (["--names", "a", "b", "--suffix=_x"], Options(names=["a", "b"], suffix="_x")),
+        (
+            ["--seeds", "3", "--", "--lr", "0.1", "--seeds", "7"],
+            Options(seeds=[3], fit_args=["--lr", "0.1", "--seeds", "7"]),
+        ),
+        (["--", "--a b", "--"], Options(fit_args=["--a b", "--"])),
+    ],
+)
+def test_a_dataclass_is_a_pipelines_options_and_what_follows_a_bare_dash_is_handed_on(
+    args: list[str], expected: Options
+) -> None:
+    assert call(pipeline, args) == expected
+    assert run_main(PACKAGE, {"go": pipeline}, ["go", *args]) == expected
+
+
+def test_a_pipelines_help_is_its_docstring_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main(PACKAGE, {"go": pipeline}, ["go", "--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "usage: python -m a_package go" in said
+    assert "Run a pipeline." in said
+    assert "--suffix SUFFIX" in said
+    assert "fit_args" not in said

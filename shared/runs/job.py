@@ -1,0 +1,37 @@
+"""What a cluster's job does. A module of its own, because each job imports it: it takes neither torch nor Lightning."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+
+class CellJob:
+    """Runs one cell in a process of its own; travels to the job.
+
+    Args:
+        command: What comes after `python -m`.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = list(command)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> int:
+        """Run it, and return its exit status.
+
+        `fit` must not see SLURM's variables: Lightning would take SLURM's environment, install a requeue of its own
+        and prefer a checkpoint from the middle of an epoch, after which the run would not be the same. A cell is one
+        task, so nothing of them is needed; submitit alone requeues.
+        """
+        env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+        self._process = subprocess.Popen([sys.executable, "-m", *self.command], env=env)
+        return self._process.wait()
+
+    def checkpoint(self) -> Any:
+        """What submitit queues when the job is preempted or out of time: the same cell, which resumes."""
+        if self._process is not None:  # two processes must not write one run
+            self._process.kill()  # without waiting for it: the main thread does, and holds the lock
+        return import_module("submitit").helpers.DelayedSubmission(CellJob(self.command))
