@@ -63,7 +63,7 @@ def bench_loading(data: PTBXLDataModule, folder: Path, pairs: int) -> Rows:
     npy = folder / f"npy_{rate}"
     npy.mkdir()
     for row in rows:
-        np.save(npy / f"{row}.npy", data.array[row])
+        np.save(npy / f"{row}.npy", data.cached(row))
 
     def batched() -> None:
         augment(normalize(dataset[positions].signal, "lead"))
@@ -83,7 +83,7 @@ def bench_loading(data: PTBXLDataModule, folder: Path, pairs: int) -> Rows:
     for way, read in {
         "wfdb.rdrecord": from_wfdb,
         "one .npy a record": lambda index: np.load(npy / f"{rows[index]}.npy"),
-        "memory map, item by item": lambda index: np.array(data.array[rows[index]]),
+        "memory map, item by item": lambda index: np.array(data.cached(rows[index])),
     }.items():
         name = f"training batch, {rate} Hz, one thread, against {way}"
         result.append(ratio(name, "records/s", batched, per_item(read), BATCH, pairs))

@@ -31,7 +31,6 @@ SILENCED = (
     "The number of training batches .* is smaller than the logging interval",  # logged once an epoch
     "LightningCLI's args parameter",  # main() of another program, or a test
     "Couldn't infer the batch indices",  # the predictions have the samples' ids
-    ".*is already saved during checkpointing",  # checkpoints keep plain values only, see plain_hyperparameters
     ".*LeafSpec.*is deprecated",  # Lightning's use of torch
     r"(?s).*deprecated in v4\.49",  # Lightning's use of jsonargparse
 )

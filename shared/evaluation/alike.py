@@ -1,22 +1,23 @@
 """Whether variants were trained alike, so that comparing their methods says something about the methods."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from shared.data.problems import DataError
-from shared.runs.configs import Configs
+from shared.runs.configs import Configs, Profile
 from shared.runs.settings import compared
 from shared.runs.variant import Variant
 
-# What a training may cost. The YAMLs may give a method a budget of its own, which is shown beside its row.
-BUDGET = (
-    "trainer.max_epochs",
-    "trainer.max_steps",
-    "trainer.max_time",
-    "trainer.limit_train_batches",
-    "trainer.accumulate_grad_batches",
-    "data.init_args.batch_size",
-)
+# What a training may cost, and what it is where a configuration does not say. The YAMLs may give a method a budget of
+# its own, which is shown beside its row.
+BUDGET: dict[str, Any] = {
+    "trainer.max_epochs": None,
+    "trainer.max_steps": -1,
+    "trainer.max_time": None,
+    "trainer.limit_train_batches": 1.0,
+    "trainer.accumulate_grad_batches": 1,
+    "data.init_args.batch_size": None,
+}
 
 
 def _at(config: Mapping[str, Any], dotted: str) -> Any:
@@ -28,18 +29,26 @@ def _at(config: Mapping[str, Any], dotted: str) -> Any:
 
 def budget(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a configuration spends on a training."""
-    return {key: _at(config, key) for key in BUDGET}
+    found = {key: _at(config, key) for key in BUDGET}
+    return {key: BUDGET[key] if value is None else value for key, value in found.items()}
 
 
-def has_own_budget(variant: Variant, configs: Configs) -> bool:
-    """Whether a variant was trained with the budget that the package's YAMLs give its method on its data set."""
-    config = variant.config
-    given = budget(config)
-    for composed in configs.composed(str(config["model"]["class_path"]), variant.dataset):
-        stated = {key: value for key, value in budget(composed).items() if value is not None}
-        if all(given[key] == value for key, value in stated.items()):
-            return True
-    return False
+def own_budget_in(variant: Variant, configs: Configs, keys: Sequence[str]) -> set[Profile]:
+    """The profiles whose YAMLs give a variant's method, on its data set, the budget that it was trained with.
+
+    Args:
+        variant: As trained.
+        configs: Of the package.
+        keys: Of the budget; the others may have been changed.
+    """
+    class_path, given = str(variant.config["model"]["class_path"]), budget(variant.config)
+    profiles: tuple[Profile, ...] = get_args(Profile)
+    return {
+        profile
+        for profile in profiles
+        for own in map(budget, configs.composed(class_path, variant.dataset, profile))
+        if all(own[key] == given[key] for key in keys)
+    }
 
 
 def _signature(variant: Variant) -> dict[str, Any]:
@@ -56,7 +65,7 @@ def _signature(variant: Variant) -> dict[str, Any]:
 def alike(variants: Sequence[Variant], configs: Configs, apart: bool = False) -> list[list[Variant]]:
     """The variants in groups that were trained alike: on the same data, with one encoder, precision and budget.
 
-    A budget is alike if it is the same, or if each method has the one that its own YAMLs give it.
+    Budgets are alike if, where they differ, each method has what its own YAMLs give it, all in the same profile.
 
     Args:
         variants: To compare.
@@ -89,10 +98,11 @@ def _unlike(first: Variant, second: Variant, configs: Configs) -> str:
         one, other = (signature[key] for signature in signatures)
         if one != other:
             return f"{key} ({_difference(one, other)})"
-    budgets = budget(first.config), budget(second.config)
-    if budgets[0] != budgets[1] and not all(has_own_budget(each, configs) for each in (first, second)):
-        key = next(key for key in BUDGET if budgets[0][key] != budgets[1][key])
-        return f"{key} ({budgets[0][key]} and {budgets[1][key]}), which is not what the methods' own YAMLs give them"
+    one, other = budget(first.config), budget(second.config)
+    differ = [key for key in BUDGET if one[key] != other[key]]
+    if differ and not own_budget_in(first, configs, differ) & own_budget_in(second, configs, differ):
+        key = differ[0]
+        return f"{key} ({one[key]} and {other[key]}), which is not what the methods' own YAMLs give them"
     return ""
 
 

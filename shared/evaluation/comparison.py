@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shared.data.problems import DataError
 from shared.evaluation.alike import alike
-from shared.evaluation.evaluate import State
+from shared.evaluation.evaluate import STATE, State
 from shared.evaluation.protocol import RANDOM
 from shared.evaluation.statistics import STATISTICS, Statistic, statistic
 from shared.metrics import interval, over_models
@@ -134,7 +134,9 @@ def compare(
     for variant in variants:
         folder = variant.folder / "evaluation" / dataset
         scores, state = Scores.read(folder), State.read(folder)
-        if not scores.same_samples(first) or state is None:
+        if state is None:
+            raise DataError(f"{folder / STATE} is missing or damaged; evaluate again")
+        if not scores.same_samples(first):
             raise DataError(
                 f"{folder} and {variants[0].folder / 'evaluation' / dataset} were evaluated on other samples or "
                 "classes, so they cannot be compared; train and evaluate both with the same data settings"

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import yaml
-
 from shared.data.problems import DataError
+from shared.runs.settings import read_yaml
 
 T = TypeVar("T")
 Profile = Literal["gpu", "demo"]
@@ -116,7 +115,7 @@ class Configs:
         folder, methods = self._place(dataset)[0], self._methods()
         found = {method: Change(method) for method in methods}
         path = self.folder / "variants.yaml"
-        for name, entry in (_read(path) if path.is_file() else {}).items():
+        for name, entry in (read_yaml(path) if path.is_file() else {}).items():
             if not (isinstance(entry, dict) and entry.keys() == {"method", "settings"}):
                 raise DataError(f"{path}, {name}: expected `method` and `settings`, the latter by dotted names")
             _pick("method", entry["method"], methods)
@@ -165,31 +164,33 @@ class Configs:
             DataError: There is no such data set or file, or the file does not hold both.
         """
         files = [Path(data)] if Path(data).suffix in (".yaml", ".yml") else self.data(str(data), profile)
-        merged = functools.reduce(_merge, map(_read, files))
+        merged = functools.reduce(_merge, map(read_yaml, files))
         run, block = merged.get("run"), merged.get("data")
         if not (isinstance(run, dict) and "dataset" in run and isinstance(block, dict)):
             raise DataError(f"{files[-1]} lacks run.dataset or data:; by name, there are: {', '.join(self.sets())}")
         return DataBlock(run["dataset"], list(run.get("tags") or []), block)
 
-    def composed(self, class_path: str, name: str) -> Iterator[dict[str, Any]]:
-        """What the files give a method's class on a data set, merged: for each of its methods, variants and profiles.
+    def composed(self, class_path: str, name: str, profile: Profile) -> Iterator[dict[str, Any]]:
+        """What the files give a method's class on a data set, merged: for each of its methods and variants.
 
         Args:
             class_path: Of the model.
             name: `run.dataset`. A data set that is not among the sets gets what does not belong to a set.
+            profile: Which form of the data set.
         """
-        methods = [name for name, path in self._methods().items() if _read(path)["model"]["class_path"] == class_path]
-        for profile in ("gpu", "demo"):
-            sets = [each for each in self.sets() if self.data_block(each, profile).name == name]
-            for dataset in sets:
-                for change in self.variants(dataset).values():
-                    if change.method in methods:
-                        files = [*self.stack(change.method, dataset, profile), *change.files]
-                        yield functools.reduce(_merge, [*map(_read, files), _nested(change.settings)])
-            for method in [] if sets else methods:
-                files = [self.folder / "base.yaml", self._methods()[method]]
-                demo = [self.folder / "demo.yaml"] if profile == "demo" else []
-                yield functools.reduce(_merge, map(_read, [*files, *demo]))
+        methods = [
+            name for name, path in self._methods().items() if read_yaml(path)["model"]["class_path"] == class_path
+        ]
+        sets = [each for each in self.sets() if self.data_block(each, profile).name == name]
+        for dataset in sets:
+            for change in self.variants(dataset).values():
+                if change.method in methods:
+                    files = [*self.stack(change.method, dataset, profile), *change.files]
+                    yield functools.reduce(_merge, [*map(read_yaml, files), _nested(change.settings)])
+        for method in [] if sets else methods:
+            demo = [self.folder / "demo.yaml"] if profile == "demo" else []
+            files = [self.folder / "base.yaml", self._methods()[method], *demo]
+            yield functools.reduce(_merge, map(read_yaml, files))
 
     def _methods(self) -> dict[str, Path]:
         return {path.stem: path for path in sorted(self.folder.glob("methods/*.yaml"))}
@@ -208,7 +209,7 @@ class Configs:
 
     def _grid(self, file: str, name: str) -> dict[str, dict[str, Any]]:
         path = self.folder / f"{file}.yaml"
-        grid = _pick(f"grid in {path.name} called", name, _read(path))
+        grid = _pick(f"grid in {path.name} called", name, read_yaml(path))
         if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
             raise DataError(f"{path}, {name}: expected lines such as model.init_args.temperature: [0.1, 0.5]")
         return combinations(grid)
@@ -247,7 +248,7 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 
 def _has_image_encoder(method: Path) -> bool:
     try:
-        encoder = _read(method)["model"]["init_args"]["encoder"]["class_path"]
+        encoder = read_yaml(method)["model"]["init_args"]["encoder"]["class_path"]
     except (KeyError, TypeError):  # a model without an encoder
         return False
     return str(encoder).rpartition(".")[2] == "ImageEncoder"
@@ -266,19 +267,6 @@ def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     """Two configurations; the second overrides the first."""
     both = [key for key in first if isinstance(first[key], Mapping) and isinstance(second.get(key), Mapping)]
     return {**first, **second, **{key: _merge(first[key], second[key]) for key in both}}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds."""
-    if not path.is_file():
-        raise DataError(f"no file {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} does not hold names with values")
-    return content
 
 
 def _pick(kind: str, name: str, options: Mapping[str, T]) -> T:

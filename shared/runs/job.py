@@ -1,11 +1,15 @@
 """What a cluster's job does. A module of its own, because each job imports it: it takes neither torch nor Lightning."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
+
+KILL_WAIT = 120  # seconds, more than a cluster leaves between telling a job to stop and killing it
 
 
 class CellJob:
@@ -27,8 +31,15 @@ class CellJob:
         task, so nothing of them is needed; submitit alone requeues.
         """
         env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+        # Told to stop, because it is queued again or cancelled: whatever the cell says then is no result of it, so
+        # none is returned before the job is killed.
+        told = []
+        signal.signal(signal.SIGTERM, lambda *_: told.append(time.monotonic()))
         self._process = subprocess.Popen([sys.executable, "-m", *self.command], env=env)
-        return self._process.wait()
+        status = self._process.wait()
+        if told and status:
+            time.sleep(KILL_WAIT)
+        return status
 
     def checkpoint(self) -> Any:
         """What submitit queues when the job is preempted or out of time: the same cell, which resumes."""

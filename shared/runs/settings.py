@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-log = logging.getLogger(__name__)
+from shared.data.problems import DataError
+
 
 # Settings that do not change a run's result: how it is started, watched and spread over a machine ...
 NOT_COMPARED = {
@@ -112,6 +112,17 @@ def file_fingerprint(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file of a run holds."""
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """The mapping that a YAML file holds.
+
+    Raises:
+        DataError: There is no such file, or it is not valid YAML or holds no mapping.
+    """
+    if not path.is_file():
+        raise DataError(f"no file {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} does not hold names with values")
     return content

@@ -102,7 +102,7 @@ def wandb_logger(
     resolved = wandb_mode(mode)
     if resolved == "disabled":
         return None
-    return WandbLogger(
+    logger = WandbLogger(
         project=WANDB_PROJECT,
         name=name,
         group=group,
@@ -112,6 +112,9 @@ def wandb_logger(
         offline=resolved == "offline",
         log_model=False,
     )
+    # Lightning passes it, and W&B warns every user that it has no effect.
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+    return logger
 
 
 def save_figure(figure: Figure, run_dir: Path, name: str, loggers: list[Any] | None = None) -> Path:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ecg_text.evaluation.comparison import MethodTable
 
 import ecg_text
 from ecg_text.cli import ECGTextCLI, main
 from ecg_text.data.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
-from ecg_text.evaluation.comparison import MethodTable
 from ecg_text.evaluation.models import ROW_NAMES
 from ecg_text.prompts import load_prompts
 from ecg_text.verbs.table import PaperTable, read_table
