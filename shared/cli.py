@@ -4,7 +4,9 @@ import json
 import logging
 import shutil
 import sys
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -207,13 +209,11 @@ class QuintetCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """With this run's seed in the paths of other runs; what is saved keeps `{seed}`, see `with_seed`."""
         self._written = self.config
-        config = self._written[self.subcommand] if self.subcommand else self._written
         self.config = self._written.clone()
+        config = self.config[self.subcommand] if self.subcommand else self.config
         for block in ("model", "data"):
-            if block in config:
-                resolved = with_seed(config[block].as_dict(), int(config.seed_everything))
-                if resolved != config[block].as_dict():
-                    (self.config[self.subcommand] if self.subcommand else self.config)[block] = resolved
+            for key, value in list(config[block].items()) if config.get(block) else []:
+                config[block][key] = with_seed(value, int(config.seed_everything))
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -338,7 +338,8 @@ def changed_settings(parser: LightningArgumentParser, run: Path, new: dict[str, 
     changed = difference(saved, new)
     if changed:
         try:
-            filled = as_saved(parser, parser.parse_object(saved))
+            with redirect_stderr(StringIO()):  # the parser would print its error before it exits
+                filled = as_saved(parser, parser.parse_object(saved))
         except (SystemExit, Exception):  # a setting that no longer exists is a difference; jsonargparse has many errors
             return changed
         if lacked := [line for line in difference(saved, filled).splitlines() if line.startswith("+ ")]:

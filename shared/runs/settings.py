@@ -10,7 +10,6 @@ import yaml
 
 from shared.data.problems import DataError
 
-
 # Settings that do not change a run's result: how it is started, watched and spread over a machine ...
 NOT_COMPARED = {
     "ckpt_path",

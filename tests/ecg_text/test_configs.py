@@ -5,30 +5,31 @@ import inspect
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 import yaml
-from ecg_text.evaluation.comparison import MethodTable
 
-import ecg_text
-from ecg_text.cli import ECGTextCLI, main
+from ecg_text.cli import main
 from ecg_text.data.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
-from ecg_text.evaluation.models import ROW_NAMES
+from ecg_text.evaluation.tables import CONFIGS, read_class_table
 from ecg_text.prompts import load_prompts
-from ecg_text.verbs.table import PaperTable, read_table
-from shared.cli import SaveConfig
+from shared.cli import QuintetCLI
+from shared.evaluation import RANDOM, read_method_table
+from shared.runs.configs import Profile
+from tests.command_line import words
 
-CONFIGS = Path(ecg_text.__file__).parent / "configs"
-METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
-DATA = sorted((CONFIGS / "data").glob("*.yaml"))
-PROMPTS = sorted((CONFIGS / "prompts").glob("*.yaml"))
-TABLES = sorted((CONFIGS / "tables").glob("*.yaml"))
+FOLDER = CONFIGS.folder
+METHODS = sorted((FOLDER / "methods").glob("*.yaml"))
+DATA = sorted(FOLDER.glob("sets/*/set*.yaml"))
+PROMPTS = sorted((FOLDER / "prompts").glob("*.yaml"))
+TABLES = sorted((FOLDER / "tables").glob("*.yaml"))
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+DATA_SETS = {CONFIGS.data_block(*pair).name for pair in product(CONFIGS.sets(), PROFILES)}  # `run.dataset` of every one
 
 # A method's YAML and a data set's do not touch each other's keys, so not all combinations are built.
-SYNTHETIC = CONFIGS / "data" / "synthetic.yaml"
-PAIRS = [*product(METHODS, [SYNTHETIC]), *product([CONFIGS / "methods" / "etp.yaml"], DATA)]
+PAIRS = [*product(CONFIGS.methods(), ["synthetic"]), *product(["etp"], CONFIGS.sets())]
 
 # Methods whose loss says nothing about the features keep the last epoch.
 WITHOUT_BEST_EPOCH = {"byol", "simsiam", "astcl"}
@@ -69,13 +70,13 @@ DEPARTURES: dict[str, dict[str, Any]] = {
         "amplitude": 0.3,
         "sigma": 0.1,
     },
-    "data/ptbxl.yaml": {
+    "sets/ptbxl/set.yaml": {
         "train_folds": [1, 2, 3, 4, 5, 6, 7, 8],
         "val_folds": [9],
         "test_folds": [10],
         "on_error": "skip",
     },
-    "data/synthetic.yaml": {
+    "sets/synthetic/set.yaml": {
         "train_folds": [1, 2, 3, 4, 5, 6, 7],
         "val_folds": [8],
         "test_folds": [9, 10],
@@ -83,7 +84,7 @@ DEPARTURES: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "label_mode": "multi",
     },
-    "data/ptbxl_demo.yaml": {
+    "sets/ptbxl/set_demo.yaml": {
         "train_folds": [1, 2, 3, 4, 5, 6, 7],
         "val_folds": [8],
         "test_folds": [9, 10],
@@ -93,31 +94,26 @@ DEPARTURES: dict[str, dict[str, Any]] = {
         "label_mode": "multi",
         "on_error": "skip",
     },
-    "data/cpsc2018.yaml": {},
-    "data/cpsc2018_demo.yaml": {
+    "sets/cpsc2018/set.yaml": {},
+    "sets/cpsc2018/set_demo.yaml": {
         "split_fractions": [0.6, 0.0, 0.4],
         "sampling_rate": 100,
         "batch_size": 64,
         "normalize": "lead",
         "missing_classes": "drop",
     },
-    "data/wfdb_folder.yaml": {"label_mode": "multi"},
+    "sets/wfdb_folder/set.yaml": {"label_mode": "multi"},
 }
 LINKED = {"seed"}  # the CLI sets it
 
 
 def name_of(path: Path) -> str:
-    return path.relative_to(CONFIGS).as_posix()
+    return path.relative_to(FOLDER).as_posix()
 
 
-def build(*files: Path) -> ECGTextCLI:
-    return ECGTextCLI(
-        run=False,
-        save_config_callback=SaveConfig,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        args=[part for file in files for part in ("--config", str(file))],
-    )
+def build(method: str, dataset: str, profile: Profile) -> QuintetCLI:
+    _, *arguments = words("fit", CONFIGS.stack(method, dataset, profile), {})
+    return QuintetCLI("ecg_text", arguments, run=False)
 
 
 def class_of(path: str) -> type[Any]:
@@ -154,24 +150,21 @@ def optimizer_departures(default: Callable[..., Any], block: dict[str, Any]) -> 
     return {"optimizer": changed} if changed else {}
 
 
-def test_the_files_are_those_this_file_knows() -> None:
-    known = {"base.yaml", "demo.yaml", "short.yaml", *map(name_of, [*METHODS, *DATA, *PROMPTS, *TABLES])}
-    assert known == {name_of(path) for path in CONFIGS.rglob("*.yaml")}
-    assert DEPARTURES.keys() == set(map(name_of, [*METHODS, *DATA]))
-
-
-@pytest.mark.parametrize("demo", [True, False], ids=["demo", "a100"])
-@pytest.mark.parametrize(("method", "data"), PAIRS, ids=lambda path: path.stem)
-def test_every_method_and_every_data_set_instantiates(method: Path, data: Path, demo: bool) -> None:
-    cli = build(CONFIGS / "base.yaml", method, data, *([CONFIGS / "demo.yaml"] if demo else []))
-    assert isinstance(cli.model, class_of(yaml.safe_load(method.read_text())["model"]["class_path"]))
-    assert type(cli.datamodule) is class_of(yaml.safe_load(data.read_text())["data"]["class_path"])
-    assert cli.config.run.variant == method.stem
-    assert cli.config.run.tags == (["synthetic"] if data.stem == "synthetic" else ["real"])
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(("method", "dataset"), PAIRS)
+def test_every_method_and_every_data_set_instantiates(method: str, dataset: str, profile: Profile) -> None:
+    cli, demo = build(method, dataset, profile), profile == "demo"
+    data = CONFIGS.data_block(dataset, profile)
+    of_method = yaml.safe_load((FOLDER / "methods" / f"{method}.yaml").read_text())
+    assert isinstance(cli.model, class_of(of_method["model"]["class_path"]))
+    assert type(cli.datamodule) is class_of(data.block["class_path"])
+    assert cli.config.run.variant == method
+    assert (cli.config.run.dataset, cli.config.run.tags) == (data.name, data.tags)
+    assert data.tags == (["synthetic"] if dataset == "synthetic" else ["real"])
     assert cli.trainer.precision == ("32-true" if demo else "bf16-mixed")
     assert cli.trainer.max_epochs == (15 if demo else 50)
     assert cli.model.encoder.out_dim == 8 * (32 if demo else 64)
-    assert cli.config.checkpoint.monitor == (None if method.stem in WITHOUT_BEST_EPOCH else "val/loss")
+    assert cli.config.checkpoint.monitor == (None if method in WITHOUT_BEST_EPOCH else "val/loss")
 
 
 @pytest.mark.parametrize("path", PROMPTS, ids=lambda path: path.stem)
@@ -187,26 +180,26 @@ NOT_THE_MEAN = {("table3.yaml", "Random init", "ACC"): 22.0, ("table3.yaml", "Ra
 
 
 def test_table_1_has_a_row_for_each_method_that_there_is_a_file_for() -> None:
-    table = read_table(TABLES[0])
-    assert isinstance(table, MethodTable)
-    classes = {yaml.safe_load(path.read_text())["model"]["class_path"].rpartition(".")[2] for path in METHODS}
-    rows = {ROW_NAMES.get(name, name) for name in classes - {"BarlowTwins"}} | {"Random init"}
+    table = read_method_table(TABLES[0])
+    classes = {class_of(yaml.safe_load(path.read_text())["model"]["class_path"]) for path in METHODS}
+    rows = {cls.title for cls in classes} - {"Barlow Twins"} | {RANDOM}
     assert list(table.values) == list(table.data_sets) == ["PTB-XL", "CPSC2018"]
     for values in table.values.values():
         assert set(values) == rows
-        assert all(list(cells) == ["AUC", "F1"] for cells in values.values())
-        assert max(values, key=lambda row: values[row]["AUC"]) == "ETP"
-    assert all((CONFIGS / name).is_file() for names in table.data_sets.values() for name in names)
+        assert all(list(cells) == list(table.columns) == ["AUC", "F1"] for cells in values.values())
+        assert max(values, key=lambda row: values[row]["AUC"]) == table.reference == "ETP"
+    assert {name for names in table.data_sets.values() for name in names} <= DATA_SETS
 
 
 @pytest.mark.parametrize("path", TABLES[1:], ids=lambda path: path.stem)
 def test_every_table_of_the_paper_is_whole_and_its_averages_are_the_means_of_its_classes(path: Path) -> None:
-    table = read_table(path)
-    assert isinstance(table, PaperTable)
+    table = read_class_table(path)
+    assert table is not None
     values = dict(table.values)
     average = values.pop("Average")
     assert list(values) == list({"table2": PTBXL_SUPERCLASSES, "table3": CPSC2018_CLASSES}[path.stem])
-    assert all((CONFIGS / name).is_file() for name in [*table.train, *table.evaluate])
+    assert set(table.data_sets) <= DATA_SETS
+    assert CONFIGS.data_block(table.data, "gpu").name == table.data_sets[0]
     unlike = {}
     for group in [average, *values.values()]:
         assert list(group) == ["Random init", "ETP"]
@@ -220,15 +213,8 @@ def test_every_table_of_the_paper_is_whole_and_its_averages_are_the_means_of_its
 
 
 def test_print_config_prints_one_that_works(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    files = [
-        CONFIGS / "base.yaml",
-        CONFIGS / "methods" / "etp.yaml",
-        CONFIGS / "data" / "synthetic.yaml",
-        CONFIGS / "demo.yaml",
-    ]
-    arguments = [part for file in files for part in ("--config", str(file))]
     with pytest.raises(SystemExit) as stop:
-        main(["fit", *arguments, "--print_config"])
+        main([*words("fit", CONFIGS.stack("etp", "synthetic", "demo"), {}), "--print_config"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert yaml.safe_load(printed)["model"]["init_args"]["temperature"] == 0.07
@@ -261,9 +247,7 @@ def test_yaml_and_signatures_agree(path: Path) -> None:
 
 
 def test_an_unknown_key_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    files = [CONFIGS / "base.yaml", CONFIGS / "methods" / "etp.yaml", CONFIGS / "data" / "synthetic.yaml"]
-    arguments = [part for file in files for part in ("--config", str(file))]
     with pytest.raises(SystemExit) as stop:
-        main(["fit", *arguments, "--model.init_args.temprature", "0.1"])
+        main(words("fit", CONFIGS.stack("etp", "synthetic", "gpu"), {"model.init_args.temprature": 0.1}))
     assert stop.value.code == 2
     assert "temprature" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """From training to the paper's Table 1 through the real `main`: ETP and SimCLR on the small SYNTHETIC set."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -13,11 +12,16 @@ from pytorch_lightning import LightningModule
 import ecg_text
 from ecg_text.cli import main
 from shared.checkpoint import load_module
-from shared.runs.scores import read_scores
+from shared.runs.scores import Outcome, Scores
 
 TABLE_1 = str(Path(ecg_text.__file__).parent / "configs" / "tables" / "table1.yaml")
 SMALL = ["--random_inits", "1", "--resamples", "20", "--wandb", "disabled", "--threads", "1", "--missing_only", "true"]
 EVALUATION = "evaluation/ptbxl_synthetic"
+
+
+def random_init(run: Path) -> Outcome:
+    """Of linear evaluation."""
+    return Scores.read(run / EVALUATION).found["linear"]["Random init"]
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +37,14 @@ def variants(trained, command_line, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_a_method_without_text_has_a_linear_protocol_only_and_its_figures(variants: list[Path]) -> None:
     simclr, _ = variants
-    protocols = {run.name: set(pd.read_csv(run / EVALUATION / "classes.csv")["protocol"]) for run in variants}
+    protocols = {run.name: set(pd.read_csv(run / EVALUATION / "results.csv")["protocol"]) for run in variants}
     assert protocols == {"simclr": {"linear"}, "etp": {"linear", "zero_shot"}}
-    assert pd.read_csv(simclr / EVALUATION / "classes.csv")["method"].unique().tolist() == ["Random init", "SimCLR"]
+    assert pd.read_csv(simclr / EVALUATION / "results.csv")["method"].unique().tolist() == ["Random init", "SimCLR"]
     assert {path.name for path in (simclr / "seed_0" / "figures").iterdir()} == {"ptbxl_synthetic_linear.png"}
 
 
 def test_random_init_is_the_same_whichever_method_it_is_compared_with(variants: list[Path]) -> None:
-    kept = [read_scores(run / EVALUATION).scores["linear"]["Random init"] for run in variants]
-    np.testing.assert_array_equal(*kept)
+    np.testing.assert_array_equal(*(random_init(run).test for run in variants))
     encoders = []
     for run in variants:
         torch.manual_seed(1000)
@@ -50,32 +53,37 @@ def test_random_init_is_the_same_whichever_method_it_is_compared_with(variants: 
     assert all(torch.equal(value, encoders[1][name]) for name, value in encoders[0].items())
 
 
-def test_a_second_call_evaluates_only_what_has_been_trained_since(
+def test_a_second_call_evaluates_only_what_has_changed_since(
     variants: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     simclr, etp = variants
-    table = main(["evaluate", "--run", str(simclr), str(etp), *SMALL])
-    assert f"{simclr / EVALUATION} is up to date" in capsys.readouterr().out
-    assert set(table["method"]) == {"Random init", "SimCLR", "ETP"}
-    main(["evaluate", "--run", str(etp), *SMALL, "--prompts", "clinical"])
-    assert "is up to date" not in capsys.readouterr().out
-    assert "zero_shot:clinical" in set(pd.read_csv(etp / EVALUATION / "classes.csv")["protocol"])
     checkpoint = simclr / "seed_0" / "checkpoints" / "best.ckpt"
-    later = (simclr / EVALUATION / "classes.csv").stat().st_mtime + 10
-    os.utime(checkpoint, (later, later))
-    before = (etp / EVALUATION / "classes.csv").stat().st_mtime
-    main(["evaluate", "--run", str(simclr), str(etp), *SMALL])
-    assert f"{simclr / EVALUATION} is up to date" not in capsys.readouterr().out
-    assert (etp / EVALUATION / "classes.csv").stat().st_mtime == before
+
+    def up_to_date(*arguments: str) -> set[str]:
+        table = main(["evaluate", "--run", str(simclr), str(etp), *SMALL, *arguments])
+        assert set(table["method"]) == {"Random init", "SimCLR", "ETP (n-grams)"}
+        said = capsys.readouterr().out
+        return {run.name for run in variants if f"{run / EVALUATION} is up to date" in said}
+
+    checkpoint.touch()  # its content counts
+    assert up_to_date() == {"simclr", "etp"}
+    assert up_to_date("--prompts", "clinical") == set()
+    assert "zero_shot_clinical" in set(pd.read_csv(etp / EVALUATION / "results.csv")["protocol"])
+    assert up_to_date("--prompts", "clinical") == {"simclr", "etp"}
+    assert up_to_date() == {"simclr", "etp"}  # there is more than is asked for
+    content = torch.load(checkpoint, weights_only=True)
+    next(iter(content["state_dict"].values())).mul_(2)
+    torch.save(content, checkpoint)
+    assert up_to_date() == {"etp"}
 
 
 def test_the_table_is_printed_from_what_evaluate_wrote(
     variants: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["table", "--table", TABLE_1, "--runs", *map(str, variants)])
+    main(["table", "--table", TABLE_1, "--run", *map(str, variants)])
     printed = capsys.readouterr().out
-    assert "SYNTHETIC DATA: ours says nothing about patients, and is no result." in printed
-    average = pd.read_csv(variants[0] / EVALUATION / "classes.csv").query("`class` == 'Average' and method == 'SimCLR'")
+    assert "SYNTHETIC DATA: ours says nothing about the world, and is no result." in printed
+    average = pd.read_csv(variants[0] / EVALUATION / "results.csv").query("`class` == 'Average' and method == 'SimCLR'")
     assert f"{100 * average['auroc'].item():.1f}" in printed
 
 
@@ -98,6 +106,8 @@ def test_random_init_is_not_shared_between_runs_whose_signals_are_prepared_other
     small = ["--model.init_args.projection_dim", "16", "--data.init_args.normalize", "none"]
     other = main(command_line("fit", tmp_path, *small, method="simclr")).run_dir.parent
     main(["evaluate", "--run", str(variants[0]), str(other), *SMALL[:-2]])
-    kept = [read_scores(run / EVALUATION).scores["linear"]["Random init"] for run in (variants[0], other)]
-    assert kept[0].shape == kept[1].shape
-    assert not np.allclose(*kept)
+    one, two = (random_init(run).test for run in (variants[0], other))
+    assert one is not None
+    assert two is not None
+    assert one.shape == two.shape
+    assert not np.allclose(one, two)

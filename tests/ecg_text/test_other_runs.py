@@ -1,0 +1,57 @@
+"""A run that starts from other runs: `{seed}` in a path, and what is remembered of their checkpoints."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ecg_text.cli import main
+from ecg_text.evaluation.tables import CONFIGS
+from shared.cli import changed_settings, compose
+from shared.runs.settings import upstream
+
+
+def test_a_path_may_hold_the_seed_and_the_seeds_keep_one_configuration(command_line, tmp_path: Path) -> None:
+    shutil.copy(CONFIGS.folder / "prompts" / "german.yaml", tmp_path / "words_3.yaml")
+    path = f"{tmp_path}/words_{{seed}}.yaml"
+    given = ["--seed_everything", "3", "--trainer.max_epochs", "1", "--model.init_args.prompts", path]
+    cli = main(command_line("fit", tmp_path / "runs", *given))
+    assert cli.model.hparams["prompts"] == f"{tmp_path}/words_3.yaml"
+    assert any("normales ekg" in text for texts in cli.model.prompts for text in texts)
+    saved = yaml.safe_load((cli.run_dir / "config.yaml").read_text())
+    assert saved["model"]["init_args"]["prompts"] == path
+    again = main(command_line("fit", tmp_path / "runs", *given))
+    assert again.finished
+
+
+def test_a_changed_checkpoint_of_another_run_makes_it_another_setting(tmp_path: Path) -> None:
+    prior = tmp_path / "prior_0.ckpt"
+    prior.write_bytes(b"first")
+    files = [f"--config={file}" for file in CONFIGS.stack("etp_ngrams", "synthetic", "demo")]
+    composed = compose("ecg_text", [*files, f"--model.init_args.prompts={tmp_path}/prior_{{seed}}.ckpt"])
+    run = tmp_path / "run"
+    run.mkdir()
+    settings = composed.for_seed(0)
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    before = upstream(settings, 0)
+    (run / "upstream.json").write_text(json.dumps(before))
+    assert changed_settings(composed.parser, run, settings) == ""
+    prior.write_bytes(b"second")
+    after = upstream(settings, 0)
+    key = "model.init_args.prompts"
+    assert changed_settings(composed.parser, run, settings) == (
+        f"- {key}, content: {before[key]}\n+ {key}, content: {after[key]}"
+    )
+
+
+def test_a_setting_that_no_longer_exists_is_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [f"--config={file}" for file in CONFIGS.stack("etp_ngrams", "synthetic", "demo")]
+    composed = compose("ecg_text", files)
+    settings = composed.for_seed(0)
+    saved = json.loads(json.dumps(settings))
+    saved["model"]["init_args"]["bygone"] = 1
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert changed_settings(composed.parser, tmp_path, settings) == "- model.init_args.bygone: 1"
+    assert capsys.readouterr().err == ""
