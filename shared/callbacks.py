@@ -1,4 +1,4 @@
-"""Lightning callbacks every run has: seeding per epoch, throughput and memory, progress, and the run's record."""
+"""Lightning callbacks that every run has: seeding per epoch, throughput and memory, progress, and the run's record."""
 
 import resource
 import sys
@@ -20,9 +20,10 @@ from shared.runs.tracking import RunCSVLogger, run_dir_of
 class SeedEachEpoch(Callback):
     """Seeds all generators before the first step of every epoch, from (seed, epoch, rank).
 
-    So a run resumed from the last finished epoch draws what the uninterrupted run drew, without saving the state of
-    every generator. (Lightning's plain resume restores none.) That holds for draws in `training_step`: augment there.
-    Not at the epoch's start, because making a DataLoader's iterator draws too, and a resumed run makes it earlier.
+    So a run that is resumed from the last finished epoch draws the same numbers as an uninterrupted one, although no
+    generator's state is saved. (Lightning's own resume restores none.) This holds for draws in `training_step`, so
+    augment there. The seeding is not done at the epoch's start, because making a DataLoader's iterator draws too, and
+    a resumed run makes it earlier.
 
     Args:
         seed: The run's seed.
@@ -46,9 +47,9 @@ class SeedEachEpoch(Callback):
 class Throughput(Callback):
     """Logs, each epoch, samples per second, the share of time spent waiting for data, and peak memory.
 
-    `throughput/samples_per_second` counts the global batch; `throughput/data_wait` is in [0, 1]; validation is in
-    neither. `throughput/peak_memory_gb` is the device's peak on CUDA, else the process's. With several processes their
-    mean.
+    `throughput/samples_per_second` counts the global batch; `throughput/data_wait` is in [0, 1]; neither includes
+    validation. `throughput/peak_memory_gb` is the device's peak on CUDA, otherwise the process's. With several
+    processes each value is their mean.
     """
 
     def __init__(self) -> None:
@@ -77,16 +78,16 @@ class Throughput(Callback):
     ) -> None:
         """Count the batch."""
         if trainer.is_last_batch and torch.cuda.is_available():
-            torch.cuda.synchronize()  # the steps still under way
+            torch.cuda.synchronize()  # wait for the steps that are still running
         self._samples += len(batch[0]) * trainer.world_size
         self._stepped += self._lap()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave out a validation in mid-epoch."""
+        """Do not count a validation in mid-epoch."""
         self._lap()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log."""
+        """Log the epoch's values."""
         seconds = max(self._waited + self._stepped, 1e-9)
         pl_module.log_dict(
             {
@@ -99,7 +100,7 @@ class Throughput(Callback):
 
 
 def peak_memory_gb() -> float:
-    """Peak memory so far: the CUDA allocator's where there is a GPU, else the process's resident set; in GB."""
+    """Peak memory so far in GB: of the CUDA allocator if there is a GPU, otherwise of the process's resident set."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -130,7 +131,7 @@ class RunRecord(Callback):
         run_dir = run_dir_of(trainer)
         if run_dir is None or trainer.interrupted:
             return
-        # A run that was killed after its last epoch is resumed without a further one.
+        # A run that was killed after its last epoch is resumed without running another one.
         self.on_train_start(trainer, pl_module)
         results = {
             "fit/epochs": trainer.current_epoch,
@@ -145,18 +146,18 @@ class RunRecord(Callback):
 
 
 class SaveData(Callback):
-    """Writes what a run keeps of its data, so that it is known later what was trained on."""
+    """Writes a record of the run's data, so that it is known later what the model was trained on."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write it into the run's folder."""
+        """Write the record into the run's folder."""
         data, run_dir = trainer.datamodule, run_dir_of(trainer)  # type: ignore[attr-defined]
         if run_dir is not None and isinstance(data, DataModule):
             data.save(run_dir)
 
 
 class LogProgress(Callback):
-    """Where there is no terminal: a line every ten seconds with epoch, step, and the last logged values."""
+    """If there is no terminal, prints a line every ten seconds with epoch, step, and the last logged values."""
 
     def __init__(self) -> None:
         self._said = time.monotonic()
@@ -165,7 +166,7 @@ class LogProgress(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Say it, if it is time."""
+        """Print the line if it is time."""
         if time.monotonic() - self._said < SECONDS:
             return
         self._said = time.monotonic()
@@ -178,7 +179,7 @@ class PredictionWriter(BasePredictionWriter):
     """Writes what `predict_step` returns (a dictionary of columns) as `predictions.parquet` in the run's folder.
 
     Args:
-        folder: Where the file goes.
+        folder: Folder in which the file is written.
     """
 
     def __init__(self, folder: str) -> None:
@@ -188,7 +189,7 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, predictions: Any, batch_indices: Any
     ) -> None:
-        """Join the batches and write them; one file a process under distributed prediction."""
+        """Join the batches and write them; distributed prediction writes one file per process."""
         import pandas as pd
 
         frames = [pd.DataFrame(columns) for columns in predictions]

@@ -1,4 +1,4 @@
-"""Checkpoints that rebuild their model alone, and are treated as untrusted input."""
+"""Checkpoints that suffice to rebuild their model, and are treated as untrusted input."""
 
 import importlib
 from functools import partial
@@ -37,10 +37,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint {path}; a run keeps its own in <run>/checkpoints/")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for what is not a checkpoint, or holds more than weights
+    except Exception as error:  # torch raises many types for a file that is not a checkpoint, or holds more than weights
         raise CheckpointError(
             f"{path} cannot be loaded as weights and plain values only ({type(error).__name__}); it is damaged, or "
-            "not written by Quintet"
+            "was not written by Quintet"
         ) from error
     keys = ("state_dict", "hyper_parameters")
     if not isinstance(content, dict) or any(not isinstance(content.get(key), dict) for key in keys):
@@ -49,11 +49,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def plain_hyperparameters(hyperparameters: dict[str, Any], leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Those that are plain values; the objects of a module built in Python would make its checkpoint unloadable.
+    """The hyper-parameters that are plain values; objects, as of a module built in Python, could not be loaded again.
 
     Args:
         hyperparameters: The hyper-parameters as Lightning saved them.
-        leave_out: Names of those to drop too.
+        leave_out: Names of further hyper-parameters to drop.
     """
     return {key: value for key, value in hyperparameters.items() if _is_plain(value) and key not in leave_out}
 
@@ -69,13 +69,13 @@ def _is_plain(value: Any) -> bool:
 def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True, **arguments: Any) -> ModuleT:
     """Rebuild the module of a checkpoint from its own hyper-parameters, in eval mode on the CPU.
 
-    Arguments that the class's `machine_arguments` names (folders to write to, say) are this machine's business and
-    never taken from the checkpoint.
+    Arguments that the class lists in `machine_arguments` (folders to write to, say) depend on the machine and are never
+    taken from the checkpoint.
 
     Args:
         path: The checkpoint.
-        expected: The class that the module must have or derive from.
-        weights: Whether to load the weights; without, the module is as initialised (a random-init baseline).
+        expected: The class that the module must be an instance of.
+        weights: Whether to load the weights; otherwise the module is as initialised (a random-init baseline).
         **arguments: Arguments of the class that replace the checkpoint's.
 
     Raises:
@@ -103,7 +103,7 @@ def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True,
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        # Whatever a foreign or outdated file makes the constructors raise.
+        # This is whatever a foreign or outdated file makes the constructors raise.
         raise CheckpointError(
             f"{path} does not fit this version of {cls.__name__} ({type(error).__name__}: {error}); train it again, or "
             "use the version of Quintet that wrote it"
@@ -112,9 +112,9 @@ def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True,
 
 
 def _build(value: Any, path: str | Path) -> Any:
-    """Plain values with `class_path` and `init_args`, as objects.
+    """Turn plain values with `class_path` and `init_args` into objects.
 
-    jsonargparse is not used, because it would also import what a mere string names, wherever a class is expected.
+    jsonargparse is not used, because wherever a class is expected it would also import what a mere string names.
     """
     if isinstance(value, list | tuple):
         return [_build(item, path) for item in value]
@@ -142,7 +142,7 @@ def trusted_class(name: Any, path: str | Path) -> type[Any]:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise CheckpointError(f"{path} names the class {name}, which this version of Quintet does not have") from error
-    # A trusted module also holds what it imports, hence the class's own module.
+    # A trusted module also holds what it imports, so the class's own module is checked too.
     if (
         not isinstance(cls, type)
         or not _is_within(cls.__module__, packages)

@@ -50,10 +50,10 @@ class RunOptions:
         root: Folder of all runs.
         dataset: Name of the data set (set by configs/sets/<set>/set.yaml).
         variant: Name of the method or of your change to it (set by configs/methods/<method>.yaml).
-        tags: For W&B and the comparison page; data files say `synthetic` or `real`.
-        wandb: `auto` is online with a key or a saved login and offline otherwise.
-        overwrite: Start anew where the folder holds an earlier run. Without it, a run with the same settings is
-            resumed, or left alone if it has finished, and one with other settings is an error.
+        tags: Tags for W&B and the comparison page; a data set's configuration gives `synthetic` or `real`.
+        wandb: Where W&B logs to; `auto` is online with a key or a saved login, and offline otherwise.
+        overwrite: Whether to start from scratch if the folder holds an earlier run. By default, a run with the same
+            settings is resumed, or left alone if it has finished, and one with other settings is an error.
     """
 
     root: str = "runs"
@@ -64,7 +64,7 @@ class RunOptions:
     overwrite: bool = False
 
     def variant_folder(self, package: str) -> Path:
-        """Folder of the variant, whose seeds are its subfolders."""
+        """Folder of the variant; the runs of its seeds are the subfolders."""
         return Path(self.root) / package / self.dataset / self.variant
 
 
@@ -95,11 +95,11 @@ class SaveConfig(SaveConfigCallback):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last finished epoch. A class of its own: Lightning refuses two `ModelCheckpoint`s without a monitor."""
+    """Keeps the last finished epoch. A separate class, as Lightning refuses two `ModelCheckpoint`s without a monitor."""
 
 
 class ClearRun(Callback):
-    """Removes an earlier run's files once the new one's data is there, so that a wrong path costs no old run.
+    """Removes an earlier run's files, but only once the new run's data is loaded: a wrong path must not cost a run.
 
     Args:
         folder: The run's folder.
@@ -110,7 +110,7 @@ class ClearRun(Callback):
 
     @rank_zero_only
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Remove them; `SaveConfig`, which comes after, writes the new `config.yaml`."""
+        """Remove the files; `SaveConfig`, which runs later, writes the new `config.yaml`."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         for name in (*RUN_FILES, *getattr(data, "run_files", ())):
             path = self.folder / name
@@ -121,10 +121,10 @@ class ClearRun(Callback):
 
 
 class ShortParser(LightningArgumentParser):
-    """Says what is wrong with a command without its usage, whose seventy lines would hide that. `--help` has them."""
+    """Reports an error without the seventy lines of usage, which would hide it; `--help` prints those."""
 
     def print_usage(self, file: Any = None) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 class QuintetCLI(LightningCLI):
@@ -134,9 +134,9 @@ class QuintetCLI(LightningCLI):
     otherwise. Model and data are chosen by `class_path`.
 
     Args:
-        package: Name of the package, which runs are kept under.
+        package: Name of the package; its runs are kept under this name.
         args: The command line; `sys.argv[1:]` by default.
-        **kwargs: See LightningCLI.
+        **kwargs: Further arguments of LightningCLI.
     """
 
     def __init__(self, package: str, args: ArgsType = None, **kwargs: Any) -> None:
@@ -151,14 +151,14 @@ class QuintetCLI(LightningCLI):
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Name the command as it is typed."""
+        """Give the command the name by which it is called."""
         self.parser_class = ShortParser
         return super().init_parser(**{"prog": f"python -m {self.package}", **kwargs})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `run`, `checkpoint`, `threads` and `deterministic`; link the seed to the data."""
         parser.add_class_arguments(RunOptions, "run")
-        parser.add_argument("--threads", type=int | None, default=None, help="torch threads of this process")
+        parser.add_argument("--threads", type=int | None, default=None, help="number of torch threads of this process")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -190,24 +190,24 @@ class QuintetCLI(LightningCLI):
         """Lightning would put a checkpoint's hyper-parameters over the flags, importing whatever they name."""
 
     def _resume(self, config: Any) -> bool:
-        """Whether an interrupted run with the same settings lies in the folder; sets the checkpoint to go on from."""
+        """Whether the folder holds an interrupted run with the same settings; sets the checkpoint to resume from."""
         last = Path(_last_checkpoint(config))
         if config.run.overwrite or not (self.run_dir / "config.yaml").is_file() or not last.is_file():
-            return False  # without a finished epoch there is nothing to lose, nor to go on from
+            return False  # without a finished epoch there is nothing to lose, nor to resume from
         parser = self._parser("fit")
         if changed := changed_settings(parser, self.run_dir, as_saved(parser, config)):
             raise DataError(
                 f"{self.run_dir} holds a run with other settings:\n{changed}\n"
                 "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
             )
-        self.finished = "fit/epochs" in read_results(self.run_dir)  # evaluating an interrupted run writes others
+        self.finished = "fit/epochs" in read_results(self.run_dir)  # evaluating an interrupted run adds other values
         if not self.finished and not config.ckpt_path:
             rank_zero_only(print)(f"resuming {self.run_dir} from its last finished epoch")
             config.ckpt_path = str(last)
         return bool(config.ckpt_path)
 
     def instantiate_classes(self) -> None:
-        """With this run's seed in the paths of other runs; what is saved keeps `{seed}`, see `with_seed`."""
+        """Put this run's seed into the paths of other runs; the saved configuration keeps `{seed}`, see `with_seed`."""
         self._written = self.config
         self.config = self._written.clone()
         config = self.config[self.subcommand] if self.subcommand else self.config
@@ -232,8 +232,8 @@ class QuintetCLI(LightningCLI):
             tags = [self.package, run.dataset, *run.tags]
             loggers += filter(None, [wandb_logger(self.run_dir, group, name, tags, run.wandb)])
             seed = SeedEachEpoch(int(config.seed_everything))
-            # Not ModelCheckpoint's save_last, which skips the epochs that are not the best so far. At the end of the
-            # training epoch, after best.ckpt, so that a resumed run knows of that.
+            # Not ModelCheckpoint's save_last, which skips the epochs that are not the best so far. Written at the end
+            # of the training epoch, after best.ckpt, so that a resumed run knows about best.ckpt.
             last = LastCheckpoint(
                 config.checkpoint.dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False
             )
@@ -250,14 +250,14 @@ class QuintetCLI(LightningCLI):
         )
 
     def fit(self, **kwargs: Any) -> None:
-        """Train, unless this very run has finished before."""
+        """Train, unless this run has already finished."""
         if self.finished:
-            print(f"{self.run_dir} has finished before; --run.overwrite true trains it again")
+            print(f"{self.run_dir} has already finished; --run.overwrite true trains it again")
             return
         try:
             self.trainer.fit(**kwargs)
         except SystemExit as stop:  # Ctrl-C, or SIGTERM, whose exit status would say that all went well
-            raise SystemExit(f"stopped; the same command goes on from the last epoch in {self.run_dir}") from stop
+            raise SystemExit(f"stopped; the same command resumes from the last epoch in {self.run_dir}") from stop
         finally:
             for logger in self.trainer.loggers:
                 if isinstance(logger, WandbLogger):
@@ -275,19 +275,19 @@ def run_lightning(package: str, args: ArgsType = None) -> QuintetCLI:
 
 
 class _Composer(QuintetCLI):
-    """Reads a command as `QuintetCLI` does, and stops before anything is made: no seed is set, nothing printed."""
+    """Reads a command as `QuintetCLI` does, but stops before it makes, seeds or prints anything."""
 
     def _set_seed(self) -> None:
         """Leave the process's generators and environment alone."""
 
     def before_instantiate_classes(self) -> None:
-        """Look at no folder."""
+        """Do not look at any folder."""
 
     def instantiate_classes(self) -> None:
-        """Make nothing."""
+        """Do not make anything."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run nothing."""
+        """Do not run anything."""
 
 
 @dataclass(frozen=True)
@@ -297,11 +297,13 @@ class Composed:
     Attributes:
         folder: Of the variant; the seeds' folders are in it.
         settings: What `config.yaml` will hold, but for the seed and the folders.
+        overwrite: Whether finished runs are trained again.
         parser: Of `fit`.
     """
 
     folder: Path
     settings: dict[str, Any]
+    overwrite: bool
     parser: LightningArgumentParser
 
     def for_seed(self, seed: int) -> dict[str, Any]:
@@ -310,29 +312,30 @@ class Composed:
 
 
 def compose(package: str, args: list[str]) -> Composed:
-    """Read a `fit` command without making or starting anything; about 0.2 s after the first.
+    """Read a `fit` command without making or starting anything; after the first call this takes about 0.2 s.
 
     Args:
         package: Name of the package.
         args: What comes after `fit`.
 
     Raises:
-        SystemExit: The parser's own error, for an unknown setting or file.
+        SystemExit: There is an unknown setting or file; this is the parser's own error.
     """
     cli = _Composer(package, ["fit", *args])
     config, parser = cli.config["fit"], cli._parser("fit")
-    return Composed(_run_folder(package, config), as_saved(parser, _without_start(config)), parser)
+    settings = as_saved(parser, _without_start(config))
+    return Composed(_run_folder(package, config), settings, config.run.overwrite, parser)
 
 
 def changed_settings(parser: LightningArgumentParser, run: Path, new: dict[str, Any]) -> str:
     """The settings in which a finished or interrupted run differs from what is asked for; empty if none do.
 
-    A setting that the saved file lacks, because it is newer than the run, counts as its default, which is logged.
+    A setting that the saved file lacks, because it is newer than the run, counts as its default; this is logged.
 
     Args:
-        parser: Of `fit`.
+        parser: The parser of `fit`.
         run: Folder of the run, which holds `config.yaml`.
-        new: As `config.yaml` would be saved now, of the run's own seed.
+        new: What `config.yaml` would hold if it were saved now, with the run's own seed.
     """
     saved = read_yaml(run / "config.yaml")
     changed = difference(saved, new)
@@ -343,7 +346,7 @@ def changed_settings(parser: LightningArgumentParser, run: Path, new: dict[str, 
         except (SystemExit, Exception):  # a setting that no longer exists is a difference; jsonargparse has many errors
             return changed
         if lacked := [line for line in difference(saved, filled).splitlines() if line.startswith("+ ")]:
-            log.info("%s is older than some settings, which count as their defaults: %s", run, "; ".join(lacked))
+            log.info("%s is older than some settings, so these count as their defaults: %s", run, "; ".join(lacked))
         changed = difference(filled, new)
     known = run / UPSTREAM
     before = json.loads(known.read_text()) if known.is_file() else {}
@@ -360,7 +363,7 @@ def as_saved(parser: LightningArgumentParser, config: Namespace) -> dict[str, An
 
 
 def _without_start(config: Namespace) -> Namespace:
-    """How a run was started anew or resumed is no setting of it: the saved file, used again, shall do neither."""
+    """Drop what says to start from scratch or to resume: the saved file, when used again, should do neither."""
     config = config.clone()
     if config.get("ckpt_path") == _last_checkpoint(config):
         config["ckpt_path"] = None

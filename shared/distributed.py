@@ -1,8 +1,8 @@
 """For contrastive learning on several processes: a gather that back-propagates and a global batch norm.
 
-Only the public collectives `all_gather` and `all_reduce` are used. They run on gloo (CPU) and NCCL (CUDA)
-alike; `torch.distributed.nn.functional` is deprecated, and the functional collectives are private and were
-renamed between torch 2.6 and 2.14.
+Only the public collectives `all_gather` and `all_reduce` are used. They run on both gloo (CPU) and NCCL (CUDA);
+`torch.distributed.nn.functional` is deprecated, and the functional collectives are private and were renamed between
+torch 2.6 and 2.14.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenation over ranks; on the way back the ranks' gradients for this rank's rows are summed."""
+    """Concatenation over ranks; the backward pass sums the ranks' gradients for this rank's rows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
         `(world_size * B, ...)`; `x` itself with one process.
 
     Raises:
-        ValueError: on every rank, if the ranks' batch sizes differ.
+        ValueError: The ranks' batch sizes differ; raised on every rank.
     """
     _, world_size = rank_and_world_size()
     if world_size == 1:
@@ -76,10 +76,10 @@ def gather_with_grad(x: Tensor) -> Tensor:
 class GlobalBatchNorm(_BatchNorm):
     """Batch norm over the batches of all ranks, on the CPU too. Made by `convert_batchnorm`.
 
-    `nn.SyncBatchNorm` refuses CPU tensors as soon as `torch.distributed` is initialised, and DDP refuses a
-    CPU module that contains one (hence no subclass of it). Same state-dict keys as `nn.BatchNorm1d`; in
-    evaluation and with one process the same computation. Input `(B, C)` or `(B, C, ...)`; B may differ
-    between ranks.
+    `nn.SyncBatchNorm` refuses CPU tensors as soon as `torch.distributed` is initialised, and DDP refuses a CPU module
+    that contains one (so this is not a subclass of it). The state-dict keys are those of `nn.BatchNorm1d`, and so is
+    the computation in evaluation and with one process. The input is `(B, C)` or `(B, C, ...)`; B may differ between
+    ranks.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class GlobalBatchNorm(_BatchNorm):
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         local_var, local_mean = torch.var_mean(x, dim=[0, *range(2, x.ndim)], correction=0)
         count = x.new_tensor([x.numel() / x.shape[1]])
-        # One row a rank: means, variances, number of values.
+        # One row per rank: means, variances, number of values.
         rows = gather_with_grad(torch.cat([local_mean, local_var, count])[None])
         means, variances, counts = rows.split([x.shape[1], x.shape[1], 1], dim=1)
         total = counts.sum()
@@ -104,7 +104,7 @@ class GlobalBatchNorm(_BatchNorm):
         return out.to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Torch's hook for 1d, 2d and 3d; here every layout with channels second is welcome."""
+        """Torch's hook for 1d, 2d and 3d; every layout with channels second is accepted here."""
 
     def _update_running_stats(self, mean: Tensor, unbiased_var: Tensor) -> None:
         assert self.running_mean is not None  # all three exist when track_running_stats is set
@@ -120,15 +120,15 @@ class GlobalBatchNorm(_BatchNorm):
 def convert_batchnorm(module: nn.Module) -> nn.Module:
     """Makes every `BatchNorm*d` in `module` use the statistics of the global batch.
 
-    With NCCL these become torch's `nn.SyncBatchNorm`, otherwise `GlobalBatchNorm`. Parameters and buffers are
-    shared and the state dict keeps its keys, so checkpoints move freely between the forms. Call it after
-    `torch.distributed` is initialised and before DDP wraps the module: in Lightning from `configure_model`.
+    With NCCL they become torch's `nn.SyncBatchNorm`, otherwise `GlobalBatchNorm`. Parameters and buffers are shared and
+    the state dict keeps its keys, so checkpoints can be moved between the forms. Call it after `torch.distributed` is
+    initialised and before DDP wraps the module; in Lightning, call it from `configure_model`.
 
     Returns:
         The converted module, which replaces `module`.
 
     Raises:
-        TypeError: for a subclass of torch's batch norms, which may do more (an activation, say).
+        TypeError: A layer is of a subclass of torch's batch norms, which may do more (an activation, say).
 
     Example:
         >>> net = convert_batchnorm(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))

@@ -1,4 +1,4 @@
-"""The verbs of `python -m <package> <verb>`: which there are, how their options are read, and how errors are said."""
+"""The verbs of `python -m <package> <verb>`: which there are, how options are read, and how errors are reported."""
 
 import dataclasses
 import difflib
@@ -24,13 +24,14 @@ from shared.data.problems import DataError
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
 LISTS = (list[str], list[str] | None, list[int], list[int] | None)
 
-# What a user can do nothing about, with the reason.
+# Warnings that a user can do nothing about, each with the reason.
 SILENCED = (
     "Experiment logs directory",  # a run's folder is fixed, and goes on
     ".*does not have many workers",  # batches come from a memory map
     "The number of training batches .* is smaller than the logging interval",  # logged once an epoch
     "LightningCLI's args parameter",  # main() of another program, or a test
     "Couldn't infer the batch indices",  # the predictions have the samples' ids
+    "The `srun` command is available",  # on a cluster, where a cell is one task
     ".*LeafSpec.*is deprecated",  # Lightning's use of torch
     r"(?s).*deprecated in v4\.49",  # Lightning's use of jsonargparse
 )
@@ -38,7 +39,7 @@ SILENCED = (
 
 @contextmanager
 def _telling(package: str) -> Iterator[None]:
-    """Show what the project's own loggers say, unless the program around it has its own way of showing logs."""
+    """Show the messages of the project's own loggers, unless the calling program has its own way of showing logs."""
     loggers = [] if logging.getLogger().handlers else [logging.getLogger(name) for name in ("shared", package)]
     levels, handler = [logger.level for logger in loggers], logging.StreamHandler()
     for logger in loggers:
@@ -54,7 +55,7 @@ def _telling(package: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what a user can do nothing about, and leave the process as it was found (tests, notebooks)."""
+    """Silence warnings that a user can do nothing about; afterwards restore the process (for tests and notebooks)."""
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level, threads, silent = logger.level, torch.get_num_threads(), os.environ.get("WANDB_SILENT")
     try:
@@ -74,7 +75,7 @@ def _quiet() -> Iterator[None]:
 def _join_lists(hints: Mapping[str, Any], args: Sequence[str]) -> list[str]:
     """Turn `--prompts "one thing" another` into `--prompts '["one thing", "another"]'`, jsonargparse's form.
 
-    That is done for the options which are lists of strings or of whole numbers.
+    This is done for options that are lists of strings or of integers.
     """
     lists = {f"--{name}": hint for name, hint in hints.items() if hint in LISTS}
     joined: list[str] = []
@@ -95,13 +96,13 @@ def _join_lists(hints: Mapping[str, Any], args: Sequence[str]) -> list[str]:
 def call(function: Callable[..., Any], args: Sequence[str], prog: str | None = None) -> Any:
     """Call a verb with the words of a command line.
 
-    A verb's options are its parameters. A verb whose first parameter is a dataclass has that one's fields as options;
-    what follows a bare `--` goes to the field `fit_args`.
+    A verb's options are its parameters. If its first parameter is a dataclass, the options are the fields of that
+    class, and what follows a bare `--` goes to the field `fit_args`.
 
     Args:
-        function: The verb; its docstring is its help.
+        function: The verb; its docstring is its help text.
         args: What was typed after the verb.
-        prog: How the command is called in its help.
+        prog: Name of the command in its help text.
 
     Returns:
         What the verb returned.
@@ -125,7 +126,7 @@ def run_main(package: str, verbs: Mapping[str, Callable[..., Any]], args: ArgsTy
 
     Args:
         package: Name of the package.
-        verbs: Functions by verb; their signatures are their options and their docstrings the help.
+        verbs: Functions by verb; their signatures give the options and their docstrings the help texts.
         args: Arguments without the program's name; `sys.argv[1:]` by default.
 
     Returns:
@@ -141,7 +142,7 @@ def run_main(package: str, verbs: Mapping[str, Callable[..., Any]], args: ArgsTy
             with _quiet(), _telling(package):
                 return run_lightning(package, None if args is None else given)
     except (DataError, CheckpointError) as error:
-        # What a user can fix gets its sentence; everything else keeps its traceback.
+        # An error that a user can fix is shown as a sentence; every other error keeps its traceback.
         raise SystemExit(f"error: {error}") from error
     names = list(dict.fromkeys([*LIGHTNING_VERBS, *verbs]))  # a package's own predict takes the place of Lightning's
     usage = f"python -m {package} {{{','.join(names)}}} [--help] ..."

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
-    """Linear warm-up to the optimizer's rate, then a half cosine to 0, or none; one `step()` a training step.
+    """Linear warm-up to the optimizer's rate, then a half cosine to 0 or a constant rate; one `step()` per batch.
 
     Args:
         optimizer: Its learning rates are the peak.
@@ -38,13 +38,13 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> 
 def with_schedule(
     optimizer: Optimizer, module: pl.LightningModule, warmup_epochs: int, lr_schedule: Literal["constant", "cosine"]
 ) -> Any:
-    """What `configure_optimizers` returns: the optimiser, with `warmup_cosine` each step where that is asked for.
+    """What `configure_optimizers` returns: the optimiser, and `warmup_cosine` at every step if a schedule is asked for.
 
     Args:
         optimizer: Its learning rates are the peak.
-        module: Its trainer says how many steps and epochs there will be.
+        module: The module whose trainer knows how many steps and epochs there will be.
         warmup_epochs: Epochs of linear warm-up.
-        lr_schedule: `constant`, or a half cosine to 0 at the last step.
+        lr_schedule: `constant`, or `cosine`: a half cosine to 0 at the last step.
     """
     if lr_schedule == "constant" and not warmup_epochs:
         return optimizer

@@ -21,7 +21,7 @@ from shared.metrics import auroc
 LabelMode = Literal["single", "multi"]
 Metric = Literal["auroc", "accuracy"]
 
-VALIDATION_LOGITS = 2**24  # of several heads at a time: 64 MB
+VALIDATION_LOGITS = 2**24  # largest number of validation logits computed at a time, over several heads: 64 MB
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Features:
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A linear classifier of features, with the standardisation it was fitted under.
+    """A linear classifier of features, with the standardisation that it was fitted under.
 
-    Its attributes are plain: `torch.save(vars(head), path)` keeps it, and `LinearHead(**torch.load(path))` is it again.
+    Its attributes are plain: `torch.save(vars(head), path)` saves it, and `LinearHead(**torch.load(path))` restores it.
 
     Attributes:
-        weight: `(D, C)` float32, of standardised features.
-        bias: `(C,)`.
-        mean: `(D,)` of the training features.
-        std: `(D,)`.
+        weight: `(D, C)` float32 weights of the standardised features.
+        bias: `(C,)` biases.
+        mean: `(D,)` means of the training features.
+        std: `(D,)` standard deviations of the training features.
         label_mode: Whether a record has one label or several.
 
     Example:
@@ -77,11 +77,11 @@ class ProbeResult:
     """The best head of every seed, by validation.
 
     Attributes:
-        test_scores: `(S, N_test, C)`, see `class_scores`.
-        val_scores: `(S, N_val, C)`.
-        lr: `(S,)` learning rate chosen.
-        weight_decay: `(S,)` weight decay chosen.
-        heads: S classifiers, on the CPU.
+        test_scores: `(S, N_test, C)` scores, see `class_scores`.
+        val_scores: `(S, N_val, C)` scores.
+        lr: `(S,)` chosen learning rates.
+        weight_decay: `(S,)` chosen weight decays.
+        heads: The S classifiers, on the CPU.
     """
 
     test_scores: NDArray[np.float64]
@@ -96,10 +96,10 @@ class FineTuned:
     """A trained encoder with its head, at the best validation epoch.
 
     Attributes:
-        network: The encoder, then the linear head, in eval mode and on the device it was trained on.
-        val_scores: `(N_val, C)`, see `class_scores`.
-        test_scores: `(N_test, C)`.
-        epoch: The best one, from 0.
+        network: The encoder followed by the linear head, in eval mode and on the device that it was trained on.
+        val_scores: `(N_val, C)` scores, see `class_scores`.
+        test_scores: `(N_test, C)` scores.
+        epoch: The best epoch, counted from 0.
     """
 
     network: nn.Sequential
@@ -109,10 +109,10 @@ class FineTuned:
 
 
 def class_scores(logits: Tensor, label_mode: LabelMode) -> NDArray[np.float64]:
-    """What ranks records for a class, `(..., C)`: logits for multi-label, log-probabilities for single-label targets.
+    """Scores `(..., C)` that rank records for a class: logits for multi-label, log-probabilities for single-label ones.
 
-    Cross-entropy leaves a record's logits free up to a constant. Only probabilities compare one record with another, so
-    AUROC and thresholds of a class need them; their logarithms have the same order and do not saturate.
+    Cross-entropy determines a record's logits only up to a constant. Only probabilities compare one record with
+    another, so AUROC and thresholds of a class need them; their logarithms have the same order and do not saturate.
     """
     logits = logits.detach().cpu().double()
     scores: NDArray[np.float64] = (logits.log_softmax(-1) if label_mode == "single" else logits).numpy()
@@ -123,11 +123,11 @@ def class_scores(logits: Tensor, label_mode: LabelMode) -> NDArray[np.float64]:
 def encode(
     encoder: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str = "cpu"
 ) -> Features:
-    """Features of every record by a frozen encoder: eval mode, no gradient.
+    """Features of every record from a frozen encoder: eval mode, no gradient.
 
     Args:
         encoder: `(B, ...) -> (B, D)`; it is left on `device`, in eval mode.
-        batches: Batches `(input, target)`.
+        batches: The batches `(input, target)`.
         device: The device to encode on.
     """
     encoder = encoder.to(device).eval()
@@ -153,13 +153,13 @@ def linear_probe(
 ) -> ProbeResult:
     """Fit a linear classifier per seed, learning rate and weight decay, and keep each seed's best on validation.
 
-    All H heads are one batched matrix product; a seed has its own initialisation and its own order of the records.
-    Features are standardised with the training split's statistics, which a linear layer could absorb; one that does
-    not vary there is left out. The optimiser is Adam, and the loss is binary cross-entropy for multi-label targets and
-    cross-entropy for single-label ones. The epoch is chosen on validation too.
+    All H heads are fitted in one batched matrix product; each seed has its own initialisation and order of the records.
+    Features are standardised with the training split's statistics (a linear layer could absorb that); a feature that
+    does not vary there is left out. The optimiser is Adam, and the loss is binary cross-entropy for multi-label targets
+    and cross-entropy for single-label ones. The epoch is chosen on validation too.
 
-    Settings often tie in accuracy, a multiple of 1 / N_val: the lower validation cross-entropy then decides. Between
-    equal macro AUROCs the earlier epoch and the earlier setting wins.
+    Accuracy is a multiple of 1 / N_val, so settings often tie; then the lower validation cross-entropy decides. Between
+    equal macro AUROCs the earlier epoch and the earlier setting win.
 
     Args:
         train: Features that the heads are fitted on.
@@ -171,16 +171,17 @@ def linear_probe(
         epochs: Number of passes over the training features.
         batch_size: Records in a batch (ETP, section 3.2: 32). Each step also reads and writes every head's weights and
             Adam's moments, so with many or large heads a batch of several hundred is much faster.
-        weight_decays: Weight decays to choose from: w in the L2 penalty w / 2 |weight|^2 on the mean loss, of the
-            weights and not of the biases.
-        metric: What is maximised on validation: macro AUROC over the classes with both values there, or "accuracy", the
-            share of records whose highest score is their label (single-label targets; a class may be absent).
+        weight_decays: Weight decays to choose from: w in the L2 penalty w / 2 |weight|^2 on the mean loss, which
+            applies to the weights but not to the biases.
+        metric: What is maximised on validation: "auroc", the macro AUROC over the classes that have both values there,
+            or "accuracy", the share of records whose highest score is that of their label (single-label targets; a
+            class may be absent).
         device: The device to fit on. Its memory holds the training and validation features, 6 H D C floats, and H
             batches of features.
 
     Raises:
         ValueError: The training split is empty, features are not finite, or validation has nothing to choose by: no
-            class with both values, no record, or several labels a record where accuracy is asked for.
+            class with both values, no record, or several labels per record when accuracy is asked for.
     """
     if len(train.x) == 0:
         raise ValueError("linear evaluation needs training records with labels, got none")
@@ -200,7 +201,7 @@ def linear_probe(
     bias_S1C = torch.stack([torch.empty(1, c).uniform_(-bound, bound, generator=g) for g in generators])
     settings = list(itertools.product(lrs, weight_decays))
     weight_HDC, bias_H1C = (x.repeat(len(settings), 1, 1).to(device).requires_grad_() for x in (weight_SDC, bias_S1C))
-    # Adam has one rate and one decay a tensor: it steps a view of each setting's heads.
+    # Adam has one rate and one decay per tensor, so it steps a view of each setting's heads.
     weights, biases = (x.detach().split(len(seeds)) for x in (weight_HDC, bias_H1C))
     groups = []
     for weight, bias, (lr, weight_decay) in zip(weights, biases, settings, strict=True):
@@ -215,7 +216,7 @@ def linear_probe(
         for rows_SB in order_SN.split(batch_size, dim=1):
             rows_HB = rows_SB.repeat(len(settings), 1)
             logits_HBC = torch.baddbmm(bias_H1C, x_ND[rows_HB], weight_HDC)
-            loss = _head_losses(logits_HBC, target_NC[rows_HB], label_mode).sum()  # no head's gradient sees another
+            loss = _head_losses(logits_HBC, target_NC[rows_HB], label_mode).sum()  # no head affects another's gradient
             for views, grad in zip((weights, biases), torch.autograd.grad(loss, (weight_HDC, bias_H1C)), strict=True):
                 for view, part in zip(views, grad.split(len(seeds)), strict=True):
                     view.grad = part
@@ -230,7 +231,7 @@ def linear_probe(
     heads_of_seed = [range(s, len(best), len(seeds)) for s in range(len(seeds))]  # setting by setting
     rows = [max(of_seed, key=best.__getitem__) for of_seed in heads_of_seed]
     mean, std = mean.to(device), std.to(device)
-    # Cloned, because a saved view takes the storage of all heads along.
+    # Cloned, because saving a view would save the storage of all heads.
     heads = [LinearHead(best_weight[row].clone(), best_bias[row, 0].clone(), mean, std, label_mode) for row in rows]
     val_scores, test_scores = (np.stack([head.scores(part.x) for head in heads]) for part in (val, test))
     lr, weight_decay = np.asarray([settings[row // len(seeds)] for row in rows]).T
@@ -238,21 +239,21 @@ def linear_probe(
 
 
 def _scale(x_ND: Tensor) -> Tensor:
-    """What features are divided by, `(D,)`: their standard deviation, or infinity where that is only rounding.
+    """What features are divided by, `(D,)`: their standard deviation, or infinity where that is only rounding error.
 
-    A feature that is constant in a few training records, such as a silent ReLU's, teaches its weight nothing. Divided
-    by a tiny number, it would magnify that weight's random start a thousandfold in the scores of records where it is
-    not silent.
+    A feature that is constant over the few training records, such as that of a silent ReLU, teaches its weight nothing.
+    Divided by a tiny number, it would magnify that weight's random initial value a thousandfold in the scores of
+    records where the ReLU is not silent.
     """
     std = x_ND.std(0, correction=0)
     return torch.where(std > 1e-6 * x_ND.abs().amax(0), std, torch.inf)
 
 
 def _quality(target_NC: Tensor, label_mode: LabelMode, metric: Metric) -> Callable[[Tensor], list[tuple[float, float]]]:
-    """What to maximise on validation records: from logits `(H, N, C)` a metric and a tie-breaker for each head."""
+    """What to maximise on validation records: maps logits `(H, N, C)` to a metric and a tie-breaker for each head."""
     if metric == "accuracy":
         if label_mode != "single":
-            raise ValueError("accuracy is for records of one label each: choose metric 'auroc' for several")
+            raise ValueError("accuracy is for records with one label each: choose metric 'auroc' for several")
         if not len(target_NC):
             raise ValueError("there are no validation records, so nothing can be chosen on them")
 
@@ -305,18 +306,18 @@ def fine_tune(
     min_delta: float = 0.0,
     weight_decay: float = 0.0,
 ) -> FineTuned:
-    """Train encoder and a linear head together, and score validation and test at the best validation epoch.
+    """Train an encoder and a linear head together, and score validation and test at the best validation epoch.
 
-    Inputs go to the encoder as they are, whatever their type; augmenting them is the caller's, in `train_batches`.
+    Inputs are passed to the encoder as they are, whatever their type; augmenting them is left to `train_batches`.
 
     Args:
         encoder: `(B, ...) -> (B, feature_dim)`; it is trained in place and ends at the best epoch.
-        train_batches: Gives the batches `(input, target)` of an epoch, with targets `(B, C)` float in {0, 1}.
+        train_batches: Gives the batches `(input, target)` of an epoch; targets are `(B, C)` floats in {0, 1}.
         val_batches: Gives the batches that the epoch is chosen on by `metric`: the same records in the same order at
             every call.
         test_batches: Gives the batches to score.
-        feature_dim: D.
-        num_classes: C.
+        feature_dim: Number of features, D.
+        num_classes: Number of classes, C.
         label_mode: Whether a record has one label or several.
         seed: Seed of the head's initialisation.
         lr: Learning rate of Adam.
@@ -324,8 +325,8 @@ def fine_tune(
         device: The device to train on.
         metric: Macro AUROC, or accuracy with its tie-breaker, as in `linear_probe`.
         patience: Stop after this many epochs in a row without an improvement; None trains all epochs.
-        min_delta: An improvement, for `patience`, is more than this above the last one. The best epoch may be one with
-            less.
+        min_delta: Smallest gain over the last improvement that counts as an improvement for `patience`. The best epoch
+            may be one with a smaller gain.
         weight_decay: Weight decay of Adam, on all parameters.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, and in a log file a line every ten seconds."""
+"""Progress of long work: a bar on a terminal, or a line every ten seconds in a log file."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-SECONDS = 10.0  # between two lines in a log file
+SECONDS = 10.0  # time between two lines in a log file
 
 
-class _Lines(tqdm):  # type: ignore[type-arg]  # tqdm is generic in its stubs alone
+class _Lines(tqdm):  # type: ignore[type-arg]  # tqdm is generic only in its stubs
     """Writes a line where tqdm would redraw its bar."""
 
     @staticmethod
     def status_printer(file: Any) -> Any:
-        """A function that writes a state of the bar."""
+        """A function that writes the current state of the bar."""
 
         def write(text: str) -> None:
             if text:
@@ -41,10 +41,10 @@ def progress(items: Iterable[T], title: str, unit: str, total: int | None = None
     """The items, with a bar that counts them.
 
     Args:
-        items: What is worked on.
+        items: The items to work on.
         title: What is being done.
         unit: What an item is called.
-        total: How many there are; by default their length.
+        total: How many items there are; by default their length.
     """
     with progress_bar(len(items) if total is None else total, title, unit) as bar:  # type: ignore[arg-type]
         for item in items:

@@ -1,7 +1,7 @@
 """The packages whose classes may be built from a checkpoint, see `shared.checkpoint`.
 
-A package adds itself in its `__init__`, so that this one names none. Without torch, because worker processes that only
-read files import that too.
+A package adds itself in its `__init__`, so that this module names none. It does not import torch, because worker
+processes that only read files import it too.
 """
 
 _packages = {"shared"}
@@ -13,5 +13,5 @@ def trust(package: str) -> None:
 
 
 def trusted_packages() -> tuple[str, ...]:
-    """`shared`, and the packages that have been imported so far, in alphabetical order."""
+    """`shared` and the packages that have been imported so far, in alphabetical order."""
     return tuple(sorted(_packages))

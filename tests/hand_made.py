@@ -51,7 +51,7 @@ def write_evaluation(
     protocols: Mapping[str, Mapping[str, Any]],
     samples: Sequence[str] | None = None,
 ) -> Path:
-    """`scores.npz` and `evaluation.json` in `<variant>/evaluation/<data set>`; the scores `(M, N, C)` by protocol, row."""
+    """`scores.npz`, from scores `(M, N, C)` by protocol and row, and `evaluation.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     count, classes = target.shape
     names = list(samples or map(str, range(count)))

@@ -22,7 +22,12 @@ PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__main__.py"))
 LONGEST = 160  # characters of a line of prose; tables and code are as wide as they are
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
-each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=place)
 
 
 def code(path: Path) -> Iterator[str]:
@@ -40,10 +45,14 @@ def commands(path: Path) -> Iterator[list[str]]:
             yield shlex.split(line, comments=True)
 
 
+def headings(path: Path, level: str) -> list[str]:
+    """A document's headings whose number signs match a pattern."""
+    return re.findall(rf"^{level} (.*)$", FENCED.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+
+
 def anchors(path: Path) -> set[str]:
     """Of a document's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(path, "#+")}
 
 
 def verbs(package: str) -> dict[str, Callable[..., Any]]:
@@ -64,6 +73,11 @@ def test_lines_of_prose_can_be_read(path: Path) -> None:
     assert [line for line in prose if len(line) > LONGEST and not line.startswith("|")] == []
 
 
+def test_the_packages_have_the_same_headings_in_the_same_order() -> None:
+    first, *others = [headings(ROOT / package / "README.md", "##") for package in PACKAGES]
+    assert all(found == first for found in others)
+
+
 @each_document
 def test_links_lead_to_files_and_headings_that_are_there(path: Path) -> None:
     text = FENCED.sub("", path.read_text(encoding="utf-8"))
@@ -76,9 +90,9 @@ def test_links_lead_to_files_and_headings_that_are_there(path: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-@each_document
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=place)
 def test_files_that_are_named_are_there(path: Path) -> None:
-    """From the root, from the document's folder, or from the package's configs/."""
+    """From the root, from the document's folder, or from the package's configs/. The changelog names what is gone."""
     words = {word for line in code(path) for word in line.split()}
     named = {word for word in words if re.fullmatch(r"[\w.-]+(/[\w.-]+)+\.(py|yaml)", word)}
     places = (ROOT, path.parent, path.parent / "configs")
@@ -109,7 +123,7 @@ def test_python_has_the_modules_verbs_and_options_that_are_named(path: Path, mon
         if verb in verbs(module):
             own = words[: words.index("--")] if "--" in words else words
             given = {re.split(r"[.=]", word[2:])[0] for word in own if word.startswith("--")}
-            assert given <= options(verbs(module)[verb]), command
+            assert given <= {"help", *options(verbs(module)[verb])}, command
         else:
             assert verb in LIGHTNING_VERBS, command
             if verb == "fit" and "..." not in words:

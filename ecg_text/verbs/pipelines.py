@@ -39,7 +39,7 @@ def reproduce(options: Options) -> None:
 
     On the synthetic set the tables are a demonstration of the grid, with few epochs.
     """
-    plan = Plan("ecg_text", CONFIGS, options, write_synthetic)
+    plan = Plan("ecg_text", CONFIGS, options, write_synthetic, without="variants")
     etp = default_method(options.dataset, plan.profile)
     methods = options.methods or [*TABLE_METHODS, etp]
     short = "_short" if options.dataset == "synthetic" else ""

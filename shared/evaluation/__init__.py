@@ -1,6 +1,6 @@
 """Evaluation of trained models beside floor rows, and the comparison of methods on the same test samples.
 
-A package gives its protocols, its rows and its table: `evaluate.py` runs them, `comparison.py` compares methods.
+A package defines its protocols, its rows and its table; `evaluate.py` runs them, and `comparison.py` compares methods.
 """
 
 from shared.evaluation.comparison import MethodTable, compare, print_comparison, read_method_table

@@ -8,8 +8,8 @@ from shared.runs.configs import Configs, Profile
 from shared.runs.settings import compared
 from shared.runs.variant import Variant
 
-# What a training may cost, and what it is where a configuration does not say. The YAMLs may give a method a budget of
-# its own, which is shown beside its row.
+# The settings that bound what a training costs, with their defaults. The YAMLs may give a method a budget of its own,
+# which is shown beside its row.
 BUDGET: dict[str, Any] = {
     "trainer.max_epochs": None,
     "trainer.max_steps": -1,
@@ -28,18 +28,18 @@ def _at(config: Mapping[str, Any], dotted: str) -> Any:
 
 
 def budget(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration spends on a training."""
+    """The budget that a configuration gives a training: the settings of `BUDGET`, with their defaults filled in."""
     found = {key: _at(config, key) for key in BUDGET}
     return {key: BUDGET[key] if value is None else value for key, value in found.items()}
 
 
 def own_budget_in(variant: Variant, configs: Configs, keys: Sequence[str]) -> set[Profile]:
-    """The profiles whose YAMLs give a variant's method, on its data set, the budget that it was trained with.
+    """The profiles in which the YAMLs give a variant's method, on its data set, the budget that it was trained with.
 
     Args:
-        variant: As trained.
-        configs: Of the package.
-        keys: Of the budget; the others may have been changed.
+        variant: The trained variant.
+        configs: The package's configs/.
+        keys: Budget settings that must agree; the others may have been changed.
     """
     class_path, given = str(variant.config["model"]["class_path"]), budget(variant.config)
     profiles: tuple[Profile, ...] = get_args(Profile)
@@ -63,17 +63,17 @@ def _signature(variant: Variant) -> dict[str, Any]:
 
 
 def alike(variants: Sequence[Variant], configs: Configs, apart: bool = False) -> list[list[Variant]]:
-    """The variants in groups that were trained alike: on the same data, with one encoder, precision and budget.
+    """Group variants that were trained alike: on the same data, with the same encoder, precision and budget.
 
-    Budgets are alike if, where they differ, each method has what its own YAMLs give it, all in the same profile.
+    Different budgets also count as alike if each is the one that the method's own YAMLs give it, all in one profile.
 
     Args:
-        variants: To compare.
-        configs: Of the package.
-        apart: Return several groups, in place of an error, where they were not.
+        variants: The variants to compare.
+        configs: The package's configs/.
+        apart: Whether to return several groups, instead of raising an error, if they were not trained alike.
 
     Raises:
-        DataError: Two of them were not trained alike; it says what differs.
+        DataError: Two of them were not trained alike; the error says what differs.
     """
     groups: list[list[Variant]] = []
     for variant in variants:
@@ -83,8 +83,8 @@ def alike(variants: Sequence[Variant], configs: Configs, apart: bool = False) ->
                 break
             if not apart:
                 raise DataError(
-                    f"{group[0].folder} and {variant.folder} were trained with another {said}, so comparing the "
-                    "methods says nothing: train them alike, or show them in tables of their own (--apart true)"
+                    f"the trainings of {group[0].folder} and {variant.folder} differ in {said}, so comparing the "
+                    "methods says nothing: train them alike, or show them in separate tables (--apart true)"
                 )
         else:
             groups.append([variant])

@@ -1,4 +1,4 @@
-"""Methods side by side on the same test samples: a paper's table beside ours, and which differences are beyond noise.
+"""Methods side by side on the same test samples: a paper's table beside ours, with intervals of the differences.
 
 Shapes: R bootstrap resamples, M models, N samples, C classes.
 """
@@ -29,8 +29,8 @@ from shared.runs.variant import Variant
 
 RESAMPLES = 1000
 ONE_MODEL = (
-    "One pre-trained model a method: the intervals hold the noise of the samples, not that of pre-training, which "
-    'further seeds would show (make: SEEDS="0 1 2 3 4").'
+    "One pre-trained model per method: the intervals cover the noise of the samples, but not that of pre-training, "
+    'which more seeds would show (make: SEEDS="0 1 2 3 4").'
 )
 
 
@@ -39,8 +39,8 @@ class Column:
     """A column of a table.
 
     Attributes:
-        protocol: Of `evaluate`.
-        metric: See `shared.evaluation.STATISTICS`; by default the protocol's own.
+        protocol: Name of a protocol of `evaluate`.
+        metric: A metric of `shared.evaluation.STATISTICS`; by default the protocol's own.
     """
 
     protocol: str
@@ -52,13 +52,13 @@ class MethodTable:
     """A file of configs/tables whose rows are methods.
 
     Attributes:
-        title: What it shows.
-        reference: The row whose difference to each other row is given.
-        columns: By name; the printed differences are of the first.
-        data_sets: By the paper's name, the names of data sets (`run.dataset`) that the table can be made on, the
-            paper's first.
-        values: By the paper's data set, row and column, in percent. The rows give the order.
-        setting: What the paper's numbers are of, as a sentence.
+        title: Title of the table.
+        reference: The row whose difference to every other row is given.
+        columns: Columns by name; the printed differences are those of the first.
+        data_sets: By the paper's name of a data set, the names (`run.dataset`) of our data sets that the table can be
+            made on; the paper's own comes first.
+        values: The paper's values by data set, row and column, in percent. The rows are printed in this order.
+        setting: How the paper obtained its numbers, as a sentence.
     """
 
     title: str
@@ -69,7 +69,7 @@ class MethodTable:
     setting: str = ""
 
 
-# A row of a column: its name, its models' scores, the protocol they are of, and whether it is a floor row.
+# A row of a column: its name, its models' scores, the protocol that they belong to, and whether it is a floor row.
 Row = tuple[str, Outcome, str, bool]
 RowsOf = Callable[[Variant, Scores, str], Iterator[Row]]
 
@@ -84,7 +84,7 @@ def read_method_table(path: Path) -> MethodTable:
     """Read a file of configs/tables.
 
     Raises:
-        DataError: There is no such file, or it is not such a file.
+        DataError: There is no such file, or it is not a table of methods.
     """
     if not path.is_file():
         raise DataError(f"no file {path}; the paper's tables are in <package>/configs/tables/")
@@ -93,7 +93,7 @@ def read_method_table(path: Path) -> MethodTable:
         columns = {name: Column(**column) for name, column in content.pop("columns").items()}
         return MethodTable(columns=columns, **content)
     except (AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} is no table of methods ({error}); see the files of configs/tables/") from error
+        raise DataError(f"{path} is not a table of methods ({error}); see the files of configs/tables/") from error
 
 
 def compare(
@@ -104,27 +104,28 @@ def compare(
     rows_of: RowsOf = rows_of_protocol,
     about: Callable[[Variant], dict[str, Any]] = lambda variant: {},
 ) -> pd.DataFrame:
-    """A row for each floor row and each variant, all on the same test samples.
+    """One row for each floor row and each variant, all on the same test samples.
 
-    The intervals of a row, of its difference to random init, and of the reference's difference to it come from
-    resampling the test samples, the same for every row, and each row's models, if it has several (see
-    `shared.metrics.over_models`).
+    A row has intervals of its value, of its difference from random init, and of the reference's difference from it.
+    They come from resampling the test samples, in the same way for every row, and each row's models, if it has several
+    (see `shared.metrics.over_models`).
 
     Args:
-        variants: Evaluated on the data set, trained alike (see `shared.evaluation.alike`).
+        variants: Variants that were evaluated on the data set and trained alike (see `shared.evaluation.alike`).
         dataset: Name of the evaluation, a folder of `<variant>/evaluation`.
-        table: Which columns, and the row that the others are compared with.
-        statistics: By metric.
-        rows_of: The rows that a variant has in a column. The first variant's floor rows stand for all.
-        about: Further columns of a variant's row.
+        table: The table, which says which columns there are and which row the others are compared with.
+        statistics: Statistics by metric.
+        rows_of: Gives the rows that a variant has in a column. The floor rows are taken from the first variant.
+        about: Gives further columns of a variant's row.
 
     Returns:
         `method, variant, seeds, epochs, steps, models, samples, hours`; for each column of the table its value with
-        `_std`, `_low`, `_high` and `_metric`, what evaluation.json says of its protocol, and the differences
-        `_over_random` and `_reference_over` with `_low` and `_high`. Fractions, not percent.
+        `_std`, `_low`, `_high` and `_metric`, what evaluation.json says about its protocol, and the differences
+        `_over_random` and `_reference_over` with `_low` and `_high`. Values are fractions, not percent.
 
     Raises:
-        DataError: A variant was not evaluated so, or on other samples than the first; two variants have one name.
+        DataError: A variant has no such evaluation, or was evaluated on other samples than the first; or two variants
+            have the same name.
     """
     first = Scores.read(variants[0].folder / "evaluation" / dataset)
     rows: dict[str, dict[str, Any]] = {}
@@ -138,7 +139,7 @@ def compare(
             raise DataError(f"{folder / STATE} is missing or damaged; evaluate again")
         if not scores.same_samples(first):
             raise DataError(
-                f"{folder} and {variants[0].folder / 'evaluation' / dataset} were evaluated on other samples or "
+                f"{folder} and {variants[0].folder / 'evaluation' / dataset} were evaluated on different samples or "
                 "classes, so they cannot be compared; train and evaluate both with the same data settings"
             )
         for name, column in table.columns.items():
@@ -175,7 +176,7 @@ def compare(
 
 
 def _about(variant: Variant | None, row: str, about: Callable[[Variant], dict[str, Any]]) -> dict[str, Any]:
-    """What is known of a row before its values; no variant for a floor row."""
+    """The columns of a row that come before its values; a floor row has no variant."""
     if variant is None:
         return {"method": row, "variant": "", "seeds": "", "epochs": 0, "steps": 0, "hours": 0.0}
     return {
@@ -190,7 +191,7 @@ def _about(variant: Variant | None, row: str, about: Callable[[Variant], dict[st
 
 
 def beyond_noise(rows: pd.DataFrame, reference: str, column: str) -> str:
-    """Which differences of a column are beyond noise, in sentences: their 95% interval excludes 0."""
+    """Sentences that say for which differences of a column the 95% interval excludes 0."""
     over_random, over = (by_sign(rows, f"{column}_{key}") for key in ("over_random", "reference_over"))
     return (
         f"{column}: against random init, the 95% interval of the difference excludes 0 for (better) {over_random[0]}; "
@@ -216,28 +217,28 @@ def print_comparison(
 ) -> pd.DataFrame:
     """Print a paper's table beside ours for every data set that all variants were evaluated on, and draw it.
 
-    A data set that the paper does not have, and methods that its table lacks, stand without the paper's values.
+    Data sets and methods that the paper's table lacks are shown without the paper's values.
 
     Args:
-        table: As read.
-        stem: Name of its file, which figures and results go by.
-        folders: Evaluated variants.
-        configs: Of the package; says what budget a method has of its own.
-        draw: A figure of the rows, with the paper's data set and a note, "SYNTHETIC" for made-up data.
-        results: CSV that the rows are appended to.
-        apart: Print variants that were not trained alike in tables of their own, rather than refuse them.
-        statistics: By metric.
-        rows_of: See `compare`.
-        about: See `compare`.
+        table: The paper's table.
+        stem: Name of its file, which names the figures and the rows of results.
+        folders: Folders of the evaluated variants.
+        configs: The package's configs/, which say what budget a method has of its own.
+        draw: Draws the rows; it gets the table, a title, and a note, which is "SYNTHETIC" for synthetic data.
+        results: CSV file that the rows are appended to.
+        apart: Whether to print variants that were not trained alike in separate tables, rather than refuse them.
+        statistics: Statistics by metric.
+        rows_of: Gives the rows that a variant has in a column, see `compare`.
+        about: Gives further columns of a variant's row, see `compare`.
         finish: Adds columns that follow from several rows.
-        texts: Further printed columns, by name, of the rows.
-        note: Printed below.
+        texts: Gives further printed columns, by name, for the rows.
+        note: Text printed below the table.
 
     Returns:
         The rows of all tables, see `compare`.
 
     Raises:
-        DataError: The variants were not trained alike, or there is no data set that all of them are evaluated on.
+        DataError: The variants were not trained alike, or there is no data set that all of them were evaluated on.
     """
     everything = []
     for variants in alike([Variant(folder) for folder in folders], configs, apart):
@@ -260,10 +261,10 @@ def print_comparison(
 
 
 def _data_sets(table: MethodTable, variants: Sequence[Variant]) -> list[tuple[str, str]]:
-    """The paper's name and ours of each data set that the table can be made on.
+    """The paper's name and ours for each data set that the table can be made on.
 
     Raises:
-        DataError: There is none.
+        DataError: There is no such data set.
     """
     trained_on = variants[0].dataset
     by_name = dict(table.data_sets)
@@ -278,8 +279,8 @@ def _data_sets(table: MethodTable, variants: Sequence[Variant]) -> list[tuple[st
     if not found:
         package = variants[0].folder.parts[-3]
         raise DataError(
-            f"no data set of {table.title} has all variants evaluated: python -m {package} evaluate --run "
-            f"{folders_text(variant.folder for variant in variants)} does it"
+            f"no data set of {table.title} has all variants evaluated: run python -m {package} evaluate --run "
+            f"{folders_text(variant.folder for variant in variants)}"
         )
     return found
 
@@ -318,10 +319,10 @@ def _print(
     extra = ["over random init", f"{table.reference} over it", *texts, "epochs (steps)", "hours"]
     hours = sum(variant.hours for variant in variants)
     out.print(beside_paper(shown, paper, hours, title, extra, columns))
-    differences = f"which are of {first}" if len(columns) > 1 else "which are paired"
+    differences = f" The differences are those of {first}." if len(columns) > 1 else ""
     said = [
         f"[...]: 95% interval; {rows['samples'].iloc[0]} test samples and the models are resampled, in pairs for "
-        f"differences, {differences}.",
+        f"differences.{differences}",
         *([table.setting] if table.setting else []),
         *([note] if note else []),
     ]
@@ -329,14 +330,14 @@ def _print(
     if any(len(row["seeds"].split()) == 1 for row in records):
         out.print(ONE_MODEL, style="yellow", highlight=False, markup=False)
     for column in columns:
-        if f"{column}_low" in rows:
+        if {f"{column}_over_random", f"{column}_reference_over"} & set(rows):
             out.print(beyond_noise(rows, table.reference, column), highlight=False, markup=False)
 
 
 def _with_settings(
     rows: pd.DataFrame, table: MethodTable, stem: str, name: str, dataset: str, variant: Variant, synthetic: bool
 ) -> pd.DataFrame:
-    """Rows of results/: ours, the paper's values, and the settings that all variants share."""
+    """Rows of results/: our values, the paper's values, and the settings that all variants share."""
     printed = table.values.get(name, {})
     for column in table.columns:
         paper = [printed.get(method, {}).get(column) for method in rows["method"]]

@@ -1,7 +1,7 @@
 """The loop behind every package's verb `evaluate`: variants, protocols, floor rows, intervals, files, figures, W&B.
 
-Data flows: variant -> its checkpoints and data -> jobs (a model, or a floor row) -> `Found` -> table, scores, figures,
-`evaluation.json`. All lies in `<variant>/evaluation/<data set>/`.
+The data flow is: variant -> its checkpoints and data -> jobs (a model, or a floor row) -> `Found` -> table, scores,
+figures, `evaluation.json`. Everything but the figures is written to `<variant>/evaluation/<data set>/`.
 """
 
 import json
@@ -31,7 +31,7 @@ from shared.runs.variant import Variant, load_data
 
 log = logging.getLogger(__name__)
 
-STATE = "evaluation.json"  # what an evaluation was made of: written last, it says that the evaluation is whole
+STATE = "evaluation.json"  # what an evaluation was made from; written last, it marks the evaluation as complete
 RESULTS, GROUPS = "results.csv", "groups.csv"
 
 DataT = TypeVar("DataT", bound=DataModule[Any])
@@ -42,17 +42,18 @@ class Request:
     """What every package's `evaluate` is asked for.
 
     Attributes:
-        run: Variants, `runs/<package>/<data set>/<variant>`; the seeds of a variant go together.
-        data: Another data set (transfer): a folder of configs/sets or a YAML file; by default the one trained on.
-        profile: Which of that set's settings.
-        root: Root of the data set.
+        run: Variants to evaluate, `runs/<package>/<data set>/<variant>`; all seeds of a variant are evaluated together.
+        data: Another data set to evaluate on (transfer): a folder of configs/sets or a YAML file; by default the one
+            that the variant was trained on.
+        profile: Profile whose settings of the other data set are used.
+        root: Folder that holds the data set.
         options: Further data settings to change.
-        checkpoint: `best` (by the monitored value) or `last`.
-        resamples: Bootstrap resamples behind the intervals.
-        results: CSV that the rows are appended to.
-        missing_only: Leave variants alone whose evaluation is up to date.
-        wandb: See `run.wandb` of a training run.
-        threads: torch threads.
+        checkpoint: Checkpoint to evaluate: `best` (by the monitored value) or `last`.
+        resamples: Number of bootstrap resamples for the intervals.
+        results: CSV file that the rows are appended to.
+        missing_only: Whether to skip variants whose evaluation is up to date.
+        wandb: Where W&B logs to, as `run.wandb` of a training run.
+        threads: Number of torch threads.
     """
 
     run: Sequence[str]
@@ -73,10 +74,10 @@ class Job:
     """One piece of an evaluation: a trained model, or a floor row.
 
     Attributes:
-        score: Does it; by protocol and row. Several rows may come of one job.
-        seed: Of the trained model; None for a floor row.
-        key: Says all that a floor row's scores depend on, beside the data: jobs of other variants with the same key
-            take its scores. Empty if nobody else can.
+        score: Does the work and returns the outcomes by protocol and row. One job may give several rows.
+        seed: Seed of the trained model; None for a floor row.
+        key: States everything that a floor row's scores depend on besides the data: jobs of other variants with the
+            same key reuse its scores. Empty if no other job can.
     """
 
     score: Callable[[], Found]
@@ -85,14 +86,14 @@ class Job:
 
 
 class Evaluation(ABC, Generic[DataT]):
-    """What a package says of the evaluation of one variant on one data set.
+    """A package's evaluation of one variant on one data set.
 
     Args:
         variant: The trained models.
-        checkpoints: By seed.
-        data: Set up.
-        resamples: Bootstrap resamples behind the intervals.
-        transfer: The data are not those that the models were trained on.
+        checkpoints: Their checkpoints by seed.
+        data: The data module, set up.
+        resamples: Number of bootstrap resamples for the intervals.
+        transfer: Whether the data set is another one than the models were trained on.
     """
 
     statistics: ClassVar[dict[str, Statistic]] = STATISTICS
@@ -106,7 +107,7 @@ class Evaluation(ABC, Generic[DataT]):
     @property
     @abstractmethod
     def protocols(self) -> Mapping[str, Protocol]:
-        """By name, in the order of the tables."""
+        """Protocols by name, in the order of the tables."""
 
     @abstractmethod
     def jobs(self) -> list[Job]:
@@ -114,50 +115,50 @@ class Evaluation(ABC, Generic[DataT]):
 
     @abstractmethod
     def table(self, found: Found) -> pd.DataFrame:
-        """Rows of `results.csv`: `protocol`, `method`, `models`, `samples`, and the package's own."""
+        """Rows of `results.csv`: `protocol`, `method`, `models`, `samples`, and the package's own columns."""
 
     @abstractmethod
     def target(self) -> tuple[list[str], NDArray[np.float32]]:
-        """Names of the classes `(C,)`, and the test samples' target `(N, C)`; empty where there are no classes."""
+        """Names of the classes `(C,)`, and the test samples' target `(N, C)`; empty if there are no classes."""
 
     @abstractmethod
     def test_rows(self) -> NDArray[np.int64]:
-        """Rows of the data's frame that are tested on."""
+        """Numbers of the rows of the data's frame that are tested on."""
 
     @abstractmethod
     def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
-        """What `results.json` of a seed, and so the comparison page, says of its own model under a protocol."""
+        """Values of one seed's model under a protocol, for its `results.json` and so for the comparison page."""
 
     @abstractmethod
     def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
-        """By name; `note` is "SYNTHETIC" for made-up data, else empty."""
+        """Figures by name; `note` is "SYNTHETIC" for synthetic data, else empty."""
 
     @abstractmethod
     def print(self, table: pd.DataFrame, dataset: str, kind: str) -> None:
         """Print the table; `kind` is `synthetic` or `real`."""
 
     def groups(self, found: Found) -> pd.DataFrame:
-        """Rows of `groups.csv`: a metric within groups of samples; empty where the data name none."""
+        """Rows of `groups.csv`: a metric within groups of samples; empty if the data name no groups."""
         return pd.DataFrame(columns=["protocol", "method", "group", "value", "samples"])
 
     def about(self, protocol: Protocol) -> dict[str, Any]:
-        """What tables say of a protocol beside its title and metric, for instance how many labels it uses."""
+        """What tables say about a protocol besides its title and metric, for instance how many labels it uses."""
         return {}
 
     def keep(self) -> None:
-        """Keep what later verbs need of this evaluation, on the data trained on, beside the checkpoints."""
+        """Save, beside the checkpoints, what later verbs need; only called for the data that were trained on."""
 
 
 def run_jobs(jobs: Sequence[Job], known: dict[str, Found], title: str) -> tuple[Found, dict[int, Found]]:
     """Score floor rows and models.
 
     Args:
-        jobs: In the order of the rows.
-        known: Scores of floor rows by key; what is found is added.
-        title: Of the progress bar.
+        jobs: Jobs in the order of the rows.
+        known: Scores of floor rows by key; new ones are added to it.
+        title: Title of the progress bar.
 
     Returns:
-        All outcomes, joined by protocol and row; and each trained model's own, by seed.
+        All outcomes, joined by protocol and row; and each trained model's own outcomes, by seed.
     """
     parts: dict[str, dict[str, list[Outcome]]] = {}
     own: dict[int, Found] = {}
@@ -178,13 +179,13 @@ def run_jobs(jobs: Sequence[Job], known: dict[str, Found], title: str) -> tuple[
 
 @dataclass(frozen=True)
 class State:
-    """What an evaluation was made of, and what it says of its protocols: `evaluation.json`.
+    """What an evaluation was made from, and what it says about its protocols: `evaluation.json`.
 
     Attributes:
         asked: Settings of the evaluation.
-        checkpoints: Fingerprints by seed.
+        checkpoints: Fingerprints of the checkpoints by seed.
         data: Fingerprint of the data's content.
-        protocols: By name `title`, `metric`, and what else the package says.
+        protocols: By name of a protocol, its `title`, `metric`, and what else the package says about it.
     """
 
     asked: dict[str, Any]
@@ -193,19 +194,19 @@ class State:
     protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write it."""
+        """Write the file into a folder."""
         (folder / STATE).write_text(json.dumps(vars(self), indent=1, default=str), encoding="utf-8")
 
     @staticmethod
     def read(folder: Path) -> "State | None":
-        """Read it; None where there is none, or it is damaged."""
+        """Read the file of a folder; None if there is none or it is damaged."""
         try:
             return State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def covers(self, wanted: "State", covers: Callable[[dict[str, Any], dict[str, Any]], bool]) -> bool:
-        """Whether what is wanted was found from the same models and data, with these settings or more."""
+        """Whether this evaluation has the same models and data as the wanted one, and at least what it asks for."""
         asked = json.loads(json.dumps(wanted.asked, default=str))
         return (self.checkpoints, self.data) == (wanted.checkpoints, wanted.data) and covers(self.asked, asked)
 
@@ -220,18 +221,18 @@ def evaluate_variants(
     covers: Callable[[dict[str, Any], dict[str, Any]], bool] = lambda before, now: before == now,
     prepare: Callable[[Variant, Path], dict[str, Any]] = lambda variant, checkpoint: {},
 ) -> pd.DataFrame:
-    """Evaluate variants, and write, print, draw and log what came out.
+    """Evaluate variants, and write, print, draw and log the results.
 
     Args:
         package: Name of the package.
-        configs: Its configs/.
+        configs: The package's configs/.
         request: What is asked for.
-        expected: The data modules' class.
-        make: The package's evaluation of a variant: its checkpoints, the data, the number of resamples, and whether
-            that is a transfer.
+        expected: Class of the data modules.
+        make: Makes the package's evaluation of a variant from its checkpoints, the data, the number of resamples, and
+            whether this is a transfer.
         asked: The package's own settings of the evaluation.
-        covers: Whether an evaluation with the first settings also holds what one with the second would.
-        prepare: Data settings that a variant's checkpoint asks for, whatever the data set's own are.
+        covers: Tells whether an evaluation with the first settings includes all that one with the second would give.
+        prepare: Gives the data settings that a variant's checkpoint requires; they override the data set's own.
 
     Returns:
         The rows of all variants.
@@ -248,7 +249,7 @@ def evaluate_variants(
         source = DataBlock(variant.dataset, variant.tags, variant.config["data"])
         if request.data:
             source = configs.data_block(request.data, request.profile)
-        # What is changed is another data set: its scores must not stand for this one's.
+        # With changed options it is another data set, whose scores must not be taken for this one's.
         options = [f"{key}={value}" for key, value in request.options.items()]
         name = safe_name(",".join([source.name, *options]))
         written = folder / "evaluation" / name
@@ -301,18 +302,18 @@ def evaluate_variants(
 
 
 def _warn_of_changed_data(variant: Variant, data: DataModule[Any]) -> None:
-    """Where a run says what its data were."""
+    """Warn if the data differ from those that a run recorded."""
     file = variant.first / "data.json"
     if file.is_file() and json.loads(file.read_text())["fingerprint"] != data.fingerprint():
         log.warning(
-            "%s: the data have changed since it was trained, so its splits may be others; train it again with "
+            "%s: the data have changed since it was trained, so its splits may differ; train it again with "
             "--run.overwrite true",
             variant.folder,
         )
 
 
 def _values(evaluation: Evaluation[Any], found: Found) -> dict[str, float]:
-    """`<protocol>/<key>`, with the row between them where one evaluation gave several."""
+    """Values by `<protocol>/<key>`, with the row between the two if the evaluation gave several rows."""
     return {
         "/".join([protocol, *([row] if len(rows) > 1 else []), key]): value
         for protocol, rows in found.items()
@@ -352,7 +353,7 @@ def _draw(
     tags: Sequence[str],
     mode: WandbMode,
 ) -> None:
-    """Figures beside the first seed's, and averages, in W&B too where that is on."""
+    """Save the figures in the first seed's folder; log them and the averages to W&B if that is on."""
     variant, first = evaluation.variant, evaluation.variant.first
     group, name = "/".join(variant.folder.parts[-3:]), f"{variant.name}-on-{dataset}"
     logger = wandb_logger(first, group, name, [package, dataset, *tags], mode, job_type="test")

@@ -22,15 +22,15 @@ class Drawn(NamedTuple):
     """A statistic of every model.
 
     Attributes:
-        samples: `(R, M)` on the resamples; None where it has no interval.
-        point: `(M,)` on the samples as they are.
+        samples: `(R, M)` values on the resamples; None if the statistic has no interval.
+        point: `(M,)` values on the original samples.
     """
 
     samples: Floats | None
     point: Floats
 
 
-# Of an outcome, the target `(N, C)` in {0, 1}, and R.
+# A function of an outcome, the target `(N, C)` in {0, 1}, and R.
 Statistic = Callable[[Outcome, NDArray[np.float32], int], Drawn]
 
 
@@ -41,26 +41,26 @@ def _scores(outcome: Outcome) -> Floats:
 
 
 def accuracy(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
-    """Share of the samples whose highest score is their class; of one label a sample."""
+    """Share of the samples whose highest score is that of their class, for samples with one label each."""
     means = bootstrap_mean(_scores(outcome).argmax(2) == target.argmax(1), resamples)
     return Drawn(means.samples, means.point)
 
 
 def macro_auroc(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
-    """Area under the ROC curve, mean over the classes."""
+    """Area under the ROC curve, averaged over the classes."""
     areas = bootstrap_auroc(_scores(outcome), target, resamples=resamples)
     return Drawn(areas.samples, areas.point)
 
 
 def auroc_of_one_label(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
-    """As `macro_auroc` where a sample has one label: of two classes, the second's area alone."""
+    """As `macro_auroc`, for samples with one label each: with two classes only the second's area."""
     if target.shape[1] == 2:
         outcome, target = Outcome(outcome.models, _scores(outcome)[..., 1:]), target[:, 1:]
     return macro_auroc(outcome, target, resamples)
 
 
 def best_f1(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
-    """F1 at the threshold that is best on these very samples (optimistic), mean over the classes; no interval."""
+    """F1 at the threshold that is best on these very samples (optimistic), averaged over the classes; no interval."""
     points = []
     for scores in _scores(outcome):
         best = BestF1(target.shape[1])
@@ -70,7 +70,7 @@ def best_f1(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Dr
 
 
 def mean_value(metric: str, outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
-    """Mean of a plain value of each sample."""
+    """Mean of a metric's plain values, one per sample."""
     if metric not in outcome.values:
         raise DataError(f"these scores hold no {metric}; evaluate again")
     means = bootstrap_mean(outcome.values[metric], resamples)
@@ -81,5 +81,5 @@ STATISTICS: dict[str, Statistic] = {"accuracy": accuracy, "auroc": macro_auroc, 
 
 
 def statistic(metric: str, statistics: dict[str, Statistic] = STATISTICS) -> Statistic:
-    """The statistic of a metric: one that is known by its name, or the mean of the samples' values of that name."""
+    """The statistic of a metric: a known one of that name, or the mean of the samples' plain values of that name."""
     return statistics.get(metric) or partial(mean_value, metric)

@@ -1,4 +1,4 @@
-"""Cells on a SLURM cluster: one job array for all that are ready, through submitit (an optional dependency)."""
+"""Cells on a SLURM cluster: one job array for all cells that are ready, through submitit (an optional dependency)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +11,22 @@ from shared.runs.grid import Cell, Runner
 from shared.runs.job import CellJob
 
 Where = Literal["slurm", "local"]
+TIMEOUTS = 100  # after each of which a job goes on from its last finished epoch
 
 
 @dataclass(frozen=True)
 class Slurm:
-    """What a cell's job asks for.
+    """Resources that a cell's job asks for.
 
     Attributes:
-        partition: Of the cluster; its default if none is given.
-        minutes: At most. A job that runs out of time, or is preempted, is queued again and goes on from its last
-            finished epoch.
-        gpus: Of a job.
-        cpus: Of a job.
-        memory_gb: Of a job; the cluster's default if none is given.
-        at_once: Jobs of the array that may run at a time.
-        folder: Where submitit keeps its files and the jobs' output.
+        partition: Partition of the cluster; by default the cluster's own.
+        minutes: Time limit of a job. A job that runs out of time, or is preempted, is queued again and goes on from its
+            last finished epoch.
+        gpus: Number of GPUs per job.
+        cpus: Number of CPU cores per job.
+        memory_gb: Memory per job in GB; by default the cluster's own.
+        at_once: Largest number of the array's jobs that run at a time.
+        folder: Folder in which submitit keeps its files and the jobs' output.
     """
 
     partition: str | None = None
@@ -41,8 +42,8 @@ def cluster(where: Where, options: Slurm) -> Runner:
     """Runs cells as jobs, and waits for them. Ctrl-C cancels those that have not finished.
 
     Args:
-        where: `slurm`, or `local`: submitit's processes on this machine, to try it.
-        options: What a job asks for.
+        where: `slurm`, or `local`, which runs submitit's processes on this machine, for a trial.
+        options: Resources that a job asks for.
 
     Raises:
         DataError: submitit is not installed, or there is no SLURM here.
@@ -52,7 +53,9 @@ def cluster(where: Where, options: Slurm) -> Runner:
     except ImportError as error:
         raise DataError("a grid on a cluster needs: pip install submitit") from error
     try:
-        executor = submitit.AutoExecutor(folder=f"{options.folder}/%j", cluster=where)
+        # submitit gives up after three time-outs by default, but a long training may need more.
+        limit = {"slurm_max_num_timeout": TIMEOUTS} if where == "slurm" else {}
+        executor = submitit.AutoExecutor(folder=f"{options.folder}/%j", cluster=where, **limit)
     except RuntimeError as error:
         raise DataError(f"--cluster {where}: {error}") from error
     executor.update_parameters(
@@ -65,7 +68,7 @@ def cluster(where: Where, options: Slurm) -> Runner:
 
     def run_all(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
         jobs = executor.submit_array([CellJob(cell.command) for cell in cells])
-        print(f"submitted {len(jobs)} jobs ({jobs[0].job_id} ...); Ctrl-C cancels them, the same command goes on")
+        print(f"submitted {len(jobs)} jobs ({jobs[0].job_id} ...); Ctrl-C cancels them, the same command resumes them")
         ended: dict[str, tuple[str, str]] = {}
         try:
             for cell, job in zip(cells, jobs, strict=True):
@@ -77,7 +80,7 @@ def cluster(where: Where, options: Slurm) -> Runner:
         except KeyboardInterrupt:
             for job in jobs:
                 job.cancel()
-            raise SystemExit("stopped; the jobs are cancelled, and the same command goes on where they were") from None
+            raise SystemExit("stopped; the jobs are cancelled, and the same command resumes where they were") from None
         return ended
 
     return run_all

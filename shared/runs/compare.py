@@ -1,9 +1,9 @@
 """Compare finished and unfinished runs: `runs/` -> one HTML page and one CSV, offline.
 
 A run is a folder `<package>/<dataset>/<variant>/seed_<s>/` with `config.yaml`, `metrics.csv` (Lightning's
-CSVLogger) and, where the run came that far, `results.json`, `figures/*.png` and `environment.txt`. What is
-missing or broken is listed beside the run; it never stops the page. The page's own part (style, tables,
-charts) is `compare.html`.
+CSVLogger) and, if the run got that far, `results.json`, `figures/*.png` and `environment.txt`. What is missing
+or broken is listed beside the run; the page is written all the same. The page's fixed part (style, tables, charts)
+is `compare.html`.
 """
 
 import base64
@@ -29,18 +29,18 @@ T = TypeVar("T")
 MAX_FIGURE_WIDTH = 1400  # pixels; wider figures are scaled down so that the page stays light enough to mail
 MAX_CURVE_POINTS = 600  # per curve, drawn on about as many pixels
 
-# What the table says in columns of its own, and where files go: no settings of the experiment.
+# What the table shows in columns of its own, and where files go: these are not settings of the experiment.
 _NOISE = re.compile(
     r"^(seed_everything|ckpt_path|run|trainer\.logger|trainer\.default_root_dir)(\.|$)|\.(dirpath|save_dir)$"
 )
 _LOWER_IS_BETTER = {"loss", "error", "mse", "rmse", "mae", "nll", "lpips", "fid", "ece"}
-# A truncated PNG is a SyntaxError to Pillow.
+# For a truncated PNG, Pillow raises SyntaxError.
 _UNREADABLE = (OSError, ValueError, SyntaxError, yaml.YAMLError, csv.Error, Image.DecompressionBombError)
 
 
 @dataclass
 class Run:
-    """One run as read from its folder; `notes` says in words what could not be read."""
+    """One run as read from its folder; `notes` says what could not be read."""
 
     package: str
     dataset: str
@@ -62,7 +62,7 @@ class Run:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str | int | float]:
-    """Nested configuration -> dotted keys; numbers stay numbers, everything else becomes text.
+    """A nested configuration with dotted keys; numbers stay numbers, everything else becomes text.
 
     >>> flatten({"model": {"lr": 0.1, "norm": True, "widths": [8, 16]}, "hooks": [{"class_path": "Timer"}]})
     {'model.lr': 0.1, 'model.norm': 'true', 'model.widths': '[8, 16]', 'hooks.0.class_path': 'Timer'}
@@ -82,9 +82,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, str | int | float]:
 def differing_settings(runs: Sequence[Run]) -> list[str]:
     """Keys, sorted, whose values differ between runs.
 
-    A key that only some packages know is compared among those packages' runs: that the other packages lack it
-    says nothing. Inside a package a lacking key is a difference. Runs without a readable configuration do not
-    count.
+    A key that only some packages know is compared only among those packages' runs, because it means nothing that the
+    other packages lack it. Within a package a missing key is a difference. Runs without a readable configuration do
+    not count.
     """
     known = [run for run in runs if run.settings]
     differing = []
@@ -96,7 +96,7 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
 
 
 def summarise_validation(curves: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
-    """Best and last value of each `val/` metric; the name says which: `(min)`, `(max)`, `(last)`.
+    """Best and last value of each `val/` metric, named with `(min)`, `(max)` or `(last)`.
 
     >>> summarise_validation({"val/loss": [(1, 0.5), (2, 0.25), (3, 0.75)], "train/loss": [(1, 2.0)]})
     {'val/loss (min)': 0.25, 'val/loss (last)': 0.75}
@@ -113,7 +113,7 @@ def summarise_validation(curves: dict[str, list[tuple[float, float]]]) -> dict[s
 
 
 def thin(points: list[tuple[float, float]], limit: int = MAX_CURVE_POINTS) -> list[tuple[float, float]]:
-    """About `limit` points of a long curve: lowest and highest of each stretch, so that spikes stay visible.
+    """About `limit` points of a long curve: the lowest and highest of each stretch, so that spikes stay visible.
 
     The first and last point are kept.
     """
@@ -165,13 +165,13 @@ def compare(runs: Path = Path("runs")) -> Path:
     """Write `<runs>/compare.html` and `<runs>/compare.csv`: the settings that differ, results and curves.
 
     Args:
-        runs: folder that holds `<package>/<dataset>/<variant>/seed_<s>/`.
+        runs: Folder that holds `<package>/<dataset>/<variant>/seed_<s>/`.
 
     Returns:
-        Path of the page. It needs no network and no server: open it from disk.
+        Path of the page. It needs neither network nor server: open it from disk.
 
     Raises:
-        SystemExit: no run below `runs`.
+        SystemExit: There is no run below `runs`.
     """
     found = runs.glob("*/*/*/seed_*")
     folders = [path for path in found if re.fullmatch(r"seed_[0-9]+", path.name) and path.is_dir()]
@@ -186,7 +186,7 @@ def compare(runs: Path = Path("runs")) -> Path:
     results = sorted(coverage, key=lambda name: (-coverage[name], name))  # what most runs have comes first
     _write_csv(table, settings, results, runs / "compare.csv")
 
-    # No `<` reaches the page inside the data, so no text of a configuration can close the script element.
+    # The data contain no `<`, so no text of a configuration can close the script element.
     data = json.dumps(_page_data(table, settings, results), allow_nan=False).replace("<", "\\u003c")
     template = _read_text(Path(__file__).with_name("compare.html"))
     page = runs / "compare.html"
@@ -195,7 +195,7 @@ def compare(runs: Path = Path("runs")) -> Path:
 
 
 def main(args: list[str] | None = None) -> None:
-    """`python -m shared.compare [--runs runs]`."""
+    """`python -m shared.runs.compare [--runs runs]`."""
     page = auto_cli(compare, args=args)
     print(f"wrote {page} (open it in a browser) and {page.with_suffix('.csv')}")
 
@@ -222,7 +222,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Columns -> `[(step, value), ...]` by step; an empty cell is a metric that was not logged there."""
+    """By column, `[(step, value), ...]` sorted by step; an empty cell is a metric that was not logged there."""
     curves: dict[str, list[tuple[float, float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -236,7 +236,7 @@ def _read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
             except (TypeError, ValueError):
                 raise ValueError(f"line {reader.line_num}: expected numbers or empty cells") from None
     if not curves:
-        raise ValueError("no metric was logged yet")
+        raise ValueError("no metric has been logged yet")
     return {name: sorted(points, key=lambda point: point[0]) for name, points in curves.items()}
 
 
@@ -271,7 +271,7 @@ def _write_csv(runs: Sequence[Run], settings: list[str], results: list[str], pat
 
 
 def _page_data(runs: Sequence[Run], settings: list[str], results: list[str]) -> dict[str, Any]:
-    """What `compare.html` draws. A result is `[value, low, high]`; one not finite is text, as "nan"."""
+    """What `compare.html` draws. A result is `[value, low, high]`; a value that is not finite is text, as "nan"."""
     names = set(results)
     bounds = [{f"{name}_low", f"{name}_high"} for name in names]
     paired = set[str]().union(*(pair for pair in bounds if pair <= names))
@@ -312,7 +312,7 @@ def _page_data(runs: Sequence[Run], settings: list[str], results: list[str]) -> 
 
 
 def _group_statistics(runs: Sequence[Run], names: list[str]) -> dict[str, Any]:
-    """Mean and sample standard deviation (`ddof=1`, None for one value) over a group's finite values."""
+    """Mean and sample standard deviation (`ddof=1`, None for a single value) over a group's finite values."""
     results = {}
     for name in names:
         values = [run.results[name] for run in runs if math.isfinite(run.results.get(name, math.nan))]

@@ -38,8 +38,8 @@ class Change:
 
     Attributes:
         method: The method that is changed.
-        files: Read after the method's stack.
-        settings: Values by dotted name, given after all files.
+        files: Files to read after the method's stack.
+        settings: Values by dotted name, which override all files.
     """
 
     method: str
@@ -49,20 +49,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Configs:
-    """The folder `configs/` of a package; `folder` is where it lies.
+    """The folder `configs/` of a package; `folder` is its path.
 
-    A run of a method on a data set reads these files, as far as they exist; a later file overrides an earlier one:
+    A run of a method on a data set reads those of these files that exist; a later file overrides an earlier one:
 
         base.yaml                  the trainer
         methods/<method>.yaml      the whole `model:`
-        sets/<set>/set.yaml        the data; with set_demo.yaml in its place in the demo profile
-        sets/<set>/target_<t>.yaml where a set has several targets: the data set is then called <set>_<t>
+        sets/<set>/set.yaml        the data; in the demo profile set_demo.yaml takes its place
+        sets/<set>/target_<t>.yaml one target of a set that has several: the data set is then called <set>_<t>
         sets/<set>/images.yaml     what the set changes for every method whose encoder is an `ImageEncoder`
-        demo.yaml                  in the demo profile
+        demo.yaml                  what the demo profile changes
         sets/<set>/<method>.yaml   what the set changes for one method
 
-    Variants are in `variants.yaml`, or belong to a set: `sets/<set>/<method>_<change>.yaml` is a variant of this name,
-    `sets/<set>/short.yaml` makes a variant `<method>_short` of every method. `tuning.yaml` and `study.yaml` hold grids.
+    Variants are defined in `variants.yaml`, or belong to a set: `sets/<set>/<method>_<change>.yaml` is a variant of
+    that name, and `sets/<set>/short.yaml` makes a variant `<method>_short` of every method. `tuning.yaml` and
+    `study.yaml` hold grids.
     """
 
     folder: Path
@@ -72,7 +73,7 @@ class Configs:
         return list(self._methods())
 
     def sets(self) -> list[str]:
-        """The data sets, sorted; one with several targets is there once for each, as `<set>_<target>`."""
+        """The data sets, sorted; a set with several targets is listed once for each, as `<set>_<target>`."""
         return sorted(self._places())
 
     def data(self, dataset: str, profile: Profile) -> list[Path]:
@@ -86,7 +87,7 @@ class Configs:
         return [demo if profile == "demo" and demo.is_file() else folder / "set.yaml", *([target] if target else [])]
 
     def stack(self, method: str, dataset: str, profile: Profile) -> list[Path]:
-        """The files that a run reads, in their order.
+        """The files that a run reads, in order.
 
         Raises:
             DataError: There is no such method or data set.
@@ -98,7 +99,7 @@ class Configs:
         return [path for path in files if path.is_file()]
 
     def evaluation(self, dataset: str) -> Path | None:
-        """How a data set is evaluated, where it has settings of its own.
+        """The file that says how a data set is evaluated, or None if the set has no such settings of its own.
 
         Raises:
             DataError: There is no such data set.
@@ -110,7 +111,7 @@ class Configs:
         """What can be trained on a data set, by name: the methods as they are, and their variants.
 
         Raises:
-            DataError: There is no such data set, or `variants.yaml` is not as expected.
+            DataError: There is no such data set, or `variants.yaml` does not have the expected form.
         """
         folder, methods = self._place(dataset)[0], self._methods()
         found = {method: Change(method) for method in methods}
@@ -130,7 +131,7 @@ class Configs:
         return found
 
     def variant(self, name: str, dataset: str) -> Change:
-        """A variant of a data set by its name; a method's own name is the variant without a change.
+        """A variant of a data set by its name; a method's own name stands for the unchanged method.
 
         Raises:
             DataError: There is no such variant or data set.
@@ -158,7 +159,7 @@ class Configs:
 
         Args:
             data: A data set, or a YAML file that holds `run.dataset` and `data:`, such as a run's `config.yaml`.
-            profile: Which form of a data set.
+            profile: The profile whose form of the data set is wanted.
 
         Raises:
             DataError: There is no such data set or file, or the file does not hold both.
@@ -171,12 +172,13 @@ class Configs:
         return DataBlock(run["dataset"], list(run.get("tags") or []), block)
 
     def composed(self, class_path: str, name: str, profile: Profile) -> Iterator[dict[str, Any]]:
-        """What the files give a method's class on a data set, merged: for each of its methods and variants.
+        """The merged configuration of each method and variant that a model class has on a data set.
 
         Args:
-            class_path: Of the model.
-            name: `run.dataset`. A data set that is not among the sets gets what does not belong to a set.
-            profile: Which form of the data set.
+            class_path: Class path of the model.
+            name: Name of the data set (`run.dataset`). If it is none of the sets, only the files that do not belong to
+                a set are merged.
+            profile: The profile whose form of the data set is wanted.
         """
         methods = [
             name for name, path in self._methods().items() if read_yaml(path)["model"]["class_path"] == class_path
@@ -196,7 +198,7 @@ class Configs:
         return {path.stem: path for path in sorted(self.folder.glob("methods/*.yaml"))}
 
     def _places(self) -> dict[str, tuple[Path, Path | None]]:
-        """Folder and target's file by data set."""
+        """By data set, its folder and, if it is one of several targets, the target's file."""
         found: dict[str, tuple[Path, Path | None]] = {}
         for folder in (path.parent for path in self.folder.glob("sets/*/set.yaml")):
             targets: list[Path | None] = [*folder.glob("target_*.yaml")]
@@ -216,7 +218,7 @@ class Configs:
 
 
 def combinations(grid: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
-    """Every combination of a grid's values, by a name that is safe for a folder and needs no quotes in a shell.
+    """Every combination of a grid's values, by a name that is safe as a folder's and needs no quotes in a shell.
 
     Example:
         >>> list(combinations({"model.init_args.lr": [0.001, 0.01], "crop": [[0.3, 1.0]]}))
@@ -236,7 +238,7 @@ def combinations(grid: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:
-    """Settings by dotted name as words of the command line.
+    """Settings by dotted name, as words of a command line.
 
     Example:
         >>> as_flags({"model.init_args.temperature": 0.1, "data.init_args.csv": None, "run.tags": ["real"]})
@@ -255,7 +257,7 @@ def _has_image_encoder(method: Path) -> bool:
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name as a configuration."""
+    """Settings by dotted name, as a nested configuration."""
     nested: dict[str, Any] = {}
     for name, value in settings.items():
         *above, last = name.split(".")
@@ -264,13 +266,13 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Two configurations; the second overrides the first."""
+    """Two configurations merged; the second overrides the first."""
     both = [key for key in first if isinstance(first[key], Mapping) and isinstance(second.get(key), Mapping)]
     return {**first, **second, **{key: _merge(first[key], second[key]) for key in both}}
 
 
 def _pick(kind: str, name: str, options: Mapping[str, T]) -> T:
-    """The option of this name; otherwise an error that lists the names."""
+    """The option of this name, or an error that lists the names."""
     if name in options:
         return options[name]
     close = difflib.get_close_matches(name, options, 1)

@@ -1,11 +1,12 @@
-"""A grid of cells: what is missing of it is run, here or on a cluster, and what is there is checked, not trusted.
+"""A grid of cells: those that are missing are run, here or on a cluster; those that are finished are checked.
 
-A cell is a command, the folder it fills, the settings it stands for, and what says that it is done.
+A cell is a command, the folder that it fills, the settings that it stands for, and a test of whether it is done.
 """
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,10 +18,10 @@ import yaml
 from shared.cli import Composed, changed_settings
 from shared.data.problems import DataError
 from shared.progress import progress_bar
-from shared.runs.results import read_results
+from shared.runs.results import RESULTS_FILE, read_results
 from shared.runs.settings import difference, read_yaml
 
-SETTINGS = "settings.yaml"  # of a verb's cell, beside its result
+SETTINGS = "settings.yaml"  # a verb's cell keeps its settings in this file, beside its result
 
 
 def fit_is_done(folder: Path) -> bool:
@@ -29,7 +30,7 @@ def fit_is_done(folder: Path) -> bool:
 
 
 def verb_is_done(folder: Path) -> bool:
-    """Whether a verb's cell has finished: its settings are written last."""
+    """Whether a verb's cell has finished: its settings file, which is written last, exists."""
     return (folder / SETTINGS).is_file()
 
 
@@ -39,7 +40,7 @@ def changed_verb(cell: "Cell") -> str:
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a verb's cell beside its result, last of all: they say that it is whole."""
+    """Write the settings of a verb's cell beside its result, last of all: they mark the result as complete."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{SETTINGS}.part"
     part.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
@@ -48,16 +49,16 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work of a grid: a training, or a verb's result.
+    """One piece of work in a grid: a training, or a verb's result.
 
     Attributes:
-        name: What progress and errors call it.
-        folder: What it fills.
+        name: What progress bars and errors call it.
+        folder: The folder that it fills.
         command: What comes after `python -m`: module and arguments.
-        settings: What it stands for, to compare with what is in the folder.
-        done: Whether a folder holds the finished cell.
-        changed: The settings in which the finished cell differs, a line each; empty if none do.
-        after: Names of cells that it needs, which run first.
+        settings: The settings that it stands for, to compare with those in the folder.
+        done: Tells whether a folder holds the finished cell.
+        changed: Lists the settings in which the finished cell differs, one per line; empty if none do.
+        after: Names of the cells that it needs; they run first.
     """
 
     name: str
@@ -72,16 +73,22 @@ class Cell:
 def fit_cells(
     package: str, name: str, words: Sequence[str], composed: Composed, seeds: Sequence[int], after: Sequence[str] = ()
 ) -> list[Cell]:
-    """The trainings of a variant, a cell for each seed.
+    """The trainings of a variant, one cell per seed.
 
     Args:
         package: Name of the package.
-        name: Of the variant.
-        words: Of the `fit` command, without a seed.
-        composed: What the words stand for.
-        seeds: Of the runs.
-        after: Names of variants whose runs of the same seed these runs start from.
+        name: Name of the variant.
+        words: Words of the `fit` command, without a seed.
+        composed: The settings that these words stand for.
+        seeds: Seeds of the runs.
+        after: Names of the variants that these runs start from; each run starts from the one with its own seed.
     """
+
+    begun = time.time()
+
+    def done(folder: Path) -> bool:
+        # A run that is to be overwritten has finished once it has been written anew.
+        return fit_is_done(folder) and not (composed.overwrite and (folder / RESULTS_FILE).stat().st_mtime < begun)
 
     def changed(cell: Cell) -> str:
         return changed_settings(composed.parser, cell.folder, dict(cell.settings))
@@ -92,7 +99,7 @@ def fit_cells(
             folder=composed.folder / f"seed_{seed}",
             command=[package, "fit", *words, "--seed_everything", str(seed)],
             settings=composed.for_seed(seed),
-            done=fit_is_done,
+            done=done,
             changed=changed,
             after=[f"{each}, seed {seed}" for each in after],
         )
@@ -101,27 +108,27 @@ def fit_cells(
 
 
 def check_finished(cells: Sequence[Cell]) -> None:
-    """A finished cell is left as it is only if it has the settings that are asked for.
+    """Check that every finished cell has the settings that are asked for; only then is it left as it is.
 
     Raises:
-        DataError: One has others.
+        DataError: A finished cell has other settings.
     """
     for cell in cells:
         if cell.done(cell.folder) and (changed := cell.changed(cell)):
             raise DataError(
-                f"{cell.name} has finished in {cell.folder} with other settings (- there, + asked for):\n{changed}\n"
-                "Give the new runs names of their own (make: SUFFIX=_new; of a single run: --run.variant NAME), or "
+                f"{cell.name} has finished in {cell.folder} with other settings (- saved, + asked for):\n{changed}\n"
+                "Give the new runs names of their own (make: SUFFIX=_new; for a single run: --run.variant NAME), or "
                 "remove that folder"
             )
 
 
 def missing(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that have not finished, in their order."""
+    """The cells that have not finished, in order."""
     return [cell for cell in cells if not cell.done(cell.folder)]
 
 
 def waves(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells in groups: each needs only cells of the groups before its own.
+    """The cells in groups, such that a cell needs only cells of earlier groups.
 
     Raises:
         DataError: Cells need one another, or one needs a cell that is not in the grid.
@@ -143,7 +150,7 @@ def waves(cells: Sequence[Cell]) -> list[list[Cell]]:
     return found
 
 
-# Runs cells that are all ready, and says how each ended: by name its exit status and where its output is.
+# Runs cells that are all ready, and tells how each ended: by its name, its exit status and where its output is.
 Runner = Callable[[Sequence[Cell]], dict[str, tuple[str, str]]]
 
 
@@ -152,20 +159,21 @@ def run_cells(cells: Sequence[Cell], runner: Runner) -> None:
 
     Args:
         cells: The grid.
-        runner: Where: `here`, or a cluster's.
+        runner: Runs the cells, either on this machine (`here`) or on a cluster (`cluster`).
 
     Raises:
-        DataError: Some cells did not finish, each named with where its output is; or a finished one has other settings.
+        DataError: Some cells did not finish (the error says where the output of each is), or a finished one has other
+            settings.
     """
     check_finished(cells)
     todo = missing(cells)
     if len(todo) < len(cells):
-        print(f"{len(cells) - len(todo)} of {len(cells)} runs have finished before and are left as they are")
+        print(f"{len(cells) - len(todo)} of {len(cells)} runs have already finished and are left as they are")
     ended: dict[str, tuple[str, str]] = {}
     for wave in waves(cells):
         unfinished = {cell.name for cell in missing(cells)}
         ready = [cell for cell in missing(wave) if not unfinished & set(cell.after)]
-        # A cell that starts from another's result is another one where that has changed since.
+        # A cell that starts from another's result counts as changed if that result has changed since.
         check_finished([cell for cell in wave if cell.after])
         if ready:
             ended |= runner(ready)
@@ -184,11 +192,11 @@ def here(jobs: int = 1) -> Runner:
     """Runs cells on this machine, each in a process of its own.
 
     Args:
-        jobs: How many at a time. One alone writes to the terminal, several to `<folder>/log.txt` each, and share the
-            CPU cores by `OMP_NUM_THREADS` where that is not set already.
+        jobs: How many cells run at a time. With 1, a cell writes to the terminal. With more, each cell writes to its
+            `<folder>/log.txt`, and the cells share the CPU cores by `OMP_NUM_THREADS` unless that is already set.
 
     Raises:
-        DataError: Fewer than one.
+        DataError: `jobs` is less than 1.
     """
     if jobs < 1:
         raise DataError(f"jobs is {jobs}; at least 1 run at a time is needed")
@@ -212,7 +220,7 @@ def here(jobs: int = 1) -> Runner:
                 return f"exit status {status}", output
 
             with ThreadPoolExecutor(jobs) as pool:
-                # Stopped by Ctrl-C, `map` cancels the runs that have not begun.
+                # On Ctrl-C, `map` cancels the runs that have not begun.
                 return dict(zip([cell.name for cell in cells], pool.map(run, cells), strict=True))
 
     return run_all

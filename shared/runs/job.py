@@ -1,4 +1,4 @@
-"""What a cluster's job does. A module of its own, because each job imports it: it takes neither torch nor Lightning."""
+"""What a cluster's job does. A separate module, because every job imports it: it needs neither torch nor Lightning."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ KILL_WAIT = 120  # seconds, more than a cluster leaves between telling a job to 
 
 
 class CellJob:
-    """Runs one cell in a process of its own; travels to the job.
+    """Runs one cell in a process of its own. The object is pickled and sent to the job.
 
     Args:
         command: What comes after `python -m`.
@@ -28,11 +28,11 @@ class CellJob:
 
         `fit` must not see SLURM's variables: Lightning would take SLURM's environment, install a requeue of its own
         and prefer a checkpoint from the middle of an epoch, after which the run would not be the same. A cell is one
-        task, so nothing of them is needed; submitit alone requeues.
+        task, so it needs none of them; only submitit requeues it.
         """
         env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-        # Told to stop, because it is queued again or cancelled: whatever the cell says then is no result of it, so
-        # none is returned before the job is killed.
+        # A job that is told to stop is queued again or cancelled. The cell's exit status is then not a result, so none
+        # is returned before the job is killed.
         told = []
         signal.signal(signal.SIGTERM, lambda *_: told.append(time.monotonic()))
         self._process = subprocess.Popen([sys.executable, "-m", *self.command], env=env)
@@ -42,7 +42,7 @@ class CellJob:
         return status
 
     def checkpoint(self) -> Any:
-        """What submitit queues when the job is preempted or out of time: the same cell, which resumes."""
+        """What submitit queues when the job is preempted or runs out of time: the same cell, which resumes."""
         if self._process is not None:  # two processes must not write one run
-            self._process.kill()  # without waiting for it: the main thread does, and holds the lock
+            self._process.kill()  # without waiting for it: the main thread waits, and holds the lock
         return import_module("submitit").helpers.DelayedSubmission(CellJob(self.command))

@@ -1,4 +1,4 @@
-"""What the packages' pipelines have in common: their options, and the grid of trainings that these stand for.
+"""What the packages' pipelines have in common: their options, and the grid of trainings that the options stand for.
 
 A pipeline (`train`, `reproduce`, `tune`, `study`) is a plain function of `Options` in `<package>/verbs/pipelines.py`.
 """
@@ -21,25 +21,25 @@ from shared.runs.grid import Cell, fit_cells, here, run_cells
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a pipeline; what follows a bare `--` goes to every training of it.
+    """Options of a pipeline. What follows a bare `--` is passed to each of its trainings.
 
     Attributes:
-        dataset: A folder of configs/sets (`synthetic` writes its own data), or one of a folder's targets.
-        root: Folder of the data set; by default the one that its configuration names.
+        dataset: A data set: a folder of configs/sets (`synthetic` writes its own data), or one of a folder's targets.
+        root: Folder that holds the data set; by default the one that its configuration names.
         target: A second data set to evaluate on.
-        target_root: Folder of that data set.
-        seeds: Of the runs.
-        jobs: Trainings at a time.
-        profile: `gpu` is the paper's setting, `demo` a laptop's; by default as there is a GPU or none.
-        methods: Files of configs/methods; by default what the pipeline is for.
-        variants: Changes of a method, or what the single run of a method shall be called.
-        suffix: Is appended to the names of all runs, to keep a grid with other settings apart.
-        results: CSV that the rows of the tables are appended to.
+        target_root: Folder that holds the second data set.
+        seeds: Seeds of the runs.
+        jobs: Number of trainings that run at a time.
+        profile: `gpu` is the paper's setting, `demo` is one for a laptop; by default `gpu` if there is a GPU.
+        methods: Methods to train, by their file names in configs/methods; by default those that the pipeline is for.
+        variants: Variants to train; with a single method also the name that its run is to have.
+        suffix: Text appended to the names of all runs, to keep a grid with other settings separate.
+        results: CSV file that the rows of the tables are appended to.
         cluster: `slurm` submits the trainings as a job array instead of running them here.
-        slurm: What a job of that array asks for.
-        evaluate_args: Options for `evaluate`, as typed.
-        table_args: Options for `table`, as typed.
-        fit_args: Options for `fit`, what follows a bare `--`.
+        slurm: Resources that a job of that array asks for.
+        evaluate_args: Options passed to `evaluate`, as one string of words.
+        table_args: Options passed to `table`, as one string of words.
+        fit_args: Options passed to `fit`: what follows a bare `--`.
     """
 
     dataset: str = "synthetic"
@@ -61,18 +61,19 @@ class Options:
 
     @property
     def resolved_profile(self) -> Profile:
-        """The profile, decided by whether there is a GPU where none is given."""
-        return self.profile or ("gpu" if shutil.which("nvidia-smi") else "demo")
+        """The profile that was given; otherwise `gpu` if there is a GPU, else `demo`."""
+        has_gpu = self.slurm.gpus > 0 if self.cluster else shutil.which("nvidia-smi") is not None
+        return self.profile or ("gpu" if has_gpu else "demo")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A variant of a grid.
+    """A variant in a grid.
 
     Attributes:
-        name: Of the variant, without the suffix.
-        change: Its method, and what it changes of it.
-        after: Names of variants of the same grid that it starts from.
+        name: Name of the variant, without the suffix.
+        change: Its method, and what the variant changes of it.
+        after: Names of the variants in the same grid that it starts from.
     """
 
     name: str
@@ -81,18 +82,30 @@ class Wanted:
 
 
 class Plan:
-    """A pipeline under way: trains what is missing, and knows where it lies.
+    """A pipeline that is being run: it trains what is missing, and knows where the runs are.
 
     Args:
         package: Name of the package.
-        configs: Its configs/.
-        options: As typed.
-        write_synthetic: Writes the package's synthetic set into a folder, where it is not there yet.
+        configs: The package's configs/.
+        options: The pipeline's options.
+        write_synthetic: Writes the package's synthetic data set into a folder, unless it is already there.
+        without: An option that this pipeline cannot use, `methods` or `variants`.
+
+    Raises:
+        DataError: That option was given.
     """
 
     def __init__(
-        self, package: str, configs: Configs, options: Options, write_synthetic: Callable[[Path], object]
+        self,
+        package: str,
+        configs: Configs,
+        options: Options,
+        write_synthetic: Callable[[Path], object],
+        without: str = "",
     ) -> None:
+        if without and getattr(options, without):
+            other = "variants" if without == "methods" else "methods"
+            raise DataError(f"--{without} is not used here; --{other} chooses what is trained (make: {other.upper()}=)")
         self.package, self.configs, self.options = package, configs, options
         self.profile = options.resolved_profile
         self._synthetic = write_synthetic
@@ -109,23 +122,23 @@ class Plan:
         return [*given, *as_flags(change.settings), *named, *self.options.fit_args]
 
     def variants(self, names: Sequence[str]) -> list[Wanted]:
-        """Variants of the data set by their names: methods as they are, or changed."""
+        """The data set's variants of these names: methods as they are, or changed."""
         return [Wanted(name, self.configs.variant(name, self.options.dataset)) for name in names]
 
     def train(self, grid: Sequence[Wanted]) -> list[str]:
         """Train what is missing of a grid.
 
         Returns:
-            Folders of its variants, in their order.
+            Folders of its variants, in order.
 
         Raises:
-            DataError: Several variants would have one name, or the grid did not finish.
+            DataError: Several variants would have the same name, or the grid did not finish.
         """
         if len(grid) > 1 and any(word.split("=")[0] == "--run.variant" for word in self.options.fit_args):
             names = ", ".join(wanted.name for wanted in grid)
             raise DataError(
-                f"--run.variant would give one name to all of {names}: use --suffix (make: SUFFIX=...), which keeps "
-                "them apart"
+                f"--run.variant would give the same name to all of {names}: use --suffix (make: SUFFIX=...), which "
+                "keeps them apart"
             )
         if self.options.dataset == "synthetic":
             block = self.configs.data_block("synthetic", self.profile).block
@@ -141,14 +154,14 @@ class Plan:
             folders.append(str(composed.folder))
             self._runs = composed.folder.parents[2]
             cells.append(fit_cells(self.package, wanted.name, given, composed, self.options.seeds, wanted.after))
-        # Seeds first: stopped half-way, the grid has whole columns of all methods.
+        # All methods of one seed come first: a grid that is stopped half-way then has complete seeds.
         in_order = [cell for same_seed in zip(*cells, strict=True) for cell in same_seed]
         where = self.options.cluster
         run_cells(in_order, cluster(where, self.options.slurm) if where else here(self.options.jobs))
         return folders
 
     def evaluate(self, verb: Callable[..., Any], folders: Sequence[str], *more: str) -> None:
-        """Evaluate variants on the data set they were trained on and, if there is one, on the target."""
+        """Evaluate variants on the data set that they were trained on and, if there is one, on the target."""
         given = ["--run", *folders, *more, *shlex.split(self.options.evaluate_args)]
         if folders:
             call(verb, given)

@@ -1,4 +1,4 @@
-"""A run's own record: `results.json`, what it was made with, and the CSVs of results/."""
+"""A run's own record: `results.json`, the environment that it ran in, and the CSVs of results/."""
 
 import json
 import os
@@ -12,19 +12,21 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+RESULTS_FILE = "results.json"
+
 
 def read_results(run_dir: Path) -> dict[str, float]:
-    """The run's `results.json`, empty where there is none; `fit/...` is there once the training has finished."""
-    path = run_dir / "results.json"
+    """The run's `results.json`, or nothing if there is none; it has `fit/...` once the training has finished."""
+    path = run_dir / RESULTS_FILE
     results: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
     return results
 
 
 def update_results(run_dir: Path, results: dict[str, float]) -> None:
     """Merge values into the run's `results.json` (a flat dictionary of numbers)."""
-    path = run_dir / "results.json"
+    path = run_dir / RESULTS_FILE
     merged = read_results(run_dir) | results
-    # Replaced in one step: half a file must never be.
+    # Replaced in one step, so that there is never half a file.
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(merged, indent=1, sort_keys=True))
     os.replace(partial, path)

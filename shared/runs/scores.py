@@ -20,13 +20,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What M models of one row found under one protocol.
+    """The scores of the M models of one row under one protocol.
 
     Attributes:
-        models: `(M,)`, which they are: the seeds that they were trained or initialised with.
-        test: `(M, N, C)` class scores of the test samples; None where `values` says all.
-        val: `(M, N_val, C)` of the validation samples, for choosing settings; not kept in the file.
-        values: By metric `(M, N)`, plain values of the samples (the PSNR of an image, the accuracy of an episode).
+        models: `(M,)` ids of the models: the seeds that they were trained or initialised with.
+        test: `(M, N, C)` class scores of the test samples; None if there are only plain values.
+        val: `(M, N_val, C)` class scores of the validation samples, for choosing settings; not kept in the file.
+        values: By metric, `(M, N)` plain values of the samples (the PSNR of an image, the accuracy of an episode).
     """
 
     models: Sequence[int]
@@ -49,7 +49,7 @@ class Outcome:
         )
 
 
-# By protocol's name and row: a method, a floor row, or one of several that one evaluation gives.
+# Outcomes by name of the protocol and by row: a method, a floor row, or one of several rows that one evaluation gives.
 Found = dict[str, dict[str, Outcome]]
 
 
@@ -59,10 +59,10 @@ class Scores:
 
     Attributes:
         samples: `(N,)` ids of the test samples.
-        groups: `(N,)`, which samples belong together (records of one patient), as numbers.
-        classes: `(C,)` names; empty where there are none.
+        groups: `(N,)` numbers of the groups that the samples belong to (all records of one patient, say).
+        classes: `(C,)` names of the classes; empty if there are none.
         target: `(N, C)` in {0, 1}.
-        found: By protocol and row; without validation.
+        found: Outcomes by protocol and row, without the validation scores.
     """
 
     samples: list[str]
@@ -72,7 +72,7 @@ class Scores:
     found: Found
 
     def same_samples(self, other: "Scores") -> bool:
-        """Whether both are of the same samples and classes, so that they can be compared in pairs."""
+        """Whether both have the same samples, classes and targets, so that they can be compared in pairs."""
         return (
             self.samples == other.samples
             and self.classes == other.classes
@@ -80,7 +80,7 @@ class Scores:
         )
 
     def write(self, folder: Path) -> None:
-        """Write `scores.npz`; its arrays are called `<protocol>/<row>/<models, scores or values:METRIC>`."""
+        """Write `scores.npz`; its arrays are named `<protocol>/<row>/<models, scores or values:METRIC>`."""
         arrays: dict[str, Any] = {
             "samples": np.array(self.samples),
             "groups": self.groups,

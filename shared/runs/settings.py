@@ -1,4 +1,4 @@
-"""When two runs have the same settings: what is compared of their configurations, and how a difference is said."""
+"""When two runs have the same settings: which parts of their configurations are compared, and how they differ."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import yaml
 
 from shared.data.problems import DataError
 
-# Settings that do not change a run's result: how it is started, watched and spread over a machine ...
+# Settings that do not change a run's result: how it is started, monitored and distributed over a machine ...
 NOT_COMPARED = {
     "ckpt_path",
     "threads",
@@ -20,7 +20,7 @@ NOT_COMPARED = {
     "trainer.enable_model_summary",
     "trainer.logger",
 }
-# ... and, wherever they stand, places on this machine and its hardware. Data is compared by content, see `data.json`.
+# ... and, at any depth, paths on this machine and its hardware. Data is compared by content, see `data.json`.
 PLACES = {
     "root",
     "cache_dir",
@@ -35,11 +35,11 @@ UPSTREAM = "upstream.json"  # fingerprints of the checkpoints of other runs that
 
 
 def compared(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A configuration without what is not compared.
+    """A configuration without the settings that are not compared.
 
     Args:
-        config: As `config.yaml` holds it.
-        prefix: Dotted place of `config` within the whole.
+        config: A configuration as `config.yaml` holds it.
+        prefix: Dotted path of `config` within the whole.
 
     Example:
         >>> compared({"threads": 2, "data": {"init_args": {"root": "here", "batch_size": 8}}})
@@ -54,7 +54,7 @@ def compared(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def difference(saved: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The settings in which two configurations differ, a line for each value: `-` saved, `+` new; empty if none do."""
+    """The settings in which two configurations differ, one line per value: `-` saved, `+` new; empty if none do."""
     before, after = (dict(_flat(compared(config))) for config in (saved, new))
     lines = []
     for key in dict.fromkeys([*before, *after]):
@@ -68,7 +68,7 @@ def difference(saved: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and plain values; a list of mappings by position."""
+    """Dotted keys and plain values; the items of a list of mappings are numbered."""
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         value = {str(index): item for index, item in enumerate(value)}
     if isinstance(value, Mapping) and value:
@@ -79,9 +79,9 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def with_seed(value: Any, seed: int) -> Any:
-    """A configuration in which `{seed}` of a path stands for the run's own seed.
+    """A configuration with `{seed}` in its paths replaced by the run's own seed.
 
-    So the seeds of a variant whose model starts from another run's checkpoint have one configuration.
+    So all seeds of a variant that starts from another run's checkpoint share one configuration.
 
     Example:
         >>> with_seed({"init_args": {"prior": "runs/commin/set/prior/seed_{seed}/checkpoints/last.ckpt"}}, 3)
@@ -95,7 +95,7 @@ def with_seed(value: Any, seed: int) -> Any:
 
 
 def upstream(config: Mapping[str, Any], seed: int) -> dict[str, str]:
-    """Fingerprints, by setting, of the checkpoints that a configuration's model and data name and that are there."""
+    """Fingerprints, by setting, of the existing checkpoints that a configuration's model and data name."""
     blocks = {key: config[key] for key in ("model", "data") if config.get(key)}
     found = {}
     for key, value in _flat(with_seed(blocks, seed)):
@@ -114,7 +114,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
     Raises:
-        DataError: There is no such file, or it is not valid YAML or holds no mapping.
+        DataError: There is no such file, it is not valid YAML, or it does not hold a mapping.
     """
     if not path.is_file():
         raise DataError(f"no file {path}")

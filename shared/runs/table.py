@@ -7,14 +7,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-# By group (e.g. a class or a data set), row (a method) and column (a metric).
+# A paper's values by group (e.g. a class or a data set), row (a method) and column (a metric).
 PaperValues = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 SYNTHETIC_WARNING = "SYNTHETIC DATA: ours says nothing about the world, and is no result."
 
 
 def console(width: int = 120) -> Console:
-    """A terminal of its own width, or a log file of a fixed one."""
+    """A console: as wide as the terminal, or of a fixed width in a log file."""
     return Console(width=None if Console().is_terminal else width)
 
 
@@ -26,17 +26,17 @@ def beside_paper(
     texts: Sequence[str] = (),
     columns: Sequence[str] = (),
 ) -> Table:
-    """The paper's values, and beside each ours with its standard deviation.
+    """The paper's values, and beside each of them ours with its standard deviation.
 
     Args:
-        ours: A row for each (group, row) and, for each of the paper's columns, `<column>` and `<column>_std`, in the
-            paper's unit. What is not there, or NaN, is printed as `-`; so the paper's table may be wider than ours.
-            `<column>_low` and `<column>_high`, where they are, are printed as an interval.
-        paper: As printed.
-        hours: That the runs behind `ours` took.
-        title: Of the table.
-        texts: Columns of `ours` to print as they are, after the others.
-        columns: Of the table; by default those that the paper has.
+        ours: One row per (group, row), with `<column>` and `<column>_std` for each of the paper's columns, in the
+            paper's unit. Missing values and NaN are printed as `-`, so the paper's table may be wider than ours. If
+            there are `<column>_low` and `<column>_high`, they are printed as an interval.
+        paper: The paper's values as printed.
+        hours: Hours that the runs behind `ours` took.
+        title: Title drawn above the table.
+        texts: Columns of `ours` that are printed unchanged, after the others.
+        columns: Columns of the table; by default those that the paper has.
     """
     columns = columns or list(
         dict.fromkeys(key for rows in paper.values() for values in rows.values() for key in values)
@@ -70,16 +70,16 @@ def _value(row: Mapping[Any, Any], column: str) -> str:
         return "-"
     text = f"{mean:.1f}" if pd.isna(deviation) else f"{mean:.1f} ± {deviation:.1f}"
     low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
-    return text if low is None or pd.isna(low) else f"{text} \\[{low:.1f}, {high:.1f}]"  # \\[ is no markup for rich
+    return text if low is None or pd.isna(low) else f"{text} \\[{low:.1f}, {high:.1f}]"  # for rich, \\[ is not markup
 
 
 def interval_text(row: Mapping[Any, Any], key: str = "") -> str:
-    """`<key>low` to `<key>high` of a row, fractions, in percent."""
+    """The interval from `<key>low` to `<key>high` of a row, which are fractions, in percent."""
     return f"[{100 * row[f'{key}low']:.1f}, {100 * row[f'{key}high']:.1f}]"
 
 
 def difference_text(row: Mapping[Any, Any], key: str) -> str:
-    """A difference in percentage points with its interval, for rich, or a dash."""
+    """A difference in percentage points with its interval, escaped for rich; a dash if there is none."""
     value = row.get(key)
     if value is None or pd.isna(value):
         return "-"
@@ -87,11 +87,13 @@ def difference_text(row: Mapping[Any, Any], key: str) -> str:
 
 
 def by_sign(rows: pd.DataFrame, key: str) -> tuple[str, str, str]:
-    """Methods whose difference `key` has an interval above 0, below 0, and around it; in percentage points.
+    """The methods grouped by their difference `key`: its interval lies above 0, below 0, or includes 0.
+
+    Each method is named with its difference in percentage points.
 
     Args:
-        rows: `method`, and the difference as `<key>` with its interval `<key>_low` to `<key>_high`, as fractions.
-        key: Rows without the difference are left out.
+        rows: Rows with `method` and the difference `<key>` with its interval `<key>_low` to `<key>_high`, as fractions.
+        key: Name of the difference. Rows without it are left out.
     """
     groups: tuple[list[str], list[str], list[str]] = ([], [], [])
     for row in rows.to_dict("records"):
@@ -103,5 +105,5 @@ def by_sign(rows: pd.DataFrame, key: str) -> tuple[str, str, str]:
 
 
 def folders_text(folders: Iterable[object]) -> str:
-    """Folders as the words of a command."""
+    """Folders as words of a command."""
     return " ".join(map(str, folders))

@@ -19,7 +19,7 @@ WandbMode = Literal["auto", "online", "offline", "disabled"]
 def wandb_mode(mode: WandbMode) -> Literal["online", "offline", "disabled"]:
     """Resolve `"auto"`: `WANDB_MODE` if set, online with a key or a saved login, else offline.
 
-    Without a key W&B would ask for one, and crash where there is no terminal; so it must be decided beforehand.
+    Without a key W&B would ask for one, and crash if there is no terminal, so this must be decided beforehand.
     """
     if mode != "auto":
         return mode
@@ -45,11 +45,11 @@ def _saved_login() -> bool:
 
 
 class RunCSVLogger(CSVLogger):
-    """`metrics.csv` in a fixed folder; resuming keeps the rows from before (Lightning's logger deletes them).
+    """`metrics.csv` in a fixed folder; resuming keeps the earlier rows (Lightning's logger deletes them).
 
     Args:
         folder: The run's folder.
-        resume: Keep the rows of the earlier part of this run.
+        resume: Whether to keep the rows of the earlier part of this run.
     """
 
     def __init__(self, folder: Path, resume: bool = False) -> None:
@@ -63,7 +63,7 @@ class RunCSVLogger(CSVLogger):
             self._rename(path, self._earlier)
 
     def keep_until(self, step: int) -> None:
-        """Write the earlier rows of steps before `step`; later ones are logged again by the resumed run."""
+        """Write the earlier rows of the steps before `step`; the resumed run logs the later ones again."""
         if not self._earlier.is_file():
             return
         with self._earlier.open(newline="") as file:
@@ -93,10 +93,10 @@ def wandb_logger(
 
     Args:
         run_dir: The run's folder; `make sync` uploads offline runs from there.
-        group: Package, data set and variant; the seeds of a variant share it.
+        group: Package, data set and variant; all seeds of a variant share it.
         name: Variant and seed.
-        tags: Paper, data set, and `synthetic` or `real`.
-        mode: See `wandb_mode`.
+        tags: Package, data set, and `synthetic` or `real`.
+        mode: Where W&B logs to, see `wandb_mode`.
         job_type: `fit` or `test`.
     """
     resolved = wandb_mode(mode)
@@ -118,7 +118,7 @@ def wandb_logger(
 
 
 def save_figure(figure: Figure, run_dir: Path, name: str, loggers: list[Any] | None = None) -> Path:
-    """Write `figures/<name>.png` in the run's folder, and hand it to W&B where it is on."""
+    """Write `figures/<name>.png` in the run's folder, and log it to W&B if that is on."""
     path = run_dir / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, bbox_inches="tight")
@@ -129,6 +129,6 @@ def save_figure(figure: Figure, run_dir: Path, name: str, loggers: list[Any] | N
 
 
 def run_dir_of(trainer: pl.Trainer) -> Path | None:
-    """The run's folder, or None where nothing is logged (`fast_dev_run`)."""
+    """The run's folder, or None if nothing is logged (`fast_dev_run`)."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
     return Path(loggers[0].log_dir) if loggers else None

@@ -1,4 +1,4 @@
-"""A variant: the runs of one method and setting that differ in their seed alone. Its files are read once."""
+"""A variant: the runs of one method and setting, which differ only in their seed. Its files are read once."""
 
 import logging
 from collections.abc import Mapping
@@ -26,22 +26,22 @@ class Variant:
     """The runs in `runs/<package>/<data set>/<variant>/seed_<s>`.
 
     Attributes:
-        folder: Of the variant.
+        folder: Folder of the variant.
 
     Raises:
-        DataError: At the first look: there is no run in it.
+        DataError: There is no run in it; raised when the runs are first asked for.
     """
 
     folder: Path
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
+        """Name of its folder."""
         return self.folder.name
 
     @cached_property
     def _all(self) -> dict[int, tuple[Path, dict[str, float]]]:
-        """Folder and `results.json` by seed, of all runs that have begun."""
+        """Folder and `results.json` of all runs that have begun, by seed."""
         found = {
             int(path.parent.name.removeprefix("seed_")): path.parent for path in self.folder.glob("seed_*/config.yaml")
         }
@@ -53,22 +53,22 @@ class Variant:
 
     @cached_property
     def runs(self) -> dict[int, Path]:
-        """Folders by seed; of finished runs only, where any has finished."""
+        """Folders by seed. If any run has finished, only finished runs count."""
         finished = {seed: path for seed, (path, results) in self._all.items() if "fit/epochs" in results}
         if unfinished := sorted(self._all.keys() - finished.keys()):
-            done = "are left out" if finished else "are taken as far as they are"
+            done = "are left out" if finished else "are used as they are"
             seeds = ", ".join(map(str, unfinished))
             log.warning("%s: seeds whose training has not finished %s: %s", self.folder, done, seeds)
         return finished or {seed: path for seed, (path, _) in self._all.items()}
 
     @property
     def seeds(self) -> list[int]:
-        """Of its runs, in order."""
+        """Seeds of its runs, in order."""
         return list(self.runs)
 
     @property
     def seeds_text(self) -> str:
-        """The seeds as tables and CSVs have them."""
+        """The seeds as tables and CSVs show them."""
         return " ".join(map(str, self.seeds))
 
     @property
@@ -99,7 +99,7 @@ class Variant:
 
     @property
     def tags(self) -> list[str]:
-        """Of its runs; `synthetic` or `real` among them."""
+        """Tags of its runs; `synthetic` or `real` is among them."""
         return list(self.config["run"].get("tags") or [])
 
     @property
@@ -118,7 +118,7 @@ class Variant:
         source = self.first / "config.yaml"
         found = trusted_class(self.config["model"]["class_path"], source)
         if not issubclass(found, Pretraining):
-            raise CheckpointError(f"{source} names {found.__name__}, which is no method of Quintet")
+            raise CheckpointError(f"{source} names {found.__name__}, which is not a method of Quintet")
         return found
 
     @property
@@ -133,25 +133,25 @@ class Variant:
 
     @property
     def hours(self) -> float:
-        """That all its trainings took."""
+        """Hours that all its trainings took together."""
         return sum(found.get("fit/seconds", 0.0) for found in self.results.values()) / 3600
 
     @property
     def epochs(self) -> int:
-        """That it was trained for, at most."""
+        """Largest number of epochs that it was trained for."""
         return int(self.config["trainer"]["max_epochs"])
 
     @property
     def steps(self) -> int:
-        """Of the optimiser, mean over the seeds; 0 where the runs do not say."""
+        """Optimiser steps, as a mean over the seeds; 0 if the runs do not record them."""
         found = [results["fit/steps"] for results in self.results.values() if "fit/steps" in results]
         return round(sum(found) / len(found)) if found else 0
 
     def check_same_settings(self) -> None:
-        """Only runs that differ in their seed may be averaged.
+        """Check that its runs differ only in their seed, because only such runs may be averaged.
 
         Raises:
-            DataError: Two seeds were trained with other settings.
+            DataError: Two seeds were trained with different settings.
         """
         blocks: list[dict[str, Any]] = []
         for seed, run in self.runs.items():
@@ -159,8 +159,8 @@ class Variant:
             blocks.append({key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]})
             if blocks[-1] != blocks[0]:
                 raise DataError(
-                    f"seed_{self.seeds[0]} and seed_{seed} of {self.folder} were trained with other settings, so their "
-                    "mean says nothing: train them alike (--run.overwrite true), or under variants of their own "
+                    f"seed_{self.seeds[0]} and seed_{seed} of {self.folder} were trained with different settings, so "
+                    "their mean says nothing: train them alike (--run.overwrite true), or under variants of their own "
                     "(--run.variant NAME)"
                 )
 
@@ -169,9 +169,9 @@ def load_data(expected: type[DataT], block: Mapping[str, Any], changes: Mapping[
     """Build and set up a data module from the `data:` block of a configuration.
 
     Args:
-        expected: A class that it derives from.
-        block: `class_path` and `init_args`.
-        changes: Arguments to change.
+        expected: The class that it must derive from.
+        block: The block, with `class_path` and `init_args`.
+        changes: Arguments that replace the block's.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(expected, "data")

@@ -2,7 +2,7 @@
 
 It needs a login (`wandb login`) and `pip install wandb-workspaces`, and saves a workspace in the project `quintet` of
 that entity: runs grouped by `group` (package, data set and variant, so that the seeds of a variant are one line with a
-band), and a panel for each of validation loss, validation AUROC and throughput.
+band), and panels for the losses, the validation AUROC and the throughput.
 
 UNTESTED against the server: there is no login where Quintet is built (the page is made by wandb-workspaces 0.4.13).
 Without an account, `make compare` shows the same on one page.
@@ -27,7 +27,7 @@ def main(entity: str, project: str = WANDB_PROJECT) -> str:
 
     Args:
         entity: Your W&B user or team.
-        project: Where the runs are.
+        project: W&B project that holds the runs.
 
     Returns:
         The workspace's address.

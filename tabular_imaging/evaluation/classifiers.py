@@ -202,7 +202,9 @@ class Evaluator:
                     f"{max(settings.per_class)} of --settings.per_class"
                 )
             for count, subset in labels_per_class(target, rows, settings.per_class).items():
-                budgets.append(Budget(f"{count}_per_class", f"{count} labels a class", subset))
+                budgets.append(
+                    Budget(f"{count}_per_class", f"{count} label{'' if count == 1 else 's'} a class", subset)
+                )
         return budgets
 
     def protocol(self, trainable: bool, budget: Budget, kind: Input) -> ClassifierProtocol:

@@ -80,12 +80,13 @@ def draw_table(rows: pd.DataFrame, table: MethodTable, title: str, note: str) ->
         if column in rows
     ]
     first = next(column for column in table.columns if column in rows)
+    metric = METRIC_NAMES[rows[f"{first}_metric"].dropna().iloc[0]]  # a row may lack a column
     few = (
         len(table.columns) > 1
         and len({rows[f"{column}_labels"].max() for column in table.columns if column in rows}) > 1
     )
     draw = draw_low_data if few else draw_results
-    return draw(pd.concat(parts, ignore_index=True), title, METRIC_NAMES[rows[f"{first}_metric"].iloc[0]], note)
+    return draw(pd.concat(parts, ignore_index=True), title, metric, note)
 
 
 def print_results(table: pd.DataFrame, dataset: str, kind: str) -> None:

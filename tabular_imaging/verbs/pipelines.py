@@ -44,7 +44,7 @@ def train(options: Options) -> None:
     `--methods` chooses others.
     """
     plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic)
-    names = options.methods or list(TRAINED)
+    names = [*options.methods, *options.variants] or list(TRAINED)
     folders = dict(zip(names, plan.train(plan.variants(names)), strict=True))
     images = [folder for name, folder in folders.items() if _has_image_encoder(name, plan)]
     tables = [folder for name, folder in folders.items() if not _has_image_encoder(name, plan)]
@@ -89,7 +89,7 @@ def reproduce(options: Options) -> None:
 def tune(options: Options) -> None:
     """Try every setting of configs/tuning.yaml for each method, and rank them by validation."""
     methods = options.methods or ["mmcl", *IMAGE_METHODS]
-    _search(options, "@", [(method, CONFIGS.tuning(method)) for method in methods])
+    _search(options, "variants", "@", [(method, CONFIGS.tuning(method)) for method in methods])
 
 
 def study(options: Options) -> None:
@@ -98,12 +98,12 @@ def study(options: Options) -> None:
     `--variants` chooses among its studies.
     """
     names = options.variants or [*STUDIES, *(["unlabelled"] if options.dataset == "leaves" else [])]
-    _search(options, "+", [("mmcl", CONFIGS.study(name)) for name in names])
+    _search(options, "methods", "+", [("mmcl", CONFIGS.study(name)) for name in names])
 
 
-def _search(options: Options, mark: str, grids: Sequence[tuple[str, dict[str, dict[str, Any]]]]) -> None:
+def _search(options: Options, without: str, mark: str, grids: Sequence[tuple[str, dict[str, dict[str, Any]]]]) -> None:
     """Train every setting of a method's grid, `<method><mark><setting>`, and rank all that were ever tried."""
-    plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic)
+    plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic, without)
     folders = plan.train(
         [
             Wanted(f"{method}{mark}{setting}", Change(method, [], settings))

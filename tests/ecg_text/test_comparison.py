@@ -136,9 +136,9 @@ def test_methods_that_were_trained_otherwise_are_compared_only_apart(
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == (
-        f"error: {runs[0]} and {clocs} were trained with another trainer.max_epochs (15 and 30), which is not what the "
-        "methods' own YAMLs give them, so comparing the methods says nothing: train them alike, or show them in tables "
-        "of their own (--apart true)"
+        f"error: the trainings of {runs[0]} and {clocs} differ in trainer.max_epochs (15 and 30), which is not what "
+        "the methods' own YAMLs give them, so comparing the methods says nothing: train them alike, or show them in "
+        "separate tables (--apart true)"
     )
     main([*arguments, "--apart", "true"])
     assert [line[-2:] for line in cells(capsys.readouterr().out) if line[-1] == "0.50"] == [

@@ -99,16 +99,16 @@ def test_a_finished_run_is_left_alone_only_with_the_settings_that_are_asked_for(
     called.clear()
     main([*train, "--", "--threads", "2", "--data.init_args.num_workers", "3", "--trainer.accelerator", "auto"])
     assert folders(called) == []
-    assert "1 of 1 runs have finished before and are left as they are" in capsys.readouterr().out
+    assert "1 of 1 runs have already finished and are left as they are" in capsys.readouterr().out
     method = copied / "methods" / "etp_ngrams.yaml"
     method.write_text(method.read_text().replace("temperature: 0.07", "temperature: 0.5"))
     with pytest.raises(SystemExit) as stop:
         main(train)
     assert str(stop.value.code) == (
         "error: etp_ngrams, seed 0 has finished in runs/ecg_text/ptbxl_synthetic/etp_ngrams/seed_0 with other settings "
-        "(- there, + asked for):\n- model.init_args.temperature: 0.07\n+ model.init_args.temperature: 0.5\n"
-        "Give the new runs names of their own (make: SUFFIX=_new; of a single run: --run.variant NAME), or remove that "
-        "folder"
+        "(- saved, + asked for):\n- model.init_args.temperature: 0.07\n+ model.init_args.temperature: 0.5\n"
+        "Give the new runs names of their own (make: SUFFIX=_new; for a single run: --run.variant NAME), or remove "
+        "that folder"
     )
     main([*train, "--suffix", "_new"])
     assert folders(called) == ["runs/ecg_text/ptbxl_synthetic/etp_ngrams_new/seed_0"]
@@ -129,11 +129,30 @@ def test_a_setting_that_is_newer_than_a_run_counts_as_its_default(
         main(["train", "--profile", "demo", "--", "--model.init_args.learn_temperature", "true"])
 
 
+def test_a_finished_run_is_trained_again_when_that_is_asked_for(called: Called) -> None:
+    train = ["train", "--profile", "demo"]
+    main(train)
+    results = Path("runs/ecg_text/ptbxl_synthetic/etp_ngrams/seed_0/results.json")
+    os.utime(results, (1, 1))
+    called.clear()
+    main([*train, "--", "--run.overwrite", "true", "--model.init_args.temperature", "0.5"])
+    assert folders(called) == [str(results.parent)]
+    assert results.stat().st_mtime > 1
+
+
+def test_an_option_that_a_pipeline_cannot_use_is_an_error(called: Called) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "--variants", "warm"])
+    assert str(stop.value.code) == (
+        "error: --variants is not used here; --methods chooses what is trained (make: METHODS=)"
+    )
+
+
 def test_a_grid_takes_no_single_name(called: Called) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", "--profile", "demo", "--methods", "simclr", "etp_ngrams", "--", "--run.variant", "x"])
     assert str(stop.value.code) == (
-        "error: --run.variant would give one name to all of simclr_short, etp_ngrams_short: use --suffix (make: "
+        "error: --run.variant would give the same name to all of simclr_short, etp_ngrams_short: use --suffix (make: "
         "SUFFIX=...), which keeps them apart"
     )
 

@@ -204,7 +204,7 @@ def test_half_written_runs_are_listed_with_what_is_missing(runs: Path) -> None:
     ("file", "text", "note"),
     [
         ("metrics.csv", "", "metrics.csv cannot be read (empty, or a header without a column `step`)"),
-        ("metrics.csv", "epoch,step,a\n", "metrics.csv cannot be read (no metric was logged yet)"),
+        ("metrics.csv", "epoch,step,a\n", "metrics.csv cannot be read (no metric has been logged yet)"),
         ("results.json", "[1]", "results.json cannot be read (expected an object of name: number)"),
         ("figures/a.png", "no image", "a.png cannot be read (cannot identify image file"),
     ],

@@ -171,7 +171,7 @@ def test_other_samples_or_classes_are_not_compared(folders: list[Path], table: M
         with pytest.raises(DataError) as error:
             compared([*folders, other], table)
         assert str(error.value) == (
-            f"{other}/evaluation/flowers and {folders[0]}/evaluation/flowers were evaluated on other samples or "
+            f"{other}/evaluation/flowers and {folders[0]}/evaluation/flowers were evaluated on different samples or "
             "classes, so they cannot be compared; train and evaluate both with the same data settings"
         )
 
@@ -248,8 +248,8 @@ def test_variants_that_were_trained_otherwise_are_not_compared(
     with pytest.raises(DataError) as error:
         alike([first, other], configs)
     assert str(error.value) == (
-        f"{first.folder} and {other.folder} were trained with another {difference}, so comparing the methods says "
-        "nothing: train them alike, or show them in tables of their own (--apart true)"
+        f"the trainings of {first.folder} and {other.folder} differ in {difference}, so comparing the methods says "
+        "nothing: train them alike, or show them in separate tables (--apart true)"
     )
     again = trained(tmp_path, "BarlowTwins", **changes)
     assert alike([first, other, again], configs, apart=True) == [[first], [other, again]]
@@ -371,7 +371,7 @@ def test_one_model_a_method_is_said_to_hold_the_noise_of_the_samples_alone(
     for folder in folders:
         shutil.rmtree(folder / "seed_1")
     said = printed(folders)[1]
-    assert "One pre-trained model a method: the intervals hold the noise of the samples, not that of pre-train" in said
+    assert "One pre-trained model per method: the intervals cover the noise of the samples, but not that" in said
 
 
 def test_a_data_set_and_a_method_that_the_paper_lacks_stand_without_its_values(
@@ -402,8 +402,8 @@ def test_without_any_evaluation_the_command_that_makes_it_is_named(folders: list
     with pytest.raises(DataError) as error:
         printed(folders)
     assert str(error.value) == (
-        f"no data set of Table 1 has all variants evaluated: python -m {package} evaluate --run "
-        f"{' '.join(map(str, folders))} does it"
+        f"no data set of Table 1 has all variants evaluated: run python -m {package} evaluate --run "
+        f"{' '.join(map(str, folders))}"
     )
 
 
@@ -418,5 +418,5 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataError) as error:
             read_method_table(path)
         said = " ".join(str(error.value).split())
-        assert said.startswith(f"{path} is no table of methods (")
+        assert said.startswith(f"{path} is not a table of methods (")
         assert said.endswith("); see the files of configs/tables/")

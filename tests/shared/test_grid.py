@@ -62,7 +62,7 @@ def test_one_at_a_time_writes_to_the_terminal_and_a_second_call_runs_nothing(
     assert not list(Path("runs").rglob("log.txt"))
     run_cells(cells, here())
     captured = capfd.readouterr()
-    assert (captured.out, captured.err) == ("2 of 2 runs have finished before and are left as they are\n", "")
+    assert (captured.out, captured.err) == ("2 of 2 runs have already finished and are left as they are\n", "")
     assert [each.folder.joinpath("times.txt").read_text() for each in cells] == ["x", "x"]
 
 
@@ -138,9 +138,9 @@ def test_a_verbs_cell_is_done_when_its_settings_are_written_and_others_are_refus
     with pytest.raises(DataError) as error:
         run_cells([embedding({"px": 96, "model": {"name": "a", "layers": [1, 2]}, "crop": True})], here())
     assert str(error.value) == (
-        "embedding has finished in runs/embedding with other settings (- there, + asked for):\n"
+        "embedding has finished in runs/embedding with other settings (- saved, + asked for):\n"
         "- px: 64\n+ px: 96\n+ crop: true\n"
-        "Give the new runs names of their own (make: SUFFIX=_new; of a single run: --run.variant NAME), or remove that "
-        "folder"
+        "Give the new runs names of their own (make: SUFFIX=_new; for a single run: --run.variant NAME), or remove "
+        "that folder"
     )
     assert yaml.safe_load(Path("runs/embedding/settings.yaml").read_text())["px"] == 64

@@ -45,7 +45,7 @@ def test_a_seed_whose_training_has_not_finished_is_left_out(variant: Variant, ca
     caplog.clear()
     begun = Variant(variant.folder)
     assert list(begun.runs) == [0, 1]  # where none has finished, to look at a run on its way
-    told = "seeds whose training has not finished are taken as far as they are: 0, 1"
+    told = "seeds whose training has not finished are used as they are: 0, 1"
     assert caplog.messages == [f"{variant.folder}: {told}"]
     assert (begun.steps, begun.hours) == (0, 0)
 
@@ -68,7 +68,7 @@ def test_what_is_no_variant_says_what_to_pass(variant: Variant, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("shared.backbones.ResNet1D", "names ResNet1D, which is no method of Quintet"),
+        ("shared.backbones.ResNet1D", "names ResNet1D, which is not a method of Quintet"),
         ("os.system", "names the class os.system, which is not loaded"),
     ],
 )
@@ -94,8 +94,8 @@ def test_seeds_trained_with_other_settings_are_not_averaged(
     with pytest.raises(DataError) as error:
         variant.check_same_settings()
     assert str(error.value) == (
-        f"seed_0 and seed_1 of {variant.folder} were trained with other settings, so their mean says nothing: train "
-        "them alike (--run.overwrite true), or under variants of their own (--run.variant NAME)"
+        f"seed_0 and seed_1 of {variant.folder} were trained with different settings, so their mean says nothing: "
+        "train them alike (--run.overwrite true), or under variants of their own (--run.variant NAME)"
     )
 
 

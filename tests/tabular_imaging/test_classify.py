@@ -1,6 +1,7 @@
 """Linear and fine-tuned classifiers of a small trained model: what they see, what they change, what they are called."""
 
 import dataclasses
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from shared.data.problems import DataError
 from shared.methods import Pretraining
 from shared.probe import Features, linear_probe
-from shared.runs.variant import read_data_config
+from shared.runs.variant import Variant
 from tabular_imaging import MMCL
 from tabular_imaging.cli import main
 from tabular_imaging.data.module import TabularImagingDataModule
@@ -33,7 +34,7 @@ SMALL = Settings(probe_seeds=1, lrs=(1e-2,), weight_decays=(0.0,), probe_epochs=
 
 @pytest.fixture(scope="module")
 def data(trained: Path) -> TabularImagingDataModule:
-    return load_data_module(read_data_config(trained / "seed_0" / "config.yaml")[2])
+    return load_data_module(Variant(trained).config["data"])
 
 
 @pytest.fixture
@@ -68,32 +69,49 @@ def test_classifying_changes_neither_weights_nor_batch_norm_statistics(
 
 def test_budgets_are_nested_shares_and_exact_counts_of_the_training_labels(data: TabularImagingDataModule) -> None:
     evaluator = Evaluator(data, settings(fractions=(0.5, 0.1), per_class=(3, 1)))
-    rows = {name: set(chosen.tolist()) for name, chosen in evaluator.budgets.items()}
-    assert list(rows) == ["", "@50%", "@10%", "@3 a class", "@1 a class"]
+    rows = {budget.name: set(budget.rows.tolist()) for budget in evaluator.budgets}
+    assert list(rows) == ["", "50pct", "10pct", "3_per_class", "1_per_class"]
     assert rows[""] == set(data.rows("train", "evaluate").tolist())
-    assert rows["@10%"] < rows["@50%"] < rows[""]
-    assert rows["@1 a class"] < rows["@3 a class"] < rows[""]
+    assert rows["10pct"] < rows["50pct"] < rows[""]
+    assert rows["1_per_class"] < rows["3_per_class"] < rows[""]
     classes = range(len(data.classes))
     counts = {name: [int((data.target[list(chosen)] == c).sum()) for c in classes] for name, chosen in rows.items()}
-    assert counts["@3 a class"] == [3] * len(data.classes)
-    assert counts["@1 a class"] == [1] * len(data.classes)
-    for half, whole in zip(counts["@50%"], counts[""], strict=True):
+    assert counts["3_per_class"] == [3] * len(data.classes)
+    assert counts["1_per_class"] == [1] * len(data.classes)
+    for half, whole in zip(counts["50pct"], counts[""], strict=True):
         assert abs(half - whole / 2) < 1
-    assert min(counts["@10%"]) >= 1
-    for name, labels in (("frozen@10%", len(rows["@10%"])), ("trainable", len(rows[""])), ("frozen (table)", 58)):
-        assert evaluator.labels(name) == labels
-    assert evaluator.labels("trainable@3 a class (table)") == 3 * len(data.classes)
+    assert min(counts["10pct"]) >= 1
+    titles = ["", "50% of the labels", "10% of the labels", "3 labels a class", "1 label a class"]
+    assert [budget.title for budget in evaluator.budgets] == titles
 
 
 def test_protocols_say_what_is_trained_on_how_many_labels_and_of_what_input(
     model: MMCL, data: TabularImagingDataModule
 ) -> None:
-    evaluator = Evaluator(data, settings(trainable_epochs=1, probe_epochs=1, fractions=(0.1,), per_class=(2,)))
-    image = evaluator.classify(model.encoder, "image", None, [0])
-    budgets = ("", "@10%", "@2 a class")
-    assert set(image.scores) == {f"{kind}{budget}" for kind in ("frozen", "trainable") for budget in budgets}
+    few = {"fractions": (0.1,), "per_class": (2,)}
+    evaluator = Evaluator(data, settings(trainable_epochs=1, probe_epochs=1, **few))
+    image = evaluator.protocols(["image"])
+    names = ["_".join(filter(None, part)) for part in product(("frozen", "trainable"), ("", "10pct", "2_per_class"))]
+    assert set(image) == set(names) == set(evaluator.classify(model.encoder, "image", None, [0]).scores)
+    assert {name for name, protocol in image.items() if protocol.trainable} == {
+        name for name in names if name[0] == "t"
+    }
+    labels = {budget.name: len(budget.rows) for budget in evaluator.budgets}
+    assert labels["2_per_class"] == 2 * len(data.classes)
+    for name, protocol in image.items():
+        budget = name.partition("_")[2]
+        assert (protocol.labels, protocol.few, protocol.metric) == (labels[budget], budget != "", "accuracy")
+    assert image["frozen"].title == "frozen"
+    assert image["trainable_10pct"].title == "fine-tuned, 10% of the labels"
+    both = Evaluator(data, settings(per_class=(2,))).protocols(["image", "table"])
+    assert list(both) == ["frozen", "frozen_2_per_class", "frozen_table", "frozen_2_per_class_table"]
+    assert both["frozen_2_per_class_table"].title == "frozen, 2 labels a class (table)"
+    assert both["frozen_2_per_class_table"].input == "table"
+    assert both["frozen_2_per_class_table"].labels == 2 * len(data.classes)
     table = Evaluator(data, settings(probe_epochs=1)).classify(TableInput(model), "table", None, [0])
-    assert list(table.scores) == ["frozen (table)"]
+    assert list(table.scores) == ["frozen_table"]
+    alone = Evaluator(data, settings(trainable_epochs=1, trainable_low_data=False, **few)).protocols(["image"])
+    assert list(alone) == ["frozen", "trainable", "frozen_10pct", "frozen_2_per_class"]
 
 
 def test_scores_are_log_probabilities_of_each_classifier_on_validation_and_test(
@@ -114,9 +132,9 @@ def test_a_budgets_classifier_has_seen_its_own_rows_and_no_others(model: MMCL, d
     targets = {split: torch.eye(len(data.classes))[data.target[rows]] for split, rows in evaluator.rows.items()}
     with torch.no_grad():
         features = {split: Features(model.encoder(images[split]), targets[split]) for split in images}
-    few = [row in set(evaluator.budgets["@2 a class"].tolist()) for row in evaluator.rows["train"].tolist()]
+    few = [row in set(evaluator.budgets[1].rows.tolist()) for row in evaluator.rows["train"].tolist()]
     assert sum(few) == 2 * len(data.classes)
-    for budget, chosen in (("", [True] * len(few)), ("@2 a class", few)):
+    for budget, chosen in (("", [True] * len(few)), ("_2_per_class", few)):
         expected = linear_probe(
             Features(features["train"].x[chosen], features["train"].target[chosen]),
             features["val"],

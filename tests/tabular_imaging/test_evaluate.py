@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 import tabular_imaging
-from shared.runs.scores import read_scores
+from shared.runs.scores import Scores
 from tabular_imaging.cli import main
 
 CONFIGS = Path(tabular_imaging.__file__).parent / "configs"
@@ -32,32 +34,54 @@ def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_evaluation_writes_its_files_and_its_accuracy_is_that_of_the_scores(evaluated: Path) -> None:
     folder = evaluated / "evaluation" / "dvm_synthetic"
-    assert {path.name for path in folder.iterdir()} == {"groups.csv", "results.csv", "scores.npz"}
+    assert {path.name for path in folder.iterdir()} == {"evaluation.json", "groups.csv", "results.csv", "scores.npz"}
     table = pd.read_csv(folder / "results.csv")
-    protocols = ["frozen", "frozen@1 a class", "frozen (table)", "frozen@1 a class (table)"]
+    protocols = ["frozen", "frozen_1_per_class", "frozen_table", "frozen_1_per_class_table"]
     assert table["protocol"].unique().tolist() == protocols
     assert table["method"].tolist() == ["Random init", "MMCL"] * 4
-    kept = read_scores(folder)
+    kept = Scores.read(folder)
     truth = kept.target.argmax(1)
     for row in table.to_dict("records"):
-        scores = kept.scores[row["protocol"]][row["method"]]
+        scores = kept.found[row["protocol"]][row["method"]].test
+        assert scores is not None
         assert scores.shape == (2, len(truth), len(kept.classes))
         hits = np.array([[model[record].argmax() == truth[record] for record in range(len(truth))] for model in scores])
         assert row["value"] == pytest.approx(hits.mean())
         assert row["low"] <= row["value"] <= row["high"]
-    assert (table.loc[table["protocol"] == "frozen@1 a class", "labels"] == len(kept.classes)).all()
+    assert (table.loc[table["protocol"] == "frozen_1_per_class", "labels"] == len(kept.classes)).all()
     results = json.loads((evaluated / "seed_0" / "results.json").read_text())
     assert results["frozen/accuracy"] == pytest.approx(table["value"][1])
     figures = {path.name for path in (evaluated / "seed_0" / "figures").iterdir()}
     assert {"dvm_synthetic_results.png", "dvm_synthetic_low_data.png"} <= figures
 
 
-def test_an_evaluation_that_is_up_to_date_is_left_alone(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = evaluated / "evaluation" / "dvm_synthetic" / "results.csv"
-    before = results.stat().st_mtime_ns
-    main(["evaluate", "--run", str(evaluated), *SETTINGS, "--missing_only", "true"])
-    assert "is up to date" in capsys.readouterr().out
-    assert results.stat().st_mtime_ns == before
+def test_an_evaluation_is_left_alone_until_its_checkpoint_or_data_change(
+    trained: Path, evaluated: Path, vehicles_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "mmcl"
+    shutil.copytree(trained, run)
+    root = tmp_path / "set"
+    shutil.copytree(vehicles_root, root)
+    small = ["--settings.probe_epochs", "1", "--settings.probe_seeds", "1", "--resamples", "10", "--wandb", "disabled"]
+
+    def is_up_to_date() -> bool:
+        main(["evaluate", "--run", str(run), "--root", str(root), *small, "--missing_only", "true"])
+        return "is up to date" in capsys.readouterr().out
+
+    assert not is_up_to_date()
+    checkpoint = run / "seed_0" / "checkpoints" / "best.ckpt"
+    picture = next(root.rglob("*.jpg"))
+    for path in (checkpoint, picture, run / "evaluation" / "dvm_synthetic" / "results.csv"):
+        path.touch()  # the content counts
+    assert is_up_to_date()
+    content = torch.load(checkpoint, weights_only=True)
+    next(iter(content["state_dict"].values())).mul_(2)
+    torch.save(content, checkpoint)
+    assert not is_up_to_date()
+    with Image.open(picture) as image:
+        image.transpose(Image.Transpose.ROTATE_180).save(picture)
+    assert not is_up_to_date()
+    assert is_up_to_date()
 
 
 def test_frozen_encoders_are_up_to_date_where_fine_tuned_ones_were_evaluated_besides(
@@ -65,12 +89,13 @@ def test_frozen_encoders_are_up_to_date_where_fine_tuned_ones_were_evaluated_bes
 ) -> None:
     run = tmp_path / "mmcl"
     shutil.copytree(evaluated, run)
-    results = run / "evaluation" / "dvm_synthetic" / "results.csv"
-    results.write_text(results.read_text().replace("trainable_epochs=0", "trainable_epochs=3"))
-    before = results.read_bytes()
+    state = run / "evaluation" / "dvm_synthetic" / "evaluation.json"
+    before = json.loads(state.read_text())
+    state.write_text(json.dumps({**before, "asked": {**before["asked"], "trainable_epochs": 3}}))
     main(["evaluate", "--run", str(run), *SETTINGS, "--missing_only", "true"])
     assert "is up to date" in capsys.readouterr().out
-    assert results.read_bytes() == before
+    main(["evaluate", "--run", str(run), *SETTINGS, "--settings.trainable_epochs", "3", "--missing_only", "true"])
+    assert "is up to date" in capsys.readouterr().out
 
 
 def test_other_data_settings_are_evaluated_apart(evaluated: Path, tmp_path: Path) -> None:
@@ -118,14 +143,14 @@ def test_explain_says_which_fields_matter(evaluated: Path) -> None:
 def test_the_table_stands_beside_the_paper_and_says_synthetic(
     evaluated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = main(["table", "--table", str(CONFIGS / "tables" / "table1.yaml"), "--runs", str(evaluated)])
+    rows = main(["table", "--table", str(CONFIGS / "tables" / "table1.yaml"), "--run", str(evaluated)])
     assert rows["method"].tolist() == ["Random init", "MMCL"]
     frozen = pd.read_csv(evaluated / "evaluation" / "dvm_synthetic" / "results.csv")["value"][:2]
     assert rows["Frozen"].tolist() == pytest.approx(frozen.tolist())
     assert rows["Frozen_over_random"][1] == pytest.approx(frozen[1] - frozen[0])
     said = capsys.readouterr().out
     assert "SYNTHETIC DATA" in said
-    assert "beyond noise" in said
+    assert "against random init, the 95% interval of the difference excludes 0 for" in " ".join(said.split())
 
 
 def test_predict_classifies_new_images_alone(evaluated: Path, vehicles_root: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_the_readmes_lines_work_as_they_stand_there(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (block,) = re.findall(r"\*\*Your own table.*?```\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (block,) = re.findall(r"## Your own data\n.*?```\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     lines = [shlex.split(line, comments=True) for line in block.strip().splitlines()]
     assert [line[:4] for line in lines] == [["python", "-m", "tabular_imaging", verb] for verb in VERBS]
     for _, _, _, verb, *arguments in lines:

@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 
 from shared.probe import LinearHead
-from shared.runs.variant import read_data_config
+from shared.runs.variant import Variant
 from tabular_imaging.cli import main
 from tabular_imaging.data.schema import Schema
-from tabular_imaging.evaluation.classifiers import load_data_module
-from tabular_imaging.verbs.predict import save_classifier
+from tabular_imaging.evaluation.classifiers import load_data_module, save_classifier
 
 CLASSES = ["a", "b", "c"]
 HINT = "(on_error: skip would leave it out and list it)"
@@ -37,7 +36,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def adverts(trained: Path) -> pd.DataFrame:
     """Six rows of the table that the run was trained on."""
-    data = load_data_module(read_data_config(trained / "seed_0" / "config.yaml")[2])
+    data = load_data_module(Variant(trained).config["data"])
     return data.frame.iloc[:6].reset_index(drop=True)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
-from shared.runs.scores import Scores, write_scores
 from tabular_imaging.cli import main
-from tabular_imaging.verbs.table import compare, read_table
+from tabular_imaging.evaluation import tables
+from tabular_imaging.evaluation.tables import CONFIGS
+from tests.hand_made import RESULTS, write_evaluation, write_variant
 
 SAMPLES, CLASSES, MODELS, RESAMPLES = 30, 3, 2, 1000
 TARGET = np.random.default_rng(0).integers(CLASSES, size=SAMPLES)
@@ -21,13 +25,16 @@ RANDOM = "Random init"
 PAPER = {
     "title": "Table 1",
     "reference": "MMCL",
-    "columns": {"Frozen": "frozen", "Trainable": "trainable"},
-    "data_sets": {"Leaves": "leaves"},
+    "columns": {"Frozen": {"protocol": "frozen"}, "Trainable": {"protocol": "trainable"}},
+    "data_sets": {"Leaves": ["leaves"]},
     "values": {"Leaves": {"SimCLR": {"Frozen": 65.5}, "MMCL": {"Frozen": 91.4, "Trainable": 93.0}}},
 }
 
 
-def scores(accuracy: float, seed: int) -> np.ndarray:
+LABELS = {"frozen": 300, "trainable": 200, "frozen_1_per_class": 3}
+
+
+def scores(accuracy: float, seed: int) -> NDArray[np.float64]:
     """`(M, N, C)`: in about that share of the samples the target's score is the largest."""
     rng = np.random.default_rng(seed)
     found = rng.random((MODELS, SAMPLES, CLASSES))
@@ -39,39 +46,23 @@ def scores(accuracy: float, seed: int) -> np.ndarray:
 def variant(
     root: Path,
     name: str,
-    by_protocol: dict[str, dict[str, np.ndarray]],
-    records: list[str] | None = None,
-    tags: tuple[str, ...] = ("real",),
+    by_protocol: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    samples: list[str] | None = None,
+    dataset: str = "leaves",
     **settings: Any,
 ) -> Path:
     """A variant of that class as training and `evaluate` leave it, as far as the table reads it."""
-    run = root / "leaves" / name.lower()
-    model = {"fields": "all", "labels": "none", "label_as_feature": False} | settings
+    place = "tabular_imaging" if name in ("MMCL", "Supervised") else "shared.methods"
+    model = {"fields": "all", "labels": "none", "label_as_feature": False, "encoder": {"class_path": "Net"}}
+    changes = {"model.init_args": model} | {key.replace("__", "."): value for key, value in settings.items()}
+    folder = write_variant(root / dataset / name.lower(), f"{place}.{name}", changes, range(MODELS))
     for seed in range(MODELS):
-        folder = run / f"seed_{seed}"
-        (folder / "checkpoints").mkdir(parents=True)
-        (folder / "checkpoints" / "best.ckpt").touch()
-        results = {"fit/epochs": 15, "fit/seconds": 900.0, "importance/morphometric": 0.25 + seed / 2}
-        (folder / "results.json").write_text(json.dumps(results))
-        config = {
-            "run": {"dataset": "leaves", "tags": list(tags)},
-            "trainer": {"max_epochs": 15, "precision": "32-true"},
-            "model": {"class_path": f"tabular_imaging.{name}", "init_args": model},
-            "data": {"class_path": "tabular_imaging.ImageTableDataModule", "init_args": {"batch_size": 64}},
-        }
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    folder = run / "evaluation" / "leaves"
-    folder.mkdir(parents=True)
-    kept = {
-        protocol: {method: Scores([], list(array)) for method, array in by_method.items()}
-        for protocol, by_method in by_protocol.items()
-    }
-    ids = records or [f"leaf{sample}" for sample in range(SAMPLES)]
-    write_scores(folder, ids, ["a", "b", "c"], np.eye(CLASSES, dtype=np.float32)[TARGET], kept)
-    labels = {"frozen": 300, "trainable": 200, "frozen@1 a class": 3}
-    rows = [{"protocol": protocol, "metric": "accuracy", "labels": labels[protocol]} for protocol in by_protocol]
-    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
-    return run
+        results = {**RESULTS, "importance/morphometric": 0.25 + seed / 2}
+        (folder / f"seed_{seed}" / "results.json").write_text(json.dumps(results))
+    protocols = {name: {"title": name, "metric": "accuracy", "labels": LABELS[name]} for name in by_protocol}
+    target = np.eye(CLASSES, dtype=np.float32)[TARGET]
+    write_evaluation(folder / "evaluation" / dataset, target, by_protocol, protocols, samples)
+    return folder
 
 
 @pytest.fixture
@@ -90,6 +81,13 @@ def runs(tmp_path: Path) -> list[Path]:
     return [variant(tmp_path, "MMCL", mmcl), variant(tmp_path, "SimCLR", simclr)]
 
 
+def compare(table: Path, *runs: Path, **options: str) -> pd.DataFrame:
+    """The rows of the printed table, by method."""
+    more = [word for name, value in options.items() for word in (f"--{name}", value)]
+    rows: pd.DataFrame = main(["table", "--table", str(table), "--run", *map(str, runs), *more])
+    return rows.set_index("method")
+
+
 def over_models(resampled: list[list[float]], rng: np.random.Generator) -> list[float]:
     """Models drawn anew in each resample; the spread over two of them times the square root of two."""
     means = []
@@ -99,7 +97,7 @@ def over_models(resampled: list[list[float]], rng: np.random.Generator) -> list[
     return means
 
 
-def resampled_accuracies(found: np.ndarray) -> list[list[float]]:
+def resampled_accuracies(found: NDArray[np.float64]) -> list[list[float]]:
     """Of every model on each resample of the samples, which are the same draws for all methods."""
     draws = np.random.default_rng(0).integers(SAMPLES, size=(RESAMPLES, SAMPLES))
     hits = [[float(np.argmax(row) == target) for row, target in zip(model, TARGET, strict=True)] for model in found]
@@ -112,8 +110,8 @@ def ends(differences: list[float]) -> tuple[float, float]:
 
 
 def test_values_differences_and_intervals_are_those_of_numpy(runs: list[Path], paper: Path) -> None:
-    rows = compare(runs, "leaves", read_table(paper)).set_index("method")
-    assert rows.index.tolist() == [RANDOM, "MMCL", "Supervised", "SimCLR"]
+    rows = compare(paper, *runs).loc[[RANDOM, "MMCL", "Supervised", "SimCLR"]]
+    assert len(rows) == 4
 
     rng = np.random.default_rng(0)
     frozen = {RANDOM: scores(0.2, 3), "MMCL": scores(0.9, 1)}
@@ -152,14 +150,13 @@ def test_values_differences_and_intervals_are_those_of_numpy(runs: list[Path], p
 def test_an_untrained_encoder_fine_tuned_stands_for_supervised_training_unless_there_is_some(
     runs: list[Path], paper: Path, tmp_path: Path
 ) -> None:
-    table = read_table(paper)
-    rows = compare(runs, "leaves", table).set_index("method")
+    rows = compare(paper, *runs)
     own = scores(0.6, 4)
     assert rows.loc["Supervised", "Trainable"] == pytest.approx((own.argmax(2) == TARGET).mean())
     assert rows.loc["Supervised", "variant"] == ""
     trained = scores(0.8, 6)
     supervised = variant(tmp_path, "Supervised", {"trainable": {"Supervised": trained}})
-    rows = compare([*runs, supervised], "leaves", table).set_index("method")
+    rows = compare(paper, *runs, supervised)
     assert rows.loc["Supervised", "Trainable"] == pytest.approx((trained.argmax(2) == TARGET).mean())
     assert rows.loc["Supervised", "variant"] == "supervised"
 
@@ -169,48 +166,82 @@ def test_the_importance_of_a_variants_fields_is_that_for_the_model_of_all_fields
 ) -> None:
     names = {"morphometric": "Morphometric Features", "non_morphometric": "Non-Morphometric Features"}
     others = [
-        variant(tmp_path / fields, "MMCL", {"frozen": {name: scores(0.5, 7)}}, fields=fields)
+        variant(tmp_path / fields, "MMCL", {"frozen": {name: scores(0.5, 7)}}, model__init_args__fields=fields)
         for fields, name in names.items()
     ]
-    (runs[0] / "seed_1" / "results.json").write_text(json.dumps({"fit/epochs": 15, "importance/morphometric": 0.35}))
-    rows = compare([runs[0], *others], "leaves", read_table(paper)).set_index("method")
+    results = {**RESULTS, "importance/morphometric": 0.35}
+    (runs[0] / "seed_1" / "results.json").write_text(json.dumps(results))
+    rows = compare(paper, runs[0], *others)
     assert rows.loc["MMCL", "importance"] == 1
     assert rows.loc[list(names.values()), "importance"].tolist() == pytest.approx([0.3, 0.7])
     assert rows.loc[[RANDOM, "Supervised"], "importance"].isna().all()
-    main(["table", "--table", str(paper), "--runs", *map(str, [runs[0], *others])])
-    assert "importance" in capsys.readouterr().out
+    assert " importance " in capsys.readouterr().out
+    compare(paper, *runs)
+    assert " importance " not in capsys.readouterr().out
 
 
 def test_the_table_is_printed_drawn_and_appended(
     runs: list[Path], paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results.csv"
-    arguments = ["table", "--table", str(paper), "--runs", *map(str, runs), "--results", str(results)]
-    rows = main(arguments)
+    rows = compare(paper, *runs, results=str(results))
     said = capsys.readouterr().out
     assert "SYNTHETIC" not in said
-    gain = 100 * rows.set_index("method").loc["MMCL", "Frozen_over_random"]
+    gain = 100 * rows.loc["MMCL", "Frozen_over_random"]
     cells = [re.split(r"\s*│\s*", line) for line in said.splitlines() if line.startswith("│")]
     cells = [line for line in cells if line[2]]  # the others go on with a line above
-    assert [line[2] for line in cells] == [RANDOM, "SimCLR", "MMCL", "Supervised"]  # the paper's order
-    mmcl = cells[2]
+    # The paper's order; what its table lacks comes after.
+    assert {line[2] for line in cells} == {RANDOM, "SimCLR", "MMCL", "Supervised"}
+    assert rows.index.tolist() == [RANDOM, "SimCLR", "MMCL", "Supervised"]
+    (mmcl,) = (line for line in cells if line[2] == "MMCL")
     assert mmcl[3] == "91.4"
     assert mmcl[7].startswith(f"{gain:+.1f} [")
-    assert mmcl[8:10] == ["-", "0.50"]
-    (beyond,) = re.findall(r"Frozen: .*?\. Trainable", " ".join(said.split()))
-    assert "SimCLR (+0.0)" in beyond.partition("MMCL is beyond noise")[2].partition("not told apart from: ")[2]
-    assert "One pre-trained encoder" not in said
-    for run in runs:
-        shutil.rmtree(run / "seed_1")
-    main(arguments[:-2])
-    assert "One pre-trained encoder a method" in capsys.readouterr().out
+    assert mmcl[8:11] == ["-", "15 (150)", "0.50"]
+    said = " ".join(said.split())
+    assert "in pairs for differences, which are of Frozen. Supervised: trained from scratch." in said
+    (beyond,) = re.findall(r"Frozen: against .*?\. Trainable: against", said)
+    assert "SimCLR (+0.0)" in beyond.partition("MMCL against each method")[2].partition("includes 0 for ")[2]
     assert (tmp_path / "leaves" / "comparison" / "figures" / "leaves_table1.png").stat().st_size > 0
     kept = pd.read_csv(results)
-    assert kept["method"].tolist() == rows["method"].tolist()
+    assert kept["method"].tolist() == rows.index.tolist()
     assert kept["Frozen"].tolist() == pytest.approx(rows["Frozen"].tolist(), abs=1e-4, nan_ok=True)
     for column, value in {"data_kind": "real", "table": "table1", "batch_size": 64}.items():
         assert kept[column].tolist() == [value] * 4
     assert kept["epochs"].tolist() == [0, 15, 15, 0]  # the untrained encoder's fine-tuning is none of pre-training
+
+
+def test_columns_of_different_numbers_of_labels_are_drawn_over_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    for name in ("draw_low_data", "draw_results"):
+        draw = getattr(tables, name)
+
+        def keep(rows: pd.DataFrame, *more: Any, name: str = name, draw: Any = draw) -> Any:
+            drawn.append((name, sorted(set(rows["labels"].dropna()))))
+            return draw(rows, *more)
+
+        monkeypatch.setattr(tables, name, keep)
+    found = {"frozen": {"MMCL": scores(0.9, 1)}, "frozen_1_per_class": {"MMCL": scores(0.5, 2)}}
+    run = variant(tmp_path, "MMCL", found)
+    columns = {"1 a class": {"protocol": "frozen_1_per_class"}, "all": {"protocol": "frozen"}}
+    path = tmp_path / "figure2.yaml"
+    for shown in (columns, {"all": columns["all"]}):
+        path.write_text(yaml.safe_dump(PAPER | {"columns": shown}, sort_keys=False))
+        compare(path, run)
+    assert drawn == [("draw_low_data", [3, 300]), ("draw_results", [300])]
+
+
+def test_of_two_classes_the_area_is_the_seconds_alone(tmp_path: Path, paper: Path) -> None:
+    rng = np.random.default_rng(0)
+    target, found = rng.integers(2, size=SAMPLES), rng.normal(size=(1, SAMPLES, 2))
+    run = variant(tmp_path, "MMCL", {"frozen": {"MMCL": found}})
+    protocols = {"frozen": {"title": "frozen", "metric": "auroc", "labels": 300}}
+    folder = run / "evaluation" / "leaves"
+    write_evaluation(folder, np.eye(2, dtype=np.float32)[target], {"frozen": {"MMCL": found}}, protocols)
+    expected = roc_auc_score(target, found[0, :, 1])
+    assert roc_auc_score(1 - target, found[0, :, 0]) != pytest.approx(expected)
+    assert compare(paper, run).loc["MMCL", "Frozen"] == pytest.approx(expected)
 
 
 # ---- what cannot be compared
@@ -218,17 +249,8 @@ def test_the_table_is_printed_drawn_and_appended(
 
 def refusal(paper: Path, *runs: Path) -> str:
     with pytest.raises(SystemExit) as caught:
-        main(["table", "--table", str(paper), "--runs", *map(str, runs)])
+        compare(paper, *runs)
     return str(caught.value)
-
-
-def test_variants_evaluated_on_other_samples_are_refused(runs: list[Path], paper: Path, tmp_path: Path) -> None:
-    others = [f"leaf{sample + 1}" for sample in range(SAMPLES)]
-    other = variant(tmp_path, "BYOL", {"frozen": {"BYOL": scores(0.5, 7)}}, records=others)
-    assert refusal(paper, *runs, other) == (
-        f"error: {other} and {runs[0]} were evaluated on other samples or classes, so they cannot be compared; train "
-        "and evaluate both with the same data settings"
-    )
 
 
 def test_two_variants_of_one_method_are_refused_and_of_two_settings_are_not(
@@ -238,28 +260,65 @@ def test_two_variants_of_one_method_are_refused_and_of_two_settings_are_not(
     assert refusal(paper, *runs, mine) == (
         f"error: {mine} and another of the variants are both MMCL; compare one at a time"
     )
-    laaf = variant(
-        tmp_path / "laaf", "MMCL", {"frozen": {"LaaF": scores(0.5, 7)}}, label_as_feature=True, labels="supcon"
-    )
-    rows = compare([*runs, laaf], "leaves", read_table(paper))
-    assert rows["method"].tolist()[-1] == "SupCon + LaaF"
+    settings = {"model__init_args__label_as_feature": True, "model__init_args__labels": "supcon"}
+    laaf = variant(tmp_path / "laaf", "MMCL", {"frozen": {"LaaF": scores(0.5, 7)}}, **settings)
+    assert compare(paper, *runs, laaf).index.tolist()[-1] == "SupCon + LaaF"
 
 
 def test_a_run_that_was_not_evaluated_so_is_named(runs: list[Path], paper: Path, tmp_path: Path) -> None:
-    few = variant(tmp_path / "few", "MMCL", {"frozen@1 a class": {"MMCL": scores(0.5, 7)}})
+    few = variant(tmp_path / "few", "MMCL", {"frozen_1_per_class": {"MMCL": scores(0.5, 7)}})
     assert refusal(paper, few) == "error: none of the variants has scores of frozen, trainable; evaluate again"
-    scores_file = runs[1] / "evaluation" / "leaves" / "scores.npz"
-    scores_file.unlink()
-    assert refusal(paper, *runs) == f"error: no {scores_file}: python -m <package> evaluate writes it"
+    shutil.rmtree(runs[1] / "evaluation")
+    assert refusal(paper, *runs).startswith("error: no data set of Table 1 has all variants evaluated: run python -m ")
     nowhere = tmp_path / "nowhere"
-    assert refusal(paper, nowhere).startswith(f"error: no {nowhere}/seed_*/checkpoints/best.ckpt: train first, ")
+    assert refusal(paper, nowhere).startswith(f"error: no {nowhere}/seed_*/config.yaml: train first, ")
 
 
-def test_a_file_that_is_no_table_is_named(runs: list[Path], tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    assert refusal(path, *runs) == f"error: no file {path}; the paper's tables are in tabular_imaging/configs/tables/"
-    for content in ("title: Table 1\n", "- 1\n", "", yaml.safe_dump(PAPER | {"rows": 3})):
-        path.write_text(content)
-        said = refusal(path, *runs)
-        assert said.startswith(f"error: {path} is no table of the paper (")
-        assert said.endswith("); see tabular_imaging/configs/tables/")
+def test_methods_that_were_trained_otherwise_are_compared_only_apart(
+    runs: list[Path], paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MMCL at 15 epochs in float32 beside SimCLR at 1 epoch in bf16 used to be a difference beyond noise."""
+    settings = {"trainer__max_epochs": 1, "trainer__precision": "bf16-mixed"}
+    simclr = variant(tmp_path / "short", "SimCLR", {"frozen": {"SimCLR": scores(0.2, 7)}}, **settings)
+    assert refusal(paper, runs[0], simclr) == (
+        f"error: the trainings of {runs[0]} and {simclr} differ in precision (32-true and bf16-mixed), so comparing "
+        "the methods says nothing: train them alike, or show them in separate tables (--apart true)"
+    )
+    once = variant(tmp_path / "once", "SimCLR", {"frozen": {"SimCLR": scores(0.2, 7)}}, trainer__max_epochs=1)
+    assert " differ in trainer.max_epochs (15 and 1), which is not what the methods' own" in refusal(
+        paper, runs[0], once
+    )
+    capsys.readouterr()
+    rows = compare(paper, runs[0], simclr, apart="true")
+    assert rows.index.tolist() == [RANDOM, "MMCL", "Supervised", "SimCLR"]
+    assert np.isnan(rows.loc["SimCLR", "Frozen_reference_over"])
+    assert capsys.readouterr().out.count("Table 1; ours trained on leaves, evaluated on leaves") == 2
+
+
+@pytest.mark.parametrize(
+    ("dataset", "methods", "epochs"),
+    [
+        ("dvm_synthetic", ("tabular_imaging.MMCL", "tabular_imaging.Supervised"), (30, 200)),
+        ("leaves", ("shared.methods.SimCLR", "tabular_imaging.MMCL"), (40, 80)),  # mmcl_equal_views
+    ],
+)
+def test_the_epochs_that_the_yamls_give_a_method_stand_and_are_shown(
+    paper: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    dataset: str,
+    methods: tuple[str, str],
+    epochs: tuple[int, int],
+) -> None:
+    runs = []
+    for class_path, count in zip(methods, epochs, strict=True):
+        given = [config["trainer"]["max_epochs"] for config in CONFIGS.composed(class_path, dataset, "demo")]
+        assert count in given
+        name = class_path.rpartition(".")[2]
+        settings = {"trainer__max_epochs": count, "data__init_args__batch_size": 32}  # the same for both
+        found = {"trainable": {name: scores(0.5, 7)}}
+        runs.append(variant(tmp_path, name, found, dataset=dataset, **settings))
+    rows = compare(paper, *runs)
+    assert set(rows["epochs"]) == set(epochs)
+    said = capsys.readouterr().out
+    assert all(f" {count} (150) " in said for count in epochs)

@@ -18,6 +18,7 @@ FILES = {
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
     "config.yaml",
+    "data.json",
     "environment.txt",
     "metrics.csv",
     "results.json",
