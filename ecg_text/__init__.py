@@ -1,4 +1,4 @@
-"""ETP: ECG-text pre-training (Liu et al., 2023), and what its tables compare it with.
+"""ETP: ECG-text pre-training (Liu et al., 2023), and the methods that its tables compare it with.
 
 Example:
     >>> import torch
@@ -37,7 +37,7 @@ trust(__name__)  # checkpoints may name this package's classes
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: workers that only read records need no torch (0.5 GB each)."""
+    """Import a public name only when it is used, because workers that only read records need no torch (0.5 GB each)."""
     if name not in __all__:
         raise AttributeError(f"module 'ecg_text' has no attribute {name!r}")
     return getattr(import_module(f"ecg_text.{_FILES[name]}"), name)

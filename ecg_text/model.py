@@ -15,7 +15,7 @@ from shared.backbones import projector as projection_head
 
 
 class ECGTextModel(nn.Module):
-    """An ECG encoder and two projectors over it and over a frozen language model's features.
+    """An ECG encoder with two projectors: one for its features, one for those of a frozen language model.
 
     Args:
         encoder: The paper's F_ecg, `(B, L, T) -> (B, encoder.out_dim)`.
@@ -48,14 +48,14 @@ class ECGTextModel(nn.Module):
 
 
 def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]) -> Tensor:
-    """One embedding a class: the mean of its prompts' normalised embeddings, normalised (CLIP's ensembling).
+    """One embedding per class: the mean of its prompts' normalised embeddings, normalised (CLIP's ensembling).
 
     Args:
-        prompt_embeddings: `(P, E)`, the classes' prompts one class after the other.
+        prompt_embeddings: `(P, E)` embeddings of the prompts, class by class.
         prompts_per_class: The number of prompts of each class.
 
     Returns:
-        `(C, E)`, of unit length.
+        `(C, E)` embeddings of unit length.
     """
     with torch.autocast(prompt_embeddings.device.type, enabled=False):
         unit = F.normalize(prompt_embeddings.float(), dim=1)
@@ -66,8 +66,8 @@ def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]
 def zero_shot_scores(ecg_embeddings: Tensor, class_embedding: Tensor) -> Tensor:
     """Cosine similarity of records `(B, E)` and classes `(C, E)`: `(B, C)` in [-1, 1] (section 3.4).
 
-    The class of the highest score is the prediction; a class's column ranks the records for it. It is computed in
-    float32 inside bf16 autocast too, which would leave only a few distinct values to rank by.
+    The class with the highest score is the prediction; a class's column ranks the records for it. Scores are computed
+    in float32 even inside bf16 autocast, which would leave only a few distinct values to rank by.
     """
     with torch.autocast(ecg_embeddings.device.type, enabled=False):
         return F.normalize(ecg_embeddings.float(), dim=1) @ class_embedding.float().T

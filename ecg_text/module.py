@@ -19,16 +19,16 @@ from shared.losses import clip_loss, retrieval_accuracy
 from shared.methods import Pretraining, Step
 from shared.metrics import EmbeddingPairs, auroc
 
-# What tables call a language model other than the paper's, by its name or, where it has none, its class.
+# Name in tables of a language model other than the paper's, by the model's name or, if it has none, its class.
 LANGUAGE_MODEL_TITLES = {"HashedNgrams": "n-grams", PACKAGED_MINILM: "MiniLM"}
 
 
 class ETP(Pretraining):
     """ECG-text pre-training (paper, section 2.1).
 
-    The language model is frozen, so each distinct report's feature is computed once, kept on disk, and looked up in
-    training. A checkpoint holds the projectors, the class prompts' features and the language model's name, and, from
-    the data module, how signals were prepared: it classifies alone.
+    The language model is frozen, so the feature of each distinct report is computed once, kept on disk, and looked up
+    in training. A checkpoint holds the network, the class prompts' features, the language model's name and, from the
+    data module, how signals were prepared: it suffices for classification.
 
     Args:
         encoder: ECG encoder `(B, L, T) -> (B, encoder.out_dim)`; the paper's is ResNet18-1D (section 3.2).
@@ -37,15 +37,15 @@ class ETP(Pretraining):
         projection_dim: Width of the shared embedding (section 3.2: 512).
         projector: Kind of both projectors: section 3.2 has linear ones, section 2.1 non-linear ones (`mlp`).
         temperature: sigma_1 of Eqs. 3 and 4 (0.07).
-        learn_temperature: Whether the temperature is trained: section 2.1 fixes it, section 3.2 speaks of its initial
-            value.
+        learn_temperature: Whether the temperature is trained: section 2.1 fixes it, while section 3.2 mentions its
+            initial value.
         augment: Augmentation of the training signals; the paper has none.
         prompts: Name or path of the class prompts, see `ecg_text.prompts.load_prompts`.
-        optimizer: Makes the optimiser. Section 3.2: Adam, weight decay 1e-5, learning rate "2 x e^-3", read here as
-            2e-3.
+        optimizer: Makes the optimiser. Section 3.2 has Adam with weight decay 1e-5 and learning rate "2 x e^-3", read
+            here as 2e-3.
         warmup_epochs: Epochs of linear warm-up; the paper has none.
         lr_schedule: Constant (the paper has no schedule), or a half cosine to 0.
-        text_cache_dir: Folder where the language model's features are kept.
+        text_cache_dir: Folder in which the language model's features are kept.
     """
 
     title = "ETP"
@@ -69,7 +69,7 @@ class ETP(Pretraining):
     ) -> None:
         super().__init__(optimizer, warmup_epochs, lr_schedule)
         self.model = ECGTextModel(encoder, text_dim, projection_dim, projector)
-        # Frozen: past nn.Module's registry, so that one that is a module is not trained, saved or moved.
+        # It is frozen, so it bypasses nn.Module's registry: if it is a module, it is not trained, saved or moved.
         self.__dict__["text_encoder"] = text_encoder
         self.text_encoder: TextEncoder
         self.text_cache_dir = Path(text_cache_dir)
@@ -80,15 +80,15 @@ class ETP(Pretraining):
         self.prompts: list[list[str]] = []
         self.prompt_features = torch.empty(0, text_dim)
 
-    # Not an attribute: nn.Module would register it beside `model.encoder`, which is its one name in checkpoints.
+    # Not an attribute: nn.Module would register it in addition to `model.encoder`, which is its name in checkpoints.
     @property
     def encoder(self) -> nn.Module:  # type: ignore[override]
-        """The ECG encoder, which linear evaluation probes."""
+        """The ECG encoder, which linear evaluation uses."""
         return self.model.encoder
 
     @classmethod
     def variant_title(cls, settings: Mapping[str, Any]) -> str:
-        """ETP, with the language model where that is not the paper's.
+        """`ETP`, followed by the language model if it is not the paper's.
 
         Args:
             settings: The `init_args` of the model in a run's `config.yaml`.
@@ -105,11 +105,11 @@ class ETP(Pretraining):
     # ------------------------------------------------------------------ text
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Features of the frozen language model `(N, text_dim)`, from the cache on disk where they are known.
+        """Features of the frozen language model `(N, text_dim)`, read from the cache on disk if they are there.
 
         Raises:
-            DataError: The language model is not here and cannot be downloaded, or its features have another width
-                than `text_dim`.
+            DataError: The language model is not on this machine and cannot be downloaded, or the width of its features
+                is not `text_dim`.
         """
         try:
             features = text_features(texts, self.text_encoder, self.text_cache_dir)
@@ -126,7 +126,7 @@ class ETP(Pretraining):
         """Choose the classes of zero-shot classification.
 
         Args:
-            class_names: The classes' names by their codes.
+            class_names: Names of the classes by code.
             prompts: Sentences about each class; by default those of the `prompts` setting.
         """
         self.class_names = dict(class_names)
@@ -134,24 +134,24 @@ class ETP(Pretraining):
         self.prompt_features = self.encode_text([text for texts in self.prompts for text in texts])
 
     def class_embedding(self) -> Tensor:
-        """Unit embedding of each class's prompts, `(C, E)`."""
+        """Embedding of each class's prompts, `(C, E)`, of unit length."""
         embedded = self.model.embed_text(self.prompt_features.to(self.device))
         return class_embeddings(embedded, [len(texts) for texts in self.prompts])
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Zero-shot scores of prepared signals, `(B, L, T) -> (B, C)`, cosine similarities."""
+        """Zero-shot scores of prepared signals, which are cosine similarities, `(B, L, T) -> (B, C)`."""
         return zero_shot_scores(self.model.embed_ecg(signal), self.class_embedding())
 
     # -------------------------------------------------------------- training
 
     def setup(self, stage: str) -> None:
-        """Look the reports' and prompts' features up, and prepare the metrics."""
+        """Look up the features of the reports and prompts, and prepare the metrics."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, ECGDataModule):
             raise TypeError(f"ETP needs one of ecg_text's data modules, got {type(data).__name__}")
         if stage in ("fit", "validate"):
             if not data.reports:
-                raise DataError(f"{type(data).__name__} has no reports, so nothing to pre-train on; use it to evaluate")
+                raise DataError(f"{type(data).__name__} has no reports to pre-train on; use it for evaluation only")
             self.report_features = self.encode_text(data.reports)
             self.val_pairs = EmbeddingPairs()
         self.scored = EmbeddingPairs()
@@ -163,25 +163,25 @@ class ETP(Pretraining):
             self.set_classes(data.class_names)
 
     def on_fit_start(self) -> None:
-        """Keep the reports' features on the model's device; a plain attribute, so that no checkpoint holds them."""
+        """Move the reports' features to the model's device; as a plain attribute they are in no checkpoint."""
         self.report_features = self.report_features.to(self.device)
 
     def on_validation_start(self) -> None:
-        """As `on_fit_start`; and a checkpoint, which is loaded after `setup`, may have brought other classes."""
+        """As `on_fit_start`. Also set the classes: a checkpoint, which is loaded after `setup`, may have others."""
         self.on_fit_start()
         self._use_classes_of(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_test_start(self) -> None:
-        """See `on_validation_start`."""
+        """Set the classes, as in `on_validation_start`."""
         self._use_classes_of(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     @property
     def temperature(self) -> Tensor:
-        """sigma_1, a scalar."""
+        """The temperature sigma_1, a scalar."""
         return self.log_temperature.exp()
 
     def step(self, batch: ECGBatch) -> Step:
-        """Eqs. 3 to 5 on a batch of ECGs and their reports."""
+        """The loss of Eqs. 3 to 5 on a batch of ECGs and their reports."""
         signal = self.augment(batch.signal) if self.augment is not None else batch.signal
         ecg = self.model.embed_ecg(signal)
         text = self.model.embed_text(self.report_features[batch.report])
@@ -194,7 +194,7 @@ class ETP(Pretraining):
         self._score(ecg, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and retrieval over the whole split, in batches of the training's size, and zero-shot AUROC."""
+        """Log loss and retrieval over the whole split, in batches of the training batch size, and zero-shot AUROC."""
         ecg, text = self.val_pairs.compute()
         self.val_pairs.reset()
         size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
@@ -223,7 +223,7 @@ class ETP(Pretraining):
         return columns | {"embedding": list(ecg.float().cpu().numpy())}
 
     def _score(self, ecg: Tensor, batch: ECGBatch) -> None:
-        if not self.class_names:  # records without labels can be pre-trained on
+        if not self.class_names:  # records without labels can still be pre-trained on
             return
         scores = zero_shot_scores(ecg, self.class_embedding())
         self.scored.update(scores[batch.labelled], batch.target[batch.labelled], batch.row[batch.labelled])
@@ -233,15 +233,15 @@ class ETP(Pretraining):
             return
         scores, target = self.scored.compute()
         self.scored.reset()
-        shape = (-1, len(self.class_names))  # torchmetrics squeezes what holds a single value
+        shape = (-1, len(self.class_names))  # torchmetrics squeezes tensors that hold a single value
         by_class = auroc(scores.reshape(shape).cpu().numpy(), target.reshape(shape).cpu().numpy())
-        if np.isfinite(by_class).any():  # a class that is one-sided in this split has no AUROC
+        if np.isfinite(by_class).any():  # a class that all or none of this split's records have has no AUROC
             self.log(f"{split}/auroc", float(np.nanmean(by_class)), prog_bar=True, sync_dist=True)
 
     # ----------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what classifying alone needs beside plain hyper-parameters."""
+        """Keep what classification needs besides plain hyper-parameters."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["etp"] = {
             "class_names": self.class_names,

@@ -13,18 +13,18 @@ PROMPT_FOLDER = Path(__file__).parent / "configs" / "prompts"
 
 @dataclass(frozen=True)
 class Prompts:
-    """Templates, and the names a class goes by.
+    """Templates, and the names of the classes to fill in.
 
     Attributes:
-        templates: Sentences with one `{}`.
-        names: Names by class code; a class that is not listed goes by its data set's own name.
+        templates: Sentences with one `{}` each.
+        names: Names by class code; a class that is not listed has the name that its data set gives it.
     """
 
     templates: tuple[str, ...]
     names: Mapping[str, tuple[str, ...]]
 
     def sentences(self, class_names: Mapping[str, str]) -> list[list[str]]:
-        """All prompts of each class, in the order of `class_names` (name by code).
+        """All prompts of each class, in the order of `class_names` (names by code).
 
         Example:
             >>> prompts = Prompts(("this ECG indicates {}",), {"AF": ("atrial fibrillation",)})
@@ -38,13 +38,13 @@ class Prompts:
 
 
 def load_prompts(name_or_path: str) -> Prompts:
-    """Read prompts: a name of `ecg_text/configs/prompts/` (`paper`, `german`, ...) or a path of your own YAML.
+    """Read prompts, given by a name from `ecg_text/configs/prompts/` (`paper`, `german`, ...) or a path of a YAML file.
 
-    The file has `templates:` (a list of sentences with one `{}`) and `names:` (a list of names by class code, may be
-    empty).
+    The file has `templates:` (a list of sentences with one `{}` each) and `names:` (lists of names by class code, which
+    may be empty).
 
     Raises:
-        DataError: There is no such file, or it has another form.
+        DataError: There is no such file, or it does not have this form.
     """
     path = PROMPT_FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
@@ -55,9 +55,9 @@ def load_prompts(name_or_path: str) -> Prompts:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no YAML file ({error})") from error
+        raise DataError(f"{path} is not a YAML file ({error})") from error
     templates = content.get("templates") if isinstance(content, dict) else None
-    # One {} and no other brace, which str.format would take for a field.
+    # One {} and no other brace, which str.format would mistake for a field.
     if not isinstance(templates, list) or not templates or not all(map(_has_one_field, templates)):
         raise DataError(f"{path} needs 'templates:', a list of sentences with one {{}} each")
     names = content.get("names") or {}

@@ -37,7 +37,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint {path}; a run keeps its own in <run>/checkpoints/")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a file that is not a checkpoint, or holds more than weights
+    except Exception as error:  # torch raises many types if it is not a checkpoint, or holds more than weights
         raise CheckpointError(
             f"{path} cannot be loaded as weights and plain values only ({type(error).__name__}); it is damaged, or "
             "was not written by Quintet"

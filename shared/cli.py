@@ -95,7 +95,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last finished epoch. A separate class, as Lightning refuses two `ModelCheckpoint`s without a monitor."""
+    """Keeps the last finished epoch. A separate class: Lightning refuses two `ModelCheckpoint`s without a monitor."""
 
 
 class ClearRun(Callback):
@@ -295,10 +295,10 @@ class Composed:
     """The settings that a `fit` command stands for, as the package's own parser reads them.
 
     Attributes:
-        folder: Of the variant; the seeds' folders are in it.
-        settings: What `config.yaml` will hold, but for the seed and the folders.
+        folder: Folder of the variant, which holds the seeds' folders.
+        settings: What `config.yaml` will hold, except for the seed and the folders.
         overwrite: Whether finished runs are trained again.
-        parser: Of `fit`.
+        parser: The parser of `fit`.
     """
 
     folder: Path

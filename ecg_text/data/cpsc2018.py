@@ -18,19 +18,19 @@ SEXES = {"m": "male", "f": "female"}
 class CPSC2018DataModule(ECGDataModule):
     """CPSC2018 (paper, section 3.1), in its original release or PhysioNet's of 2020 and 2021.
 
-    Layout: records anywhere under `<root>`. Labels come from `<root>/REFERENCE.csv` (original: `Recording,
-    First_label, Second_label, Third_label` with 1..9) where it exists, else from the headers' `#Dx` lines
-    (abbreviations or SNOMED codes). The set has no reports and no public test set: the split is random, stratified by
-    the labels and seeded (72/8/20 and 42, as MERL's).
+    Layout: the records may be anywhere under `<root>`. Labels come from `<root>/REFERENCE.csv` (in the original release
+    with the columns `Recording, First_label, Second_label, Third_label` and values 1..9) if it exists, otherwise from
+    the headers' `#Dx` lines (abbreviations or SNOMED codes). The set has no reports and no public test set, so the
+    split is random, stratified by the labels and seeded (72/8/20 and 42, as in MERL).
 
     Args:
-        root: Folder of the data set.
+        root: Folder that holds the data set.
         split_fractions: Shares of train, validation and test.
         split_seed: Seed of the split.
-        **kwargs: See `ECGDataModule`.
+        **kwargs: Further arguments of `ECGDataModule`.
 
     Raises:
-        DataError: In `setup`, for a folder without records, or a record that cannot be used (see `on_error`).
+        DataError: There are no records, or a record cannot be used (see `on_error`); raised in `setup`.
     """
 
     name = "cpsc2018"
@@ -51,7 +51,7 @@ class CPSC2018DataModule(ECGDataModule):
         return dict(CPSC2018_CLASSES)
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
-        """One row a record, in the order of the record names."""
+        """One row per record, in the order of the record names."""
         reference = self.root / "REFERENCE.csv"
         rows = self._from_reference(reference, problems) if reference.is_file() else self._from_headers(problems)
         frame = pd.DataFrame(rows, columns=["id", "path", "labels", "age", "sex"])
@@ -77,7 +77,7 @@ class CPSC2018DataModule(ECGDataModule):
             rows.append(
                 {
                     "id": name,
-                    "path": str(files.get(name, self.root / name)),  # without a file: reading names what is missing
+                    "path": str(files.get(name, self.root / name)),  # if there is no file, the reader says so
                     "labels": cpsc2018_labels(str(int(number)) for number in numbers),
                     "age": record.get("age", np.nan),
                     "sex": SEXES.get(str(record.get("sex", "")).lower()[:1], ""),
@@ -89,7 +89,7 @@ class CPSC2018DataModule(ECGDataModule):
         rows = []
         for header in sorted(self.root.rglob("*.hea")):
             stem = header.with_suffix("")
-            # Reading the comments oneself takes a tenth of wfdb.rdheader's time, and this is done at every start.
+            # Parsing the comments here takes a tenth of wfdb.rdheader's time, and it is done at every start.
             lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
             fields = dict(line[1:].split(":", 1) for line in lines if line.startswith("#") and ":" in line)
             fields = {key.strip().lower(): value.strip() for key, value in fields.items()}

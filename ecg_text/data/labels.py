@@ -1,4 +1,4 @@
-"""What the labels of PTB-XL and CPSC2018 are called, and how each release writes them."""
+"""Names of the labels of PTB-XL and CPSC2018, and how each release writes them."""
 
 import ast
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ CPSC2018_CLASSES = {
     "STE": "ST-segment elevation",
 }
 
-# SNOMED CT codes of the PhysioNet 2020 and 2021 releases; several codes score as one diagnosis there.
+# SNOMED CT codes of the PhysioNet 2020 and 2021 releases, in which several codes count as one diagnosis.
 SNOMED_TO_CPSC2018 = {
     "426783006": "Normal",
     "164889003": "AF",
@@ -56,7 +56,7 @@ def read_scp_statements(path: Path) -> pd.DataFrame:
     """PTB-XL's `scp_statements.csv`, indexed by statement.
 
     Raises:
-        DataError: The file is no CSV, or a column is missing.
+        DataError: The file is not a CSV file, or a column is missing.
     """
     return read_csv(path, ("description", "diagnostic", "diagnostic_class", "diagnostic_subclass"), index_col=0)
 
@@ -67,7 +67,7 @@ def ptbxl_classes(statements: pd.DataFrame, label_set: LabelSet) -> dict[str, st
     if label_set == "superclass":
         return dict(PTBXL_SUPERCLASSES)
     if label_set == "subclass":
-        # A subclass is named by the statement of that code, or by its first member's description.
+        # A subclass is named by the statement with its code, if there is one, or by its first member's description.
         names = {}
         for subclass, members in diagnostic.groupby("diagnostic_subclass", sort=True):
             own = statements["description"].get(subclass)
@@ -79,7 +79,7 @@ def ptbxl_classes(statements: pd.DataFrame, label_set: LabelSet) -> dict[str, st
 def ptbxl_labels(scp_codes: str, statements: pd.DataFrame, label_set: LabelSet) -> list[str]:
     """Class codes of one record from its `scp_codes` cell, e.g. `"{'NORM': 100.0, 'SR': 0.0}"`.
 
-    As in PTB-XL's own example code the likelihood is not thresholded: 0 stands for "unknown" there, not "absent".
+    As in PTB-XL's own example code, the likelihood is not thresholded: 0 means "unknown" there, not "absent".
 
     Raises:
         DataError: The cell is not a dictionary.

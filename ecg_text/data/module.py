@@ -1,4 +1,4 @@
-"""Batches, and what every ECG data module shares: cache of the signals, targets, reports.
+"""Batches, and what all ECG data modules share: the cache of the signals, targets, and reports.
 
 raw records -> `ecg_text.data.records.load_signal` -> int16 memory map -> `ECGBatch` -> `normalize` on the model's
 device.
@@ -29,21 +29,21 @@ from shared.data.splits import SPLITS, Split
 
 log = logging.getLogger(__name__)
 
-RECORD_SUFFIXES = (".hea", ".dat", ".mat")  # of a record's files
+RECORD_SUFFIXES = (".hea", ".dat", ".mat")  # suffixes of a record's files
 SMALLEST_SCALE = 1e-3  # microvolts; keeps a silent lead at zero
-SIGNAL_ARGUMENTS = ("sampling_rate", "duration", "leads", "normalize")  # of a data module, saved in every checkpoint
+SIGNAL_ARGUMENTS = ("sampling_rate", "duration", "leads", "normalize")  # saved in every checkpoint
 
 
 class ECGBatch(NamedTuple):
     """One batch of records.
 
     Attributes:
-        signal: `(B, L, T)`; int16 microvolts from the loader, float32 after `normalize`.
-        report: `(B,)` int64, index into `ECGDataModule.reports`; -1 for a record without one.
+        signal: `(B, L, T)` signals; int16 microvolts from the loader, float32 after `normalize`.
+        report: `(B,)` int64 index into `ECGDataModule.reports`; -1 for a record without a report.
         target: `(B, C)` float32 in {0, 1}.
-        labelled: `(B,)` bool, whether the record belongs to the evaluation (see `label_mode`).
-        row: `(B,)` int64, row of `ECGDataModule.frame`.
-        patient: `(B,)` int64, the same for the records of one patient.
+        labelled: `(B,)` bool, whether the record is evaluated on (see `label_mode`).
+        row: `(B,)` int64 row of `ECGDataModule.frame`.
+        patient: `(B,)` int64 number of the patient, shared by all records of that patient.
     """
 
     signal: Tensor
@@ -55,8 +55,8 @@ class ECGBatch(NamedTuple):
 
 
 def normalize(signal: Tensor, mode: str) -> Tensor:
-    """Microvolts `(B, L, T)` to what the encoder sees, float32; the modes are those of `SignalSettings`."""
-    # In place on one fresh copy: every further array of this size costs its page faults, ten times the arithmetic.
+    """Turn microvolts `(B, L, T)` into the encoder's float32 input; the modes are those of `SignalSettings`."""
+    # In place on a single copy: the page faults of every further array of this size cost ten times the arithmetic.
     x = signal.to(torch.float32, copy=True)
     if mode == "none":
         return x.div_(1000)  # millivolts
@@ -73,7 +73,7 @@ def normalize(signal: Tensor, mode: str) -> Tensor:
 
 
 class RecordDataset(Dataset[ECGBatch]):
-    """Gathers whole batches from the memory map: an item is asked for by a list of positions."""
+    """Gathers whole batches from the memory map: its index is a list of positions."""
 
     def __init__(
         self,
@@ -104,25 +104,27 @@ class RecordDataset(Dataset[ECGBatch]):
 
 
 class ECGDataModule(DataModule[ECGBatch]):
-    """What the ECG data modules share. A subclass says what its records are, in `read_frame` and `read_classes`.
+    """What the ECG data modules share. A subclass reads its records and classes in `read_frame` and `read_classes`.
 
     Args:
-        root: Folder of the data set.
+        root: Folder that holds the data set.
         sampling_rate: Rate in Hz that every record is resampled to.
         duration: Seconds that are kept of each record.
         leads: Names of the leads, in the order of the channels; by default the usual twelve.
-        normalize: How signals are normalised; see `SignalSettings`.
+        normalize: How signals are normalised, see `SignalSettings`.
         label_mode: `"single"` evaluates on records with exactly one label, as the paper does (section 3.1);
-            `"multi"` on all records with a label.
-        missing_classes: A class without a record in one of the splits is an error, or dropped (and named).
-        **kwargs: See `DataModule`; the paper's `batch_size` is 128 (section 3.2).
+            `"multi"` evaluates on all records with a label.
+        missing_classes: What to do with a class that has no record in one of the splits: `raise` an error, or `drop`
+            the class and log it.
+        **kwargs: Further arguments of `DataModule`; the paper's `batch_size` is 128 (section 3.2).
 
     Attributes:
         class_names: Names by class code, in the order of the target's columns.
         target: `(N, C)` float32 in {0, 1}.
-        labelled: `(N,)` bool, the records to evaluate on.
-        reports: The distinct reports; `report` `(N,)` int64 is the index of each record's, -1 where it has none.
-        patient: `(N,)` int64, a number for every patient.
+        labelled: `(N,)` bool, whether a record is evaluated on.
+        reports: The distinct reports.
+        report: `(N,)` int64 index of each record's report in `reports`; -1 for a record without one.
+        patient: `(N,)` int64 number of each record's patient.
     """
 
     name = "ecg"
@@ -150,7 +152,7 @@ class ECGDataModule(DataModule[ECGBatch]):
 
     @abstractmethod
     def read_frame(self, problems: Problems) -> pd.DataFrame:
-        """One row a record: `id, path, report, labels (list of codes), split, age, sex, patient`."""
+        """One row per record: `id, path, report, labels (list of codes), split, age, sex, patient`."""
 
     @abstractmethod
     def read_classes(self) -> dict[str, str]:
@@ -163,12 +165,12 @@ class ECGDataModule(DataModule[ECGBatch]):
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """`(N,)`: the patients, whom resampling draws with all their records."""
+        """`(N,)` numbers of the patients; resampling draws a patient with all of his or her records."""
         return self.patient
 
     def open_cache(self, frame: pd.DataFrame, problems: Problems) -> ArrayCache:
         """The signals, `(n, L, T)` int16 microvolts."""
-        # The normalisation happens after the cache, so it is no part of the cache's identity.
+        # Signals are normalised after they are read from the cache, so the mode is not part of the cache's identity.
         settings = replace(self.signal_settings, normalize="none")
         return build_cache(
             self.cache_dir / self.name,
@@ -182,21 +184,21 @@ class ECGDataModule(DataModule[ECGBatch]):
         )
 
     def make_arrays(self, frame: pd.DataFrame, problems: Problems) -> None:
-        """Targets, reports and patients."""
+        """Make the targets, reports and patients."""
         self.class_names = self.read_classes()
         self._make_targets(frame)
         self._index_reports(frame, problems)
         self.patient = _patient_codes(frame["patient"])
 
     def content(self) -> Sequence[Any]:
-        """The classes with their names, and what is evaluated on."""
+        """The classes with their names, the targets, and which records are evaluated on."""
         return [self.class_names, self.target, self.labelled]
 
     def suits(self, purpose: Purpose) -> NDArray[np.bool_]:
-        """The records with labels to evaluate on, or those to pre-train on.
+        """Which records suit a purpose: those with labels to evaluate on, or those to pre-train on.
 
-        Every method pre-trains on the records with a report, so that methods can be compared; on all of them where the
-        data set has no reports.
+        Every method pre-trains only on the records with a report, so that methods can be compared, or on all of them if
+        the data set has no reports.
         """
         return self.labelled if purpose == "evaluate" else (self.report >= 0) | (not self.reports)
 
@@ -205,7 +207,7 @@ class ECGDataModule(DataModule[ECGBatch]):
         return RecordDataset(self.array, self.array_rows, rows, self.report, self.target, self.labelled, self.patient)
 
     def on_after_batch_transfer(self, batch: ECGBatch, dataloader_idx: int = 0) -> ECGBatch:
-        """Normalise on the model's device: int16 crosses the bus, float32 is made where it is used."""
+        """Normalise on the model's device: int16 is transferred, and float32 is only made where it is used."""
         return batch._replace(signal=normalize(batch.signal, self.signal_settings.normalize))
 
     def _make_targets(self, frame: pd.DataFrame) -> None:
@@ -230,7 +232,7 @@ class ECGDataModule(DataModule[ECGBatch]):
             self.target, self.labelled = self._targets(labels)
 
     def _targets(self, labels: "pd.Series[Any]") -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Targets of the remaining classes; single-label counts the record's labels before classes are dropped."""
+        """Targets of the remaining classes; the label mode counts a record's labels before classes are dropped."""
         target = np.array([[code in codes for code in self.classes] for codes in labels], dtype=np.float32)
         counts = np.array([len(codes) for codes in labels])
         labelled = target.any(1).astype(bool)
@@ -245,7 +247,7 @@ class ECGDataModule(DataModule[ECGBatch]):
     def _index_reports(self, frame: pd.DataFrame, problems: Problems) -> None:
         texts = frame["report"].astype(object).fillna("").astype(str).str.strip()
         self.report = np.full(len(frame), -1, dtype=np.int64)
-        if not texts.any():  # a data set without reports can be evaluated on, not pre-trained on
+        if not texts.any():  # a data set without reports can be evaluated on, but ETP cannot be pre-trained on it
             return
         needed = np.isin(self.split, ("train", "val"))
         for row in np.flatnonzero((texts == "").to_numpy() & needed):
@@ -256,10 +258,10 @@ class ECGDataModule(DataModule[ECGBatch]):
 
 
 def saved_signal_settings(checkpoint: str | Path) -> SignalSettings:
-    """How the signals were prepared that a model was trained on, from its checkpoint.
+    """How the signals that a model was trained on were prepared, read from its checkpoint.
 
     Raises:
-        CheckpointError: The file is no checkpoint of ours, or the training had none of these data modules.
+        CheckpointError: The file is not a checkpoint of ours, or the training did not use one of these data modules.
     """
     saved = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
     if not isinstance(saved, dict) or not saved.keys() >= set(SIGNAL_ARGUMENTS):
@@ -270,14 +272,14 @@ def saved_signal_settings(checkpoint: str | Path) -> SignalSettings:
 
 
 def _patient_codes(patients: "pd.Series[Any]") -> NDArray[np.int64]:
-    """A number for every patient; a record of unknown patient is one of its own."""
+    """A number for every patient; a record whose patient is unknown gets a number of its own."""
     known = patients.astype(object).where(patients.notna() & (patients.astype(str) != ""), None)
     codes = pd.factorize(known)[0].astype(np.int64)
     return np.where(codes >= 0, codes, codes.max(initial=-1) + 1 + np.arange(len(codes)))
 
 
 def usable_rows(frame: pd.DataFrame, kind: str, root: Path, problems: Problems) -> pd.DataFrame:
-    """The rows with an id of their own, a path under `root` and a known split; the others are reported."""
+    """The rows with a unique id, a path under `root` and a known split; the others are reported."""
     inside = os.path.join(os.path.abspath(root), "")
     splits = frame["split"] if "split" in frame.columns else [SPLITS[0]] * len(frame)
     seen: set[str] = set()

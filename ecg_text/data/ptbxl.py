@@ -16,20 +16,22 @@ class PTBXLDataModule(ECGDataModule):
     """PTB-XL 1.0.1 to 1.0.3 (paper, section 3.1), or a data set in its layout.
 
     Layout: `<root>/ptbxl_database.csv`, `<root>/scp_statements.csv`, `<root>/records500/...` (and/or `records100`).
-    The stored files of the sampling rate asked for are used where they exist, else 500 Hz (or 100 Hz) is resampled.
+    The files with the requested sampling rate are used if they exist; otherwise those with 500 Hz (or 100 Hz) are
+    resampled.
 
     Args:
-        root: Folder of the data set (PhysioNet: "PTB-XL, a large publicly available electrocardiography dataset").
+        root: Folder that holds the data set (PhysioNet: "PTB-XL, a large publicly available electrocardiography
+            dataset").
         label_set: The classes: five superclasses (paper), the diagnostic subclasses, or all statements.
-        report_source: `"raw"` reports (71% German), or `"translated"`: English ones from
+        report_source: `"raw"` for the original reports (71% German), or `"translated"` for English ones from
             `<root>/ptbxl_database_translated.csv` with columns `ecg_id, report`.
         train_folds: Values of `strat_fold` to train on (official: 1-8).
-        val_folds: Values of `strat_fold` to select on (official: 9).
-        test_folds: Values of `strat_fold` to report on (official: 10).
-        **kwargs: See `ECGDataModule`.
+        val_folds: Values of `strat_fold` to choose settings on (official: 9).
+        test_folds: Values of `strat_fold` to report results on (official: 10).
+        **kwargs: Further arguments of `ECGDataModule`.
 
     Raises:
-        DataError: In `setup`, for a missing file or column, or a record that cannot be used (see `on_error`).
+        DataError: A file or column is missing, or a record cannot be used (see `on_error`); raised in `setup`.
     """
 
     name = "ptbxl"
@@ -55,7 +57,7 @@ class PTBXLDataModule(ECGDataModule):
             raise ValueError(f"a fold may belong to one split only, got {self.folds}")
 
     def read_classes(self) -> dict[str, str]:
-        """Names by class code of the chosen label set."""
+        """Names by class code, for the chosen label set."""
         return ptbxl_classes(read_scp_statements(self._file("scp_statements.csv")), self.label_set)
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
@@ -95,7 +97,7 @@ class PTBXLDataModule(ECGDataModule):
         return usable_rows(frame[frame["labels"].notna()], f"{path}, ecg_id", self.root, problems)
 
     def _file_column(self, database: pd.DataFrame, path: Path) -> str:
-        """The column of file names to read: that of the rate asked for, where its folder exists."""
+        """The column with the file names to read: that of the requested rate, if the folder for it exists."""
         low_first = self.signal_settings.sampling_rate <= 100
         order = ("filename_lr", "filename_hr") if low_first else ("filename_hr", "filename_lr")
         for column in order:

@@ -20,7 +20,7 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 MICROVOLTS_PER_UNIT = {"mv": 1e3, "uv": 1.0, "µv": 1.0, "v": 1e6}
 # The original CPSC2018 release has MATLAB files without a header: 500 Hz, leads in the order of LEADS.
 CPSC2018_SAMPLING_RATE = 500
-# What reading a damaged file raises: the readers let their parsers' errors through.
+# The errors that reading a damaged file raises: the readers pass on their parsers' errors.
 WFDB_ERRORS = (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError)
 MATLAB_ERRORS = (*WFDB_ERRORS, NotImplementedError, scipy.io.matlab.MatReadError, zlib.error)
 # A WFDB record line: name[/segments], number of signals, rate[/counter frequency]; more may follow.
@@ -29,16 +29,16 @@ RECORD_LINE = re.compile(r"\S+\s+\d+\s+(\d+(?:\.\d*)?|\.\d+)(?:/\S*)?(?:\s|$)")
 
 @dataclass(frozen=True)
 class SignalSettings:
-    """What a model expects of its input; saved in every checkpoint so that later input is prepared alike.
+    """What a model expects of its input; saved in every checkpoint, so that later input is prepared in the same way.
 
     Attributes:
-        sampling_rate: Hz.
-        duration: Seconds; longer records are cut after it, shorter ones are padded with zeros at their end.
-        leads: Names, in the order of the channels.
-        normalize: `"lead"` gives every lead zero mean and unit variance (treats records of unknown gain alike);
-            `"record"` removes each lead's mean and divides by one standard deviation over all leads (keeps the
-            leads' relative voltages); `"minmax"` maps each record to [0, 1] by one minimum and maximum (as MERL
-            does); `"none"` leaves millivolts.
+        sampling_rate: Sampling rate in Hz.
+        duration: Length in seconds; longer records are cut, and shorter ones are padded with zeros at their end.
+        leads: Names of the leads, in the order of the channels.
+        normalize: `"lead"` gives every lead zero mean and unit variance (which treats records of unknown gain alike);
+            `"record"` removes each lead's mean and divides by one standard deviation over all leads (which keeps the
+            leads' relative voltages); `"minmax"` maps each record to [0, 1] by its minimum and maximum (as MERL does);
+            `"none"` leaves millivolts.
     """
 
     sampling_rate: int = 500
@@ -48,13 +48,13 @@ class SignalSettings:
 
     @property
     def samples(self) -> int:
-        """Samples a lead, `T`."""
+        """Number of samples per lead, `T`."""
         return round(self.sampling_rate * self.duration)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A record to read, with what the reader needs to know; travels to worker processes."""
+    """A record to read, with what the reader needs to know; it is sent to worker processes."""
 
     path: str
     settings: SignalSettings
@@ -70,10 +70,10 @@ def read_record(path: str | Path) -> tuple[NDArray[np.float64], tuple[str, ...],
     """Read a WFDB record, or a MATLAB file of the original CPSC2018 release.
 
     Args:
-        path: The record without extension (`<path>.hea` beside its signal files), or with it.
+        path: Path of the record, with or without extension (`<path>.hea` is beside its signal files).
 
     Returns:
-        Signal in microvolts `(L, T)`, lead names as the file spells them, sampling rate in Hz.
+        The signal in microvolts `(L, T)`, the lead names as the file spells them, and the sampling rate in Hz.
 
     Raises:
         DataError: The record is missing, unreadable, truncated, or has no usable sampling rate or unit.
@@ -107,7 +107,7 @@ def _read_wfdb(stem: Path) -> tuple[NDArray[np.float64], tuple[str, ...], float]
 
 
 def _stated_rate(header: Path) -> float:
-    """The sampling rate that the header states; wfdb takes 250 Hz for one that is absent or no number."""
+    """The sampling rate that the header states; wfdb assumes 250 Hz if it is missing or not a number."""
     lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
     line = next(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     match = RECORD_LINE.match(line)
@@ -124,7 +124,7 @@ def _read_cpsc2018_matlab(path: Path) -> tuple[NDArray[np.float64], tuple[str, .
         content: dict[str, Any] = scipy.io.loadmat(path)
         millivolts = np.asarray(content["ECG"]["data"][0, 0], dtype=np.float64)
     except MATLAB_ERRORS as error:
-        raise DataError(f"{path} has no header beside it and is no CPSC2018 MATLAB file ({error!r})") from error
+        raise DataError(f"{path} has no header beside it and is not a CPSC2018 MATLAB file ({error!r})") from error
     if millivolts.ndim != 2 or len(millivolts) != len(LEADS):
         raise DataError(f"{path} holds an array of shape {millivolts.shape}, expected (12, samples)")
     return millivolts * 1e3, LEADS, float(CPSC2018_SAMPLING_RATE)
@@ -133,7 +133,7 @@ def _read_cpsc2018_matlab(path: Path) -> tuple[NDArray[np.float64], tuple[str, .
 def select_leads(
     signal: NDArray[np.float64], names: Sequence[str], leads: Sequence[str], origin: str
 ) -> NDArray[np.float64]:
-    """Order the rows of `signal` `(L, T)` by lead name, in any spelling of case.
+    """Order the rows of `signal` `(L, T)` by lead name, ignoring case.
 
     Raises:
         DataError: A lead is missing or occurs twice.
@@ -164,7 +164,8 @@ def load_signal(source: Source) -> NDArray[np.int16]:
     heart produces, are clipped.
 
     Raises:
-        DataError: See `read_record` and `select_leads`; also for samples that are not numbers and constant leads.
+        DataError: The record cannot be read (see `read_record`), a lead is missing or occurs twice, a sample is not a
+            number, or a lead is constant.
     """
     settings = source.settings
     signal, names, rate = read_record(source.path)

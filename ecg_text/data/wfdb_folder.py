@@ -1,4 +1,4 @@
-"""Any folder of WFDB records with a CSV."""
+"""Any folder of WFDB records that comes with a CSV."""
 
 from typing import Any
 
@@ -12,23 +12,23 @@ from shared.data.tables import read_csv
 
 
 class WFDBFolderDataModule(ECGDataModule):
-    """Any folder of WFDB records with a CSV: the way to bring your own ECGs.
+    """Any folder of WFDB records that comes with a CSV: this is the way to use your own ECGs.
 
     Args:
         root: Folder that the CSV's paths are relative to.
-        csv: The table, relative to `root`. Columns: `id`, `path` (record without extension), and, as far as you have
-            them, `report` (pre-training), `labels` (codes separated by `label_separator`; evaluation), `split`
-            (train, val or test; otherwise a random split), `age`, `sex`, `patient`.
-        label_names: Name by code for the prompts; by default each code is its own name.
-        label_separator: What separates the codes in a cell.
-        split_fractions: Shares of train, validation and test, where there is no column `split`; patients are not
-            divided.
+        csv: Path of the table, relative to `root`. Its columns are `id`, `path` (of the record, without extension) and,
+            if you have them, `report` (for pre-training), `labels` (for evaluation: codes separated by
+            `label_separator`), `split` (train, val or test; otherwise the split is random), `age`, `sex`, `patient`.
+        label_names: Names by code, for the prompts; by default each code is its own name.
+        label_separator: Text that separates the codes in a cell.
+        split_fractions: Shares of train, validation and test if there is no column `split`; all records of a patient
+            are in the same split.
         split_seed: Seed of that split.
-        **kwargs: See `ECGDataModule`.
+        **kwargs: Further arguments of `ECGDataModule`.
 
     Raises:
-        DataError: In `setup`, for a missing file or column; for an id that occurs twice, an unknown split, a path
-            outside `root`, or a record that cannot be used (see `on_error`).
+        DataError: A file or column is missing, an id occurs twice, a split is unknown, a path is outside `root`, or a
+            record cannot be used (see `on_error`); raised in `setup`.
     """
 
     name = "wfdb_folder"
@@ -55,7 +55,7 @@ class WFDBFolderDataModule(ECGDataModule):
         path = self.root / self.csv
         if not path.is_file():
             raise DataError(f"no file {path}: name the table of your records as --data.init_args.csv")
-        text = dict.fromkeys(("id", "path", "labels", "report", "patient", "split"), str)  # 007 stays 007
+        text = dict.fromkeys(("id", "path", "labels", "report", "patient", "split"), str)  # so that 007 stays 007
         given = read_csv(path, ["id", "path"], dtype=text)
         given["path"] = given["path"].fillna("").map(lambda record: str(self.root / record))
         given = usable_rows(given, f"{path}, id", self.root, problems)
@@ -71,7 +71,7 @@ class WFDBFolderDataModule(ECGDataModule):
         return frame
 
     def _split(self, frame: pd.DataFrame) -> "pd.Series[str]":
-        # Patients are divided, not records, so that nobody is both trained and tested on.
+        # Patients are split, not records, so that no patient is both trained and tested on.
         first_of_patient = frame.drop_duplicates("patient")
         strata = [",".join(codes) for codes in first_of_patient["labels"]]
         parts = stratified_split(strata, self.split_fractions, self.split_seed)
@@ -79,7 +79,7 @@ class WFDBFolderDataModule(ECGDataModule):
         return frame["patient"].map(split_of_patient)
 
     def read_classes(self) -> dict[str, str]:
-        """Every code of the CSV, with its name."""
+        """All codes of the CSV, with their names."""
         names = self.label_names or {code: code for code in self._codes}
         unnamed = [code for code in self._codes if code not in names]
         if unnamed:

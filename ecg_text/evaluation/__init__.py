@@ -1,1 +1,1 @@
-"""The paper's evaluation: protocols and rows (models.py), its tables (tables.py), and pictures (figures.py)."""
+"""The paper's evaluation: its protocols and rows (models.py), its tables (tables.py), and pictures (figures.py)."""

@@ -1,6 +1,6 @@
 """Pictures: the 12 leads on ECG paper, augmented leads, the similarity of records and classes, and bars per class.
 
-They are matplotlib figures without pyplot: nothing is shown, no window system is needed, nothing stays open.
+They are matplotlib figures made without pyplot, so nothing is shown or left open, and no window system is needed.
 """
 
 import textwrap
@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 PAPER = "#fffaf7"
 GRID_MINOR, GRID_MAJOR = "#f6d9d3", "#e9a79b"
 INK, ACCENT, GREY = "#1d2433", "#1f6f8b", "#a7adb8"
-SECONDS_A_COLUMN = 2.5  # the usual print: four columns of 2.5 s, and a rhythm strip
+SECONDS_A_COLUMN = 2.5  # the usual print has four columns of 2.5 s, and a rhythm strip
 
-LEAD_SPACING = 8.0  # standard deviations between the leads of an augmented record
+LEAD_SPACING = 8.0  # distance between the leads of an augmented record, in standard deviations
 
 
 class Panel(NamedTuple):
     """One augmentation of a record, for `draw_augmentations`.
 
     Attributes:
-        name: The augmentation's call, `TimeOut(low=0.0, high=0.5)`.
-        signal: `(L, T')`, augmented.
-        seconds: How much of it is drawn.
+        name: The augmentation as it is called, `TimeOut(low=0.0, high=0.5)`.
+        signal: `(L, T')` augmented signal.
+        seconds: Number of seconds that are drawn.
     """
 
     name: str
@@ -46,11 +46,11 @@ def draw_ecg(
     """A 12-lead ECG as it is printed: 25 mm/s and 10 mm/mV on a 1 mm and 5 mm grid, with a rhythm strip.
 
     Args:
-        millivolts: `(12, T)`; 10 s fill the page, longer signals are cut.
+        millivolts: `(12, T)` signal; 10 s fill the page, and longer signals are cut.
         leads: Names of the rows, in the order of `ecg_text.data.records.LEADS`.
-        sampling_rate: Hz.
-        title: Above the print.
-        scores: Zero-shot scores by class, drawn as bars beside it, the highest first.
+        sampling_rate: Sampling rate in Hz.
+        title: Title drawn above the ECG.
+        scores: Zero-shot scores by class, drawn beside the ECG as bars with the highest on top.
     """
     rows = [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11], [min(1, len(leads) - 1)]]
     figure = Figure(figsize=(14 if scores else 11, 6.2))
@@ -109,14 +109,14 @@ def draw_augmentations(
     sampling_rate: float,
     title: str = "",
 ) -> Figure:
-    """What each augmentation does: a panel each, the leads above one another, the original in grey behind.
+    """What each augmentation does: one panel each, with the leads one above the other and the original in grey.
 
     Args:
-        signal: `(L, T)`, the original, in standard deviations of each lead.
+        signal: `(L, T)` original signal, in standard deviations of each lead.
         panels: Its augmentations; the panels' time axes differ.
         leads: Names of the rows.
-        sampling_rate: Hz.
-        title: Above all.
+        sampling_rate: Sampling rate in Hz.
+        title: Title drawn above all panels.
     """
     columns = 3
     rows = -(-len(panels) // columns)
@@ -150,9 +150,9 @@ def draw_similarity(scores: NDArray[np.floating], target: NDArray[np.floating], 
     Every column is centred, because a prompt's overall level says nothing about a record.
 
     Args:
-        scores: `(N, C)`.
-        target: `(N, C)` in {0, 1}; every class occurs.
-        classes: Codes.
+        scores: `(N, C)` zero-shot scores.
+        target: `(N, C)` in {0, 1}; every class must occur.
+        classes: Codes of the classes.
     """
     mean = (target.T @ scores) / target.sum(0)[:, None]
     centred = mean - mean.mean(0)
@@ -174,12 +174,12 @@ def draw_similarity(scores: NDArray[np.floating], target: NDArray[np.floating], 
 
 
 def draw_methods(rows: pd.DataFrame, paper: Mapping[str, float | None], title: str) -> Figure:
-    """Macro AUROC of every method with its interval, and the paper's value as a hollow mark.
+    """Macro AUROC of every method with its interval, and the paper's value as a hollow marker.
 
     Args:
-        rows: As `ecg_text.evaluation.comparison.compare` makes them.
-        paper: Its AUC by method, in percent.
-        title: Above it.
+        rows: Rows as made by `shared.evaluation.compare`.
+        paper: The paper's AUC by method, in percent.
+        title: Title drawn above the plot.
     """
     ordered = rows.set_index("method")
     place = np.arange(len(ordered))[::-1]
@@ -203,11 +203,11 @@ def draw_methods(rows: pd.DataFrame, paper: Mapping[str, float | None], title: s
 
 
 def draw_class_bars(table: pd.DataFrame, title: str) -> Figure:
-    """AUROC of every class and the average, a bar a method; lines show a standard deviation over the models.
+    """AUROC of every class and their average, one bar per method; lines show a standard deviation over the models.
 
     Args:
-        table: Rows of `Evaluation.table` of one protocol.
-        title: Above the bars.
+        table: Rows of `ECGEvaluation.table` for one protocol.
+        title: Title drawn above the bars.
     """
     methods = list(table["method"].unique())
     classes = list(table["class"].unique())

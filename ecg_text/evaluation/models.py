@@ -1,6 +1,6 @@
 """The paper's evaluation: zero-shot classification (section 3.4) and linear evaluation (section 3.3).
 
-Every record is encoded once by each model; scores, linear heads and intervals then work on the cached features.
+Each model encodes every record once; scores, linear heads and intervals then work on the cached features.
 
 Shapes: M models, N records, C classes, D features.
 """
@@ -48,7 +48,7 @@ class ECGProtocol(Protocol):
     """A protocol of the paper.
 
     Attributes:
-        prompts: Of zero-shot classification, see `ecg_text.prompts.load_prompts`; None takes the model's own.
+        prompts: Prompts of zero-shot classification, see `ecg_text.prompts.load_prompts`; None means the model's own.
     """
 
     prompts: str | None = None
@@ -60,7 +60,7 @@ FINE_TUNE = ECGProtocol("fine_tune", "Full fine-tuning", "auroc")
 
 
 def zero_shot_with(prompts: str) -> ECGProtocol:
-    """Zero-shot classification with other prompts than the model's: a name, or the path of a YAML file."""
+    """Zero-shot classification with prompts other than the model's, given by name or as the path of a YAML file."""
     stem = Path(prompts).stem
     return ECGProtocol(f"zero_shot_{safe_name(stem)}", f"Zero-shot classification, {stem} prompts", "auroc", prompts)
 
@@ -70,9 +70,9 @@ class Settings:
     """How models are evaluated.
 
     Attributes:
-        random_inits: Untrained models (seeds 1000, 1001, ...) to compare with; linear evaluation uses as many of them
-            as there are checkpoints.
-        fine_tune_epochs: Also train the whole encoder for so many epochs; 0 leaves it out.
+        random_inits: Number of untrained models (seeds 1000, 1001, ...) to compare with; linear evaluation uses as many
+            of them as there are checkpoints.
+        fine_tune_epochs: Number of epochs for which the whole encoder is fine-tuned too; 0 leaves this out.
         prompts: Further prompts for zero-shot classification.
     """
 
@@ -82,24 +82,24 @@ class Settings:
 
 
 def prepared_like(checkpoint: Path) -> dict[str, Any]:
-    """Data settings that prepare signals as the model was trained on."""
+    """Data settings that prepare signals in the way that the model was trained with."""
     settings = saved_signal_settings(checkpoint)
     return {**vars(settings), "leads": list(settings.leads)}
 
 
 class ECGEvaluation(Evaluation[ECGDataModule]):
-    """Trained models and untrained ones on a data set.
+    """Evaluation of trained and untrained models on a data set.
 
     Args:
-        variant: Of one method. Zero-shot classification is ETP's alone.
-        checkpoints: By seed.
-        data: Set up.
-        resamples: Bootstrap resamples behind the intervals.
-        transfer: Whether the data are not those trained on.
+        variant: The trained models. Only ETP's are also evaluated by zero-shot classification.
+        checkpoints: Their checkpoints by seed.
+        data: The data module, set up.
+        resamples: Number of bootstrap resamples for the intervals.
+        transfer: Whether the data set is another one than the models were trained on.
         settings: How models are evaluated.
 
     Raises:
-        DataError: The test split has no labelled record, or one class is in all of them.
+        DataError: The test split has no labelled record, or all its labelled records have the same class.
     """
 
     def __init__(
@@ -124,19 +124,19 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
 
     @property
     def protocols(self) -> dict[str, ECGProtocol]:
-        """By name."""
+        """Protocols by name."""
         zero_shot = [ZERO_SHOT, *map(zero_shot_with, self.settings.prompts)] if self.with_text else []
         fine_tuned = [FINE_TUNE] if self.settings.fine_tune_epochs else []
         return {protocol.name: protocol for protocol in (*zero_shot, LINEAR, *fine_tuned)}
 
     def jobs(self) -> list[Job]:
-        """Untrained models, then the trained ones."""
+        """The untrained models, then the trained ones."""
         any_checkpoint = next(iter(self.checkpoints.values()))
         seeds = range(FIRST_RANDOM_SEED, FIRST_RANDOM_SEED + self.settings.random_inits)
         linear = seeds[: len(self.checkpoints)]
         jobs = []
         for seed in seeds if self.with_text else linear:
-            # An encoder is drawn before the rest of its model, so that these say all of a random one's scores.
+            # An encoder is drawn before the rest of its model, so the scores of a random one depend only on these.
             key = repr((seed, self.variant.model_settings.get("encoder")))
             shared = not self.with_text and not self.settings.fine_tune_epochs
             score = partial(self._score, RANDOM, seed, any_checkpoint, seed in linear)
@@ -146,7 +146,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         return jobs
 
     def _score(self, row: str, seed: int, checkpoint: Path, probed: bool = True) -> Found:
-        """One model under every protocol; without the linear ones where that is not asked for."""
+        """Scores of one model under every protocol; without `probed` only under the zero-shot ones."""
         torch.manual_seed(seed)
         model = load_module(checkpoint, Pretraining, weights=row != RANDOM)  # type: ignore[type-abstract]
         features = {split: encode(model.encoder, _pairs(self.data, self.rows[split]), self.device) for split in SPLITS}
@@ -177,24 +177,24 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         return found
 
     def test_rows(self) -> NDArray[np.int64]:
-        """Labelled test records."""
+        """Rows of the labelled test records."""
         return self.rows["test"]
 
     def target(self) -> tuple[list[str], NDArray[np.float32]]:
-        """Codes and target of the test records."""
+        """Codes of the classes, and target of the test records."""
         return self.data.classes, self.targets["test"]
 
     def about(self, protocol: Protocol) -> dict[str, Any]:
-        """Which records count."""
+        """The label mode, which says which records count."""
         return {"label_mode": self.data.label_mode}
 
     def table(self, found: Found) -> pd.DataFrame:
-        """A row for each protocol, method and class (and `Average`), as the paper's Tables 2 and 3.
+        """One row for each protocol, method and class (and `Average`), as in the paper's Tables 2 and 3.
 
-        `auroc` with its standard deviation over the models; best F1 over test thresholds and accuracy there (as the
-        paper most likely has it); F1 and accuracy at thresholds chosen on validation. The `Average` row adds the
-        bootstrap interval of the AUROC, of its difference to random init, and accuracy and macro F1 of the highest
-        score.
+        A row has `auroc` with its standard deviation over the models; the best F1 over thresholds on the test records
+        and the accuracy there (most likely the paper's choice); and F1 and accuracy at thresholds chosen on validation.
+        The `Average` row adds the bootstrap intervals of the AUROC and of its difference from random init, and accuracy
+        and macro F1 when the class with the highest score is predicted.
         """
         tables = [self._of_protocol(name, found[name]) for name in self.protocols]
         return pd.concat(tables, ignore_index=True).assign(label_mode=self.data.label_mode)
@@ -240,10 +240,10 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         return pd.concat(frames, ignore_index=True)
 
     def groups(self, found: Found) -> pd.DataFrame:
-        """Macro AUROC, mean over the models, within each sex and age group; over the classes that occur there."""
+        """Macro AUROC, averaged over the models, in each sex and age group, over the classes that occur there."""
         frame = self.data.frame.iloc[self.rows["test"]]
         ages = pd.cut(pd.to_numeric(frame["age"], errors="coerce"), [0, 40, 60, 75, 400], right=False)
-        # Without na_action an unknown age would be an age group of its own.
+        # Without na_action, unknown ages would form an age group of their own.
         labels = {"sex": frame["sex"].astype(object), "age": ages.astype(object).map(str, na_action="ignore")}
         result = []
         for kind, column in labels.items():
@@ -270,7 +270,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         return {"auroc": float(area), "auroc_low": float(low), "auroc_high": float(high), "best_f1": float(f1)}
 
     def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
-        """Bars a class for each protocol; for ETP also the similarities and one record with its scores."""
+        """Bars by class for each protocol; for ETP also the similarities and one record with its scores."""
         kind = f" ({note.lower()} data)" if note else ""
         figures = {
             name: draw_class_bars(table[table["protocol"] == name], f"{protocol.title} on {dataset}{kind}")
@@ -282,7 +282,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         assert outcome.test is not None
         scores, rows = outcome.test[0], self.rows["test"]
         figures["similarity"] = draw_similarity(scores, self.targets["test"], self.data.classes)
-        example = int(scores.max(1).argmax())  # the record the model is surest about
+        example = int(scores.max(1).argmax())  # the record that the model is most certain about
         record = self.data.frame.iloc[rows[example]]
         settings = self.data.signal_settings
         figures["example"] = draw_ecg(
@@ -295,7 +295,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         return figures
 
     def print(self, table: pd.DataFrame, dataset: str, kind: str) -> None:
-        """Each protocol as the paper's Tables 2 and 3."""
+        """Print each protocol in the form of the paper's Tables 2 and 3."""
         print_classes(table, {name: protocol.title for name, protocol in self.protocols.items()}, dataset, kind)
 
 
@@ -315,14 +315,14 @@ def _pairs(
 
 
 def check_test(data: ECGDataModule, target: NDArray[np.float32]) -> None:
-    """Raise for a class that all test records have, and warn of one that hardly any has."""
+    """Raise an error if all test records have the same class, and warn about a class that hardly any of them has."""
     positives = dict(zip(data.classes, target.sum(0), strict=True))
     if everywhere := [code for code, count in positives.items() if count == len(target)]:
         raise DataError(
-            f"every test record has the class {', '.join(everywhere)}, so there is nothing to tell it from; change the "
-            "split, label_set or label_mode"
+            f"every test record has the class {', '.join(everywhere)}, so there is nothing to distinguish it from; "
+            "change the split, label_set or label_mode"
         )
-    # A resample lacks a class of P records with a probability of about exp(-P): 5% at 3.
+    # A resample lacks a class that has P records with a probability of about exp(-P), which is 5% for P = 3.
     if rare := [code for code, count in positives.items() if count < 3]:
         log.warning(
             "classes with fewer than 3 test records, which many bootstrap resamples leave out: %s", ", ".join(rare)
@@ -330,14 +330,14 @@ def check_test(data: ECGDataModule, target: NDArray[np.float32]) -> None:
 
 
 def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) -> dict[Split, NDArray[np.int64]]:
-    """In tiny sets, where validation lacks a class, validate on a fifth of the training and validation records."""
+    """If validation lacks a class, as in tiny sets, validate on a fifth of the training and validation records."""
     target = data.target[rows["val"]]
     if len(target) and ((target.sum(0) > 0) & (target.sum(0) < len(target))).all():
         return rows
     train = np.concatenate([rows["train"], rows["val"]])
     strata = [tuple(labels) for labels in data.target[train]]
     inner = stratified_split(strata, (0.8, 0.2), seed=0)
-    log.warning("not every class occurs in the validation split: a fifth of the training records is used to choose on")
+    log.warning("not every class occurs in the validation split: a fifth of the training records replaces it")
     return {**rows, "train": train[inner == 0], "val": train[inner == 1]}
 
 
@@ -349,7 +349,7 @@ def _fine_tune(
     epochs: int,
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """Scores of validation and test records, one after the other."""
+    """Scores of the validation records followed by those of the test records."""
     sampler = EpochBatchSampler(len(rows["train"]), batch_size=32, drop_last=True, seed=seed)  # section 3.2: 32
 
     def train_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -373,7 +373,7 @@ def _fine_tune(
 
 
 def _highest_score(scores: NDArray[np.float64], target: NDArray[np.float32]) -> tuple[float, float]:
-    """Section 3.4's prediction, the class of the highest score: share of records that have it, and its macro F1."""
+    """Accuracy and macro F1 of section 3.4's prediction, the class with the highest score."""
     predicted = np.eye(scores.shape[1])[scores.argmax(1)]
     true_positives = (predicted * target).sum(0)
     f1 = 2 * true_positives / np.maximum(predicted.sum(0) + target.sum(0), 1)

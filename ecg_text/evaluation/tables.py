@@ -19,7 +19,7 @@ from shared.runs.table import SYNTHETIC_WARNING, beside_paper, console, interval
 from shared.runs.variant import Variant
 
 CONFIGS = Configs(Path(__file__).parents[1] / "configs")
-# The paper's columns in results.csv. ACC and F1 are at the threshold of best F1, as the paper most likely has them.
+# The paper's columns in results.csv. ACC and F1 are at the threshold of best F1, most likely as in the paper.
 COLUMNS = {"AUC": "auroc", "ACC": "best_f1_accuracy", "F1": "best_f1"}
 AVERAGE = "Average"
 
@@ -29,12 +29,12 @@ class ClassTable:
     """A file of configs/tables whose rows are classes (Tables 2 and 3).
 
     Attributes:
-        title: What it shows.
-        protocol: In `results.csv`.
-        data_sets: Names of data sets (`run.dataset`) that the table can be made on, the paper's first.
+        title: Title of the table.
+        protocol: Name of the protocol in `results.csv`.
+        data_sets: Names (`run.dataset`) of the data sets that the table can be made on; the paper's own comes first.
         data: The paper's data set, a folder of configs/sets.
-        setting: What the paper's numbers are of, as a sentence.
-        values: By class, method and column, in percent.
+        setting: How the paper obtained its numbers, as a phrase.
+        values: The paper's values by class, method and column, in percent.
     """
 
     title: str
@@ -49,7 +49,7 @@ def read_class_table(path: Path) -> ClassTable | None:
     """Read a file of configs/tables; None if its rows are not classes.
 
     Raises:
-        DataError: There is no such file, or it is not such a file.
+        DataError: There is no such file, or it is not a table of the paper.
     """
     if not path.is_file():
         raise DataError(f"no file {path}; the paper's tables are in ecg_text/configs/tables/")
@@ -60,15 +60,15 @@ def read_class_table(path: Path) -> ClassTable | None:
         return ClassTable(**content)
     except TypeError as error:
         raise DataError(
-            f"{path} is no table of the paper ({error}); see ecg_text/configs/tables/table2.yaml"
+            f"{path} is not a table of the paper ({error}); see ecg_text/configs/tables/table2.yaml"
         ) from error
 
 
 def print_class_table(paper: ClassTable, folder: Path) -> None:
-    """Print a table of classes beside ours, for each data set of it that a variant was evaluated on.
+    """Print a table of classes beside ours, for each of its data sets that a variant was evaluated on.
 
     Raises:
-        DataError: It was evaluated on none.
+        DataError: The variant was evaluated on none of them.
     """
     variant = Variant(folder)
     found = [name for name in paper.data_sets if (folder / "evaluation" / name / RESULTS).is_file()]
@@ -100,7 +100,7 @@ def _read_rows(path: Path, protocol: str) -> pd.DataFrame:
 
 
 def _ours(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of results.csv by class and the paper's method, in percent; all that is not random init is ETP."""
+    """Rows of results.csv by class and the paper's method, in percent; every method but random init is ETP."""
     methods = rows["method"].where(rows["method"] == RANDOM, "ETP")
     renamed = {f"{name}{end}": f"{column}{end}" for column, name in COLUMNS.items() for end in ("", "_std")}
     indexed = rows.set_index([rows["class"], methods])
@@ -108,23 +108,23 @@ def _ours(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _setting(paper: ClassTable, variant: Variant, dataset: str, rows: pd.DataFrame) -> str:
-    """What ours was trained and evaluated on, and what the paper's was, as sentences."""
+    """Sentences that say what ours and what the paper's models were trained and evaluated on."""
     average = rows[rows["class"] == AVERAGE]
     models = ", ".join(f"{row.models} x {row.method}" for row in average.itertuples())
     left_out = [name for name in paper.values if name not in set(rows["class"])]
     ours = f"{variant.name} trained on {variant.dataset}, evaluated on {int(rows['samples'].iloc[0])} test records of "
     ours += f"{dataset}, label mode {rows['label_mode'].iloc[0]}, {models}"
     if left_out:
-        ours += f", without {', '.join(left_out)} (so the averages are of other classes)"
+        ours += f", without {', '.join(left_out)} (so the averages are over other classes)"
     return f"Ours: {ours}. The paper's setting: {paper.setting}."
 
 
 def print_classes(table: pd.DataFrame, titles: Mapping[str, str], dataset: str, kind: str) -> None:
-    """Print what `evaluate` found: each protocol as the paper's Tables 2 and 3, in percent.
+    """Print the results of `evaluate`: each protocol in the form of the paper's Tables 2 and 3, in percent.
 
     Args:
         table: Rows of `results.csv`.
-        titles: Of the protocols, by name.
+        titles: Titles of the protocols by name.
         dataset: Name of the data set.
         kind: `synthetic` or `real`.
     """
@@ -155,8 +155,8 @@ def print_classes(table: pd.DataFrame, titles: Mapping[str, str], dataset: str, 
             out.print(line, highlight=False, markup=False)
     out.print(
         "[...]: 95% bootstrap interval over the records. ±: standard deviation over the models. ACC and F1 are at the "
-        "threshold of best F1 on the test records, as the paper most likely has them (optimistic); the last column is "
-        "at thresholds chosen on validation.",
+        "threshold of best F1 on the test records, most likely as in the paper (optimistic); the last column is at "
+        "thresholds chosen on validation.",
         highlight=False,
         markup=False,
     )

@@ -1,1 +1,1 @@
-"""The verbs of `python -m ecg_text <verb>`, a file each; pipelines.py has those that call the others."""
+"""The verbs of `python -m ecg_text <verb>`, one file each; pipelines.py holds those that call the others."""

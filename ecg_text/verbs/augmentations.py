@@ -1,4 +1,4 @@
-"""`python -m ecg_text augmentations`: what the augmentations make of one record."""
+"""`python -m ecg_text augmentations`: what the augmentations do to one record."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from shared.runs.tracking import save_figure
 SETTINGS = SignalSettings(normalize="lead")
 LIMB, CHEST = list(range(6)), list(range(6, 12))
 SHOWN_LEADS = ("I", "II", "V1")  # two limb leads and a chest lead
-# Each with the seconds to draw; some are stronger than is usual, so that one draw of them can be seen.
+# Each with the number of seconds to draw; some are stronger than usual, so that their effect is visible.
 SHOWN: tuple[tuple[nn.Module, float], ...] = (
     (TimeCrop(), 10),
     (Window(), 10),
@@ -42,15 +42,15 @@ SHOWN: tuple[tuple[nn.Module, float], ...] = (
 
 
 def augmentations(record: Path, output: Path = Path("runs/augmentations"), seed: int = 0) -> Path:
-    """Draw what every augmentation makes of one ECG, the original in grey behind it.
+    """Draw what every augmentation does to one ECG, with the original in grey behind it.
 
     Args:
-        record: A WFDB record, without extension (`records500/00000/00001_hr`).
-        output: Folder for `figures/augmentations.png`.
-        seed: Of the draws; every augmentation starts from it.
+        record: Path of a WFDB record, without extension (`records500/00000/00001_hr`).
+        output: Folder in which `figures/augmentations.png` is written.
+        seed: Seed of the random draws; every augmentation starts from it.
 
     Returns:
-        The picture.
+        Path of the picture.
 
     Raises:
         DataError: The record cannot be used; see `ecg_text.data.records.load_signal`.

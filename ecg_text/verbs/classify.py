@@ -1,4 +1,4 @@
-"""`python -m ecg_text classify`: for a person with an ECG, rank prompts for one record."""
+"""`python -m ecg_text classify`: rank classes or prompts of your own for one ECG."""
 
 from pathlib import Path
 
@@ -22,19 +22,19 @@ def classify(
 ) -> dict[str, float]:
     """Rank classes for one ECG, print them, and draw the 12 leads with them.
 
-    The scores are cosine similarities of the ECG and a sentence about each class: they rank, they are no probabilities.
-    Not a medical device.
+    The scores are cosine similarities of the ECG and a sentence about each class. They rank the classes, but they are
+    not probabilities. This is not a medical device.
 
     Args:
-        checkpoint: A trained ETP model (`<run>/checkpoints/best.ckpt`).
-        record: A WFDB record, without extension (`records500/00000/00001_hr`).
-        prompts: What to tell apart, in your own words; needs the language model. By default the classes that the model
-            was trained with, whose features the checkpoint holds.
-        output: Folder for `figures/<record>.png`.
-        text_cache_dir: Where the language model's features are kept.
+        checkpoint: Checkpoint of a trained ETP model (`<run>/checkpoints/best.ckpt`).
+        record: Path of a WFDB record, without extension (`records500/00000/00001_hr`).
+        prompts: Findings to distinguish, in your own words; they need the language model. By default the classes that
+            the model was trained with; the checkpoint holds their features.
+        output: Folder in which `figures/<record>.png` is written.
+        text_cache_dir: Folder in which the language model's features are kept.
 
     Returns:
-        Score by prompt, the highest first.
+        Scores by prompt, the highest first.
     """
     model = load_module(checkpoint, ETP, text_cache_dir=text_cache_dir)
     settings = saved_signal_settings(checkpoint)

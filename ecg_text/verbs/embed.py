@@ -23,17 +23,17 @@ def embed(
 ) -> Path:
     """Write the embedding of every WFDB record under a folder as parquet (`record`, `embedding`).
 
-    The embedding is ETP's ECG projector's output, and the encoder's output of every other method; scaled to unit
-    length, so that a dot product is the cosine similarity.
+    The embedding is the output of the ECG projector for ETP, and of the encoder for every other method. It is scaled to
+    unit length, so that a dot product is the cosine similarity.
 
     Args:
-        checkpoint: A trained model of any method.
-        records: Folder; every `.hea` below it is a record.
-        output: The parquet file. Skipped records are listed in a CSV beside it.
-        on_error: What happens to a record that cannot be used.
+        checkpoint: Checkpoint of a trained model of any method.
+        records: Folder with the records; every `.hea` file below it is one.
+        output: Parquet file to write. Skipped records are listed in a CSV file beside it.
+        on_error: What to do with a record that cannot be used: `skip` it, or `raise` an error.
 
     Returns:
-        The file written.
+        Path of the parquet file.
     """
     model = load_module(checkpoint, Pretraining)  # type: ignore[type-abstract]
     embed_ecg = model.model.embed_ecg if isinstance(model, ETP) else model

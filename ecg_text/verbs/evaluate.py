@@ -30,27 +30,28 @@ def evaluate(
     wandb: WandbMode = "auto",
     threads: int | None = None,
 ) -> pd.DataFrame:
-    """Evaluate variants' seeds against random-init encoders: linear and, of ETP, zero-shot, per class and average.
+    """Evaluate variants against random-init encoders, linearly and, for ETP, zero-shot, per class and on average.
 
     Args:
-        run: One or several variants, `runs/ecg_text/<data set>/<variant>`; all `seed_*` of one are evaluated together.
-        data: Another data set (transfer): a folder of configs/sets or a YAML file. By default the one trained on.
-        root: Root of the data set.
-        profile: Which settings of that data set, `demo` for its small form.
-        options: Further data settings to change, e.g. `--options.missing_classes drop`; the results then lie apart,
-            under a name that says so.
-        checkpoint: `best` (by the monitored value) or `last`.
-        random_inits: How many untrained models to compare with.
-        resamples: Bootstrap resamples behind the intervals.
-        fine_tune_epochs: Also fine-tune the whole encoder for so many epochs; 0 leaves it out.
+        run: One or several variants, `runs/ecg_text/<data set>/<variant>`; all seeds of one are evaluated together.
+        data: Another data set to evaluate on (transfer): a folder of configs/sets or a YAML file; by default the one
+            that the variant was trained on.
+        root: Folder that holds the data set.
+        profile: Profile whose settings of the other data set are used; `demo` is its small form.
+        options: Further data settings to change, e.g. `--options.missing_classes drop`; the results are then kept
+            separately, in a folder whose name lists these settings.
+        checkpoint: Checkpoint to evaluate: `best` (by the monitored value) or `last`.
+        random_inits: Number of untrained models to compare with.
+        resamples: Number of bootstrap resamples for the intervals.
+        fine_tune_epochs: Number of epochs for which the whole encoder is fine-tuned too; 0 leaves this out.
         prompts: Further prompts to try (`paper`, `clinical`, `german`, `ensemble` or a YAML file of your own).
-        results: CSV that the rows are appended to, with seed, hardware and versions.
-        missing_only: Leave variants alone whose evaluation is up to date.
-        wandb: See `run.wandb` of a training run.
-        threads: torch threads.
+        results: CSV file that the rows are appended to, with seeds, hardware and versions.
+        missing_only: Whether to skip variants whose evaluation is up to date.
+        wandb: Where W&B logs to, as `run.wandb` of a training run.
+        threads: Number of torch threads.
 
     Returns:
-        The table, one row for each variant, protocol, method and class.
+        The table, with one row for each variant, protocol, method and class.
     """
     settings = Settings(random_inits, fine_tune_epochs, prompts or ())
     request = Request(
@@ -69,7 +70,7 @@ def evaluate(
 
 
 def _covers(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """An evaluation with further prompts, or with fine-tuning besides, holds what one without them would."""
+    """Whether an earlier evaluation includes a new one: it may have more prompts, and fine-tuning on top."""
     more = {"prompts", "fine_tune_epochs"}
     same = {key: value for key, value in before.items() if key not in more} == {
         key: value for key, value in now.items() if key not in more

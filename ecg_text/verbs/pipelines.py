@@ -14,7 +14,7 @@ TABLE_METHODS = ("cpc", "simclr", "byol", "simsiam", "ts_tcc", "clocs", "astcl")
 
 
 def default_method(dataset: str, profile: Profile) -> str:
-    """ETP as it suits a data set and a machine: the paper's; on a laptop MiniLM; for made-up reports n-grams."""
+    """The form of ETP that suits a data set and a machine: the paper's, MiniLM on a laptop, n-grams if synthetic."""
     return "etp_ngrams" if dataset == "synthetic" else "etp" if profile == "gpu" else "etp_minilm"
 
 
@@ -27,7 +27,7 @@ def train(options: Options) -> None:
     plan = Plan("ecg_text", CONFIGS, options, write_synthetic)
     methods = options.methods or [default_method(options.dataset, plan.profile)]
     wanted = plan.variants(methods)
-    if options.variants:  # one method under a name of its own
+    if options.variants:  # a single method's run gets a name of its own
         wanted = [Wanted(name, method.change) for name, method in zip(options.variants, wanted, strict=True)]
     folders = plan.train(wanted)
     plan.evaluate(evaluate, folders, *_random_inits(options))
@@ -35,9 +35,9 @@ def train(options: Options) -> None:
 
 
 def reproduce(options: Options) -> None:
-    """Print the paper's Tables 1, 2 and, with a target, 3 beside ours: trains and evaluates what is missing.
+    """Print the paper's Tables 1, 2 and, with a target, 3 beside ours; first train and evaluate what is missing.
 
-    On the synthetic set the tables are a demonstration of the grid, with few epochs.
+    On the synthetic set, which gets few epochs, the tables only demonstrate the grid.
     """
     plan = Plan("ecg_text", CONFIGS, options, write_synthetic, without="variants")
     etp = default_method(options.dataset, plan.profile)

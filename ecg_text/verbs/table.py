@@ -1,4 +1,4 @@
-"""`python -m ecg_text table`: a table of the paper beside what `evaluate` found."""
+"""`python -m ecg_text table`: a table of the paper beside the results of `evaluate`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +20,10 @@ def print_table(table: Path, run: list[str], results: Path | None = None, apart:
     Tables 2 and 3 are printed for each variant. Table 1 has the variants as rows, with intervals and differences.
 
     Args:
-        table: A file of configs/tables.
-        run: Variants that were evaluated: `runs/ecg_text/<data set>/<variant>`, all seeds together.
-        results: CSV that the rows of Table 1 are appended to.
-        apart: Print variants that were not trained alike in tables of their own, rather than refuse to compare them.
+        table: The paper's table, a file of configs/tables.
+        run: Variants that were evaluated, `runs/ecg_text/<data set>/<variant>`; all seeds of one count together.
+        results: CSV file that the rows of Table 1 are appended to.
+        apart: Whether to print variants that were not trained alike in separate tables, rather than refuse them.
     """
     paper = read_class_table(table)
     if paper is not None:
@@ -45,7 +45,7 @@ def print_table(table: Path, run: list[str], results: Path | None = None, apart:
 
 
 def _rows_of(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
-    """Rows by the paper's names: ETP is one row, whatever its language model."""
+    """Rows by the paper's names: ETP is one row with any language model."""
     for row, outcome in scores.found.get(protocol, {}).items():
         yield row if row == RANDOM else variant.method.title, outcome, protocol, row == RANDOM
 

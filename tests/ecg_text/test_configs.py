@@ -1,14 +1,11 @@
 """Every YAML works through the real CLI class, and says what the signatures say."""
 
-import importlib
-import inspect
-from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import torch
 import yaml
 
 from ecg_text.cli import main
@@ -19,6 +16,7 @@ from shared.cli import QuintetCLI
 from shared.evaluation import RANDOM, read_method_table
 from shared.runs.configs import Profile
 from tests.command_line import words
+from tests.signatures import class_of, departures
 
 FOLDER = CONFIGS.folder
 METHODS = sorted((FOLDER / "methods").glob("*.yaml"))
@@ -104,7 +102,6 @@ DEPARTURES: dict[str, dict[str, Any]] = {
     },
     "sets/wfdb_folder/set.yaml": {"label_mode": "multi"},
 }
-LINKED = {"seed"}  # the CLI sets it
 
 
 def name_of(path: Path) -> str:
@@ -114,40 +111,6 @@ def name_of(path: Path) -> str:
 def build(method: str, dataset: str, profile: Profile) -> QuintetCLI:
     _, *arguments = words("fit", CONFIGS.stack(method, dataset, profile), {})
     return QuintetCLI("ecg_text", arguments, run=False)
-
-
-def class_of(path: str) -> type[Any]:
-    module, _, name = path.rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
-    assert isinstance(cls, type)
-    return cls
-
-
-def parameters(cls: type[Any]) -> dict[str, inspect.Parameter]:
-    """Of `__init__`, with those of the base class where it has `**kwargs`."""
-    own = dict(inspect.signature(cls).parameters)
-    if own.pop("kwargs", None):
-        own |= {name: value for name, value in parameters(cls.__mro__[1]).items() if name not in own}
-    return own
-
-
-def blocks(value: Any) -> list[dict[str, Any]]:
-    """Every `class_path` block below, but torch's own classes."""
-    if isinstance(value, list):
-        return [block for item in value for block in blocks(item)]
-    if not isinstance(value, dict):
-        return []
-    own = [value] if "class_path" in value and not value["class_path"].startswith("torch.") else []
-    return own + [block for item in value.values() for block in blocks(item)]
-
-
-def optimizer_departures(default: Callable[..., Any], block: dict[str, Any]) -> dict[str, Any]:
-    """Where the YAML's optimiser is not what the signature's default makes."""
-    made = default([torch.zeros(1, requires_grad=True)])
-    assert type(made) is class_of(block["class_path"])
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in block["init_args"].items()}
-    changed = {key: value for key, value in given.items() if value != made.defaults[key]}
-    return {"optimizer": changed} if changed else {}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -225,25 +188,16 @@ def test_print_config_prints_one_that_works(capsys: pytest.CaptureFixture[str], 
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(printed)
 
 
+def transform_departures(name: str, block: dict[str, Any] | None, _: object) -> dict[str, Any]:
+    """The names of an augmentation's parts, where there is one."""
+    parts = block["init_args"]["transforms"] if block else []
+    return {name: [part["class_path"].rpartition(".")[2] for part in parts]} if parts else {}
+
+
 @pytest.mark.parametrize("path", [*METHODS, *DATA], ids=name_of)
 def test_yaml_and_signatures_agree(path: Path) -> None:
-    found: dict[str, Any] = {}
-    content = yaml.safe_load(path.read_text())
-    for block in blocks(content):
-        cls = class_of(block["class_path"])
-        expected = {name: value for name, value in parameters(cls).items() if name not in LINKED}
-        assert block["init_args"].keys() == expected.keys(), cls.__name__
-        for name, value in block["init_args"].items():
-            default = expected[name].default
-            if default is inspect.Parameter.empty:  # the data's root, the parts of a model
-                continue
-            if name == "optimizer":
-                found |= optimizer_departures(default, value)
-            elif name in ("augment", "second") and value:
-                found[name] = [part["class_path"].rpartition(".")[2] for part in value["init_args"]["transforms"]]
-            elif value != (list(default) if isinstance(default, tuple) else default):
-                found[name] = value
-    assert found == DEPARTURES[name_of(path)]
+    others = {name: partial(transform_departures, name) for name in ("augment", "second")}
+    assert departures(yaml.safe_load(path.read_text()), others) == DEPARTURES[name_of(path)]
 
 
 def test_an_unknown_key_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,4 +99,4 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path, content: bytes) -> No
     path.write_bytes(content)
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         load_prompts(str(path))
-    assert str(caught.value).startswith(f"{path} is no YAML file (")
+    assert str(caught.value).startswith(f"{path} is not a YAML file (")

@@ -285,7 +285,7 @@ def test_a_matlab_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "eleven.mat", {"ECG": {"data": np.zeros((11, 10))}})
     (tmp_path / "text.mat").write_text("no MATLAB")
     assert error_of(tmp_path / "val") == (
-        f"{tmp_path / 'val.mat'} has no header beside it and is no CPSC2018 MATLAB file (KeyError('ECG'))"
+        f"{tmp_path / 'val.mat'} has no header beside it and is not a CPSC2018 MATLAB file (KeyError('ECG'))"
     )
     assert error_of(tmp_path / "eleven") == (
         f"{tmp_path / 'eleven.mat'} holds an array of shape (11, 10), expected (12, samples)"
@@ -294,7 +294,7 @@ def test_a_matlab_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.mat").write_bytes((tmp_path / "cut.mat").read_bytes()[:-100])
     for name in ("text", "cut"):
         assert error_of(tmp_path / name).startswith(
-            f"{tmp_path / name}.mat has no header beside it and is no CPSC2018 MATLAB file ("
+            f"{tmp_path / name}.mat has no header beside it and is not a CPSC2018 MATLAB file ("
         )
 
 

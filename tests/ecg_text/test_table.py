@@ -86,7 +86,7 @@ def test_table_3_is_the_transfer_and_names_classes_that_ours_lacks(
     assert rows[9] == ["", "ETP", "55.3", "63.0 ± 1.5", "24.3", "83.0 ± 1.5", "39.3", "33.0 ± 1.5"]
     text = " ".join(printed.split())
     assert "321 test records of cpsc2018_100hz, label mode single" in text
-    assert "2 x ETP (MiniLM), without LBBB, STE (so the averages are of other classes). The paper's" in text
+    assert "2 x ETP (MiniLM), without LBBB, STE (so the averages are over other classes). The paper's" in text
     assert "evaluated on cpsc2018, label mode single." in text
 
 
@@ -140,7 +140,7 @@ def test_a_table_or_csv_that_is_none_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as error:
         main(["table", "--table", "absent.yaml", "--run", str(run)])
     assert str(error.value) == "error: no file absent.yaml; the paper's tables are in ecg_text/configs/tables/"
-    with pytest.raises(SystemExit, match=r"base\.yaml is no table of the paper \(.*unexpected keyword"):
+    with pytest.raises(SystemExit, match=r"base\.yaml is not a table of the paper \(.*unexpected keyword"):
         main(["table", "--table", str(CONFIGS / "base.yaml"), "--run", str(run)])
     path = write_results(run, "ptbxl", list(PTBXL_SUPERCLASSES), protocol="zero_shot_german")
     with pytest.raises(SystemExit) as error:

@@ -84,13 +84,13 @@ def test_the_environment_names_revision_hardware_and_versions(trained) -> None:
 def test_typed_again_a_finished_run_is_left_alone(trained, capsys: pytest.CaptureFixture[str]) -> None:
     before = trained.checkpoint.stat().st_mtime_ns, (trained.folder / "metrics.csv").read_bytes()
     main(trained.arguments)
-    assert f"{trained.folder} has finished before; --run.overwrite true trains it again" in capsys.readouterr().out
+    assert f"{trained.folder} has already finished; --run.overwrite true trains it again" in capsys.readouterr().out
     assert before == (trained.checkpoint.stat().st_mtime_ns, (trained.folder / "metrics.csv").read_bytes())
 
 
 def test_the_saved_configuration_is_the_run(trained, capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", "--config", str(trained.folder / "config.yaml")])  # no difference, so it is known as finished
-    assert "has finished before" in capsys.readouterr().out
+    assert "has already finished" in capsys.readouterr().out
 
 
 def test_the_saved_configuration_trains_the_same_again(trained, tmp_path: Path) -> None:
@@ -265,9 +265,7 @@ def test_a_data_set_without_reports_cannot_be_pretrained_on(
     for verb in ("fit", "validate"):
         with pytest.raises(SystemExit) as error:
             main(command_line(verb, tmp_path, *more, "--trainer.fast_dev_run", "true", data="wfdb_folder"))
-        assert str(error.value) == (
-            "error: WFDBFolderDataModule has no reports, so nothing to pre-train on; use it to evaluate"
-        )
+        assert str(error.value) == "error: WFDBFolderDataModule has no reports to pre-train on; use it for evaluation only"
 
 
 @pytest.mark.parametrize("labels", ["", "AF"])

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from shared import callbacks
-from shared.callbacks import PredictionWriter, SeedEachEpoch, Throughput, environment, update_results
+from shared.callbacks import PredictionWriter, SeedEachEpoch, Throughput
+from shared.runs import results
+from shared.runs.results import environment, update_results
 
 
 def draws(seed: int, epoch: int, rank: int) -> tuple[float, ...]:
@@ -63,7 +65,7 @@ def test_results_are_merged(tmp_path: Path) -> None:
 
 
 def test_the_environment_can_be_written_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks.shutil, "which", lambda name: None)
+    monkeypatch.setattr(results.shutil, "which", lambda name: None)
     lines = environment().splitlines()
     assert lines[0] == "revision: not a git checkout"
     assert any(line.startswith("numpy==") for line in lines)

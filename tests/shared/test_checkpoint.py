@@ -146,8 +146,8 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path, content: dict[str, Any]) 
         with pytest.raises(CheckpointError) as error:
             load_module(path, ETP)
         assert str(error.value) == (
-            f"{path} cannot be loaded as weights and plain values only (UnpicklingError); it is damaged, or not "
-            "written by Quintet"
+            f"{path} cannot be loaded as weights and plain values only (UnpicklingError); it is damaged, or "
+            "was not written by Quintet"
         )
         assert not planted.exists()
 
@@ -159,8 +159,8 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path, content: dict[str, Any]) 
         (lambda path: path.mkdir(), "no checkpoint {}; a run keeps its own in <run>/checkpoints/"),
         (
             lambda path: path.write_bytes(b"PK\x03\x04 cut short"),
-            "{} cannot be loaded as weights and plain values only (RuntimeError); it is damaged, or not written by "
-            "Quintet",
+            "{} cannot be loaded as weights and plain values only (RuntimeError); it is damaged, or was not "
+            "written by Quintet",
         ),
         (
             lambda path: torch.save({"weight": torch.zeros(2)}, path),

@@ -279,13 +279,13 @@ def test_a_budget_that_the_yamls_give_a_method_stands(
         trained(tmp_path, method, "mine", trainer__max_epochs=count)
         for method, count in zip(("SimCLR", "SimSiam"), epochs, strict=True)
     )
-    with pytest.raises(DataError, match=rf"another trainer\.max_epochs \({epochs[0]} and 200\), {OWN}"):
+    with pytest.raises(DataError, match=rf"differ in trainer\.max_epochs \({epochs[0]} and 200\), {OWN}"):
         alike([mine, other], configs)  # on a set of one's own no method has epochs of its own
 
 
 def test_budgets_of_two_profiles_are_not_alike(tmp_path: Path, configs: Configs) -> None:
     demo, gpu = trained(tmp_path, "SimCLR"), trained(tmp_path, "BYOL", trainer__max_epochs=30)
-    with pytest.raises(DataError, match=rf"another trainer\.max_epochs \(15 and 30\), {OWN}"):
+    with pytest.raises(DataError, match=rf"differ in trainer\.max_epochs \(15 and 30\), {OWN}"):
         alike([demo, gpu], configs)
 
 
@@ -337,7 +337,7 @@ def test_the_table_stands_beside_the_papers_and_its_rows_go_to_results(
     ]
     assert cells[0][2:] == ["70.5", "-", "-", "-", "-", "-"]  # not among ours
     assert "Table 1; ours trained on flowers, evaluated on flowers, percent" in said
-    assert "200 test samples and the models are resampled, in pairs for differences, which are paired." in said
+    assert "200 test samples and the models are resampled, in pairs for differences." in said
     assert "The paper's numbers are of all flowers. A note." in said
     assert "trained for 1.50 hours in all" in said
     assert beyond_noise(rows, "Barlow Twins", "AUC") in said
@@ -388,7 +388,7 @@ def test_variants_that_were_trained_otherwise_have_tables_of_their_own_when_aske
     folders: list[Path], printed: Printed, tmp_path: Path
 ) -> None:
     half = evaluated(tmp_path, "SimSiam", {"SimSiam": scores_of(1.0)}, {"trainer.precision": "bf16-mixed"})
-    with pytest.raises(DataError, match=r"another precision \(32-true and bf16-mixed\), .* \(--apart true\)$"):
+    with pytest.raises(DataError, match=r"differ in precision \(32-true and bf16-mixed\), .* \(--apart true\)$"):
         printed([*folders, half])
     rows, said, _ = printed([*folders, half], apart=True)
     assert rows["precision"].tolist() == ["32-true"] * 4 + ["bf16-mixed"]

@@ -200,7 +200,7 @@ def test_nothing_to_train_or_to_choose_on_is_said() -> None:
         linear_probe(none, some, some, "multi")
     with pytest.raises(ValueError, match=r"^there are no validation records, so nothing can be chosen on them$"):
         linear_probe(some, none, some, "single", metric="accuracy")
-    with pytest.raises(ValueError, match=r"^accuracy is for records of one label each: choose metric 'auroc' for seve"):
+    with pytest.raises(ValueError, match=r"^accuracy is for records with one label each: choose metric 'auroc' for"):
         linear_probe(some, some, some, "multi", metric="accuracy")
     spoilt = Features(some.x.clone(), some.target)
     spoilt.x[[7, 9], 2] = torch.tensor([torch.inf, torch.nan])

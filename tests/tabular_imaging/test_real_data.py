@@ -9,7 +9,7 @@ import yaml
 import tabular_imaging
 from tabular_imaging.evaluation.classifiers import load_data_module
 
-LEAVES = Path(tabular_imaging.__file__).parent / "configs" / "data" / "leaves.yaml"
+LEAVES = Path(tabular_imaging.__file__).parent / "configs" / "sets" / "leaves" / "set.yaml"
 
 
 @pytest.mark.realdata

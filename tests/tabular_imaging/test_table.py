@@ -198,7 +198,7 @@ def test_the_table_is_printed_drawn_and_appended(
     assert mmcl[7].startswith(f"{gain:+.1f} [")
     assert mmcl[8:11] == ["-", "15 (150)", "0.50"]
     said = " ".join(said.split())
-    assert "in pairs for differences, which are of Frozen. Supervised: trained from scratch." in said
+    assert "in pairs for differences. The differences are those of Frozen. Supervised: trained from scratch." in said
     (beyond,) = re.findall(r"Frozen: against .*?\. Trainable: against", said)
     assert "SimCLR (+0.0)" in beyond.partition("MMCL against each method")[2].partition("includes 0 for ")[2]
     assert (tmp_path / "leaves" / "comparison" / "figures" / "leaves_table1.png").stat().st_size > 0

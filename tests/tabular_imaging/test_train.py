@@ -45,7 +45,7 @@ def test_the_same_command_again_leaves_a_finished_run_alone(
 ) -> None:
     before = (trained / "seed_0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     main(command_line("fit", trained.parents[2]))
-    assert "has finished before" in capsys.readouterr().out
+    assert "has already finished" in capsys.readouterr().out
     assert (trained / "seed_0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
 
@@ -89,7 +89,7 @@ def test_a_stopped_run_says_so_with_an_exit_status_and_one_without_an_epoch_may_
         with pytest.raises(SystemExit) as stop:
             main(command_line("fit", tmp_path, method="supervised"))
     folder = tmp_path / "tabular_imaging" / "dvm_synthetic" / "supervised" / "seed_0"
-    assert stop.value.code == f"stopped; the same command goes on from the last epoch in {folder}"
+    assert stop.value.code == f"stopped; the same command resumes from the last epoch in {folder}"
     assert (folder / "config.yaml").is_file()
     assert not (folder / "checkpoints" / "last.ckpt").exists()
     main(command_line("fit", tmp_path, "--data.init_args.batch_size", "8", method="supervised"))

@@ -1,4 +1,4 @@
 """A SYNTHETIC data set in PTB-XL's layout.
 
-The recordings and their tables (`ecgs`), and the words of the reports (`reports`).
+`ecgs` makes the recordings and their tables, and `reports` makes the texts of the reports.
 """

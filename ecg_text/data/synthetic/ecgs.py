@@ -1,12 +1,12 @@
 """A small SYNTHETIC data set in PTB-XL's on-disk layout, for demonstrations, tests and benchmarks.
 
-No patient is behind it: waveforms, reports, ages and labels all come from a random generator, so a number
+There is no patient behind it: waveforms, reports, ages and labels all come from a random generator, so a number
 obtained on it says something about the code and nothing about medicine.
 
 A heart beat is a moving dipole: each of seven waves (P, Q, R, S, a late R', ST and T) is a Gaussian in time
-times a heart vector in mV (x left, y down, z back). Dower's matrix projects the dipole on I, II and V1 to V6,
+times a heart vector in mV (x left, y down, z back). Dower's matrix projects the dipole onto I, II and V1 to V6,
 and Einthoven's and Goldberger's identities give the other limb leads. A disease moves some waves towards
-another vector, time or width, by a severity of the patient; the wave tables hold all the planted cardiology.
+another vector, time or width, depending on the patient's severity; the wave tables hold all the planted cardiology.
 
 Sources: the sum of Gaussians follows McSharry et al., IEEE Trans. Biomed. Eng. 50(3), 2003; the matrix is
 Dower et al., Clin. Cardiol. 3, 1980; the layout is PTB-XL's (Wagner et al., Scientific Data 7, 2020).
@@ -74,7 +74,8 @@ TWELVE = np.vstack([
     np.pad([[1, 0], [0, 1], [-1, 1], [-0.5, -0.5], [1, -0.5], [-0.5, 1]], ((0, 0), (0, 6))), np.eye(8)[2:],
 ])
 
-# Each wave: centre, rise and fall (standard deviations) in seconds after the middle of R; then x, y, z in mV.
+# Each wave has its centre in seconds after the middle of R, its rise and fall as standard deviations in seconds, and
+# x, y, z in mV.
 # P moves with the PR interval, ST and T with the square root of the RR interval (Bazett).
 P, Q, R, S, LATE, ST, T = range(7)
 NORMAL = np.array([
@@ -106,7 +107,7 @@ CHANGES: dict[str, dict[int, tuple[float, ...]]] = {
     "CRBBB": {S: (0.025, 0.010, 0.012, -0.10, -0.10, 0.40), LATE: (0.062, 0.018, 0.022, -0.52, -0.10, -0.50),
               T: (0.305, 0.055, 0.038, 0.30, 0.20, 0.12)},
 }
-# Two origins of a premature ventricular beat: the right ventricle (looks like CLBBB) and the left.
+# A premature ventricular beat has two possible origins: the right ventricle (looks like CLBBB) and the left.
 PREMATURE = np.array([
     [[0.0, 0.02, 0.02, 0, 0, 0], [-0.04, 0.02, 0.02, 0.1, 0.2, 0.1], [0.0, 0.024, 0.024, 1.1, 0.9, 0.8],
      [0.03, 0.02, 0.02, 0.0, 0.0, 0.3], [0.05, 0.020, 0.024, 0.6, 0.3, 0.9],
@@ -118,7 +119,8 @@ PREMATURE = np.array([
 
 # fmt: on
 
-# Shares of a patient's leading group and of the codes in it; "none": a rhythm finding and no superclass.
+# Shares of the groups of a patient's main finding and of the codes in each; "none" is a rhythm finding without a
+# superclass.
 GROUPS = {"NORM": 0.40, "MI": 0.16, "STTC": 0.16, "CD": 0.155, "HYP": 0.10, "none": 0.025}
 MEMBERS = {
     "MI": {"IMI": 0.45, "ASMI": 0.33, "AMI": 0.22},
@@ -126,7 +128,7 @@ MEMBERS = {
     "CD": {"CRBBB": 0.36, "CLBBB": 0.30, "1AVB": 0.34},
     "HYP": {"LVH": 0.72, "RVH": 0.28},
 }
-# A second finding that the first would hide, so that no reader would write both.
+# Second findings that the first would hide, so that no reader would report both.
 HIDES = {
     "CLBBB": ("LVH", "RVH", "IMI", "ASMI", "AMI", "ISC_", "NDT"),
     "LVH": ("CLBBB", "ISC_", "NDT"),
@@ -145,7 +147,7 @@ class _Patient:
 
     group: str
     codes: tuple[str, ...]  # diagnostic and form statements
-    waves: Array  # (7, 6), as NORMAL, with the diseases and the patient's anatomy in it
+    waves: Array  # (7, 6), like NORMAL, but with the diseases and the patient's anatomy
     pr: float  # PR interval, s
     age_1993: float  # years, before the limits
     sex: int  # 0 male, 1 female, as in PTB-XL
@@ -154,7 +156,7 @@ class _Patient:
 
     @property
     def axis(self) -> Literal["MID", "LAD", "RAD"]:
-        """Frontal QRS axis from the net QRS area in I and aVF: normal from -30 to 90 degrees."""
+        """Frontal QRS axis from the net QRS area in I and aVF; -30 to 90 degrees are normal."""
         area = (self.waves[Q : LATE + 1, 1:3].sum(1, keepdims=True) * self.waves[Q : LATE + 1, 3:]).sum(0)
         lead_1, lead_2 = DOWER[:2] @ area
         degrees = np.degrees(np.arctan2(2 / np.sqrt(3) * (lead_2 - lead_1 / 2), lead_1))
@@ -179,13 +181,13 @@ def _patient(rng: np.random.Generator) -> _Patient:
         if "ISC_" in codes and rng.random() < 0.6:
             codes.append("STD_")
     severity = {code: rng.uniform(*(0.55, 1.1) if "BBB" in code else (0.1, 1.0)) for code in codes}
-    if not codes and rng.random() < 0.4:  # what a reader lets pass as normal
+    if not codes and rng.random() < 0.4:  # a mild finding that a reader lets pass as normal
         severity = {str(rng.choice(MILD)): rng.uniform(0, 0.4)}
     waves = NORMAL.copy()
-    for code in CHANGES:  # in the table's order, so that a block, which rules the QRS, comes last
+    for code in CHANGES:  # in the table's order, so that a block, which dominates the QRS, comes last
         for wave, target in CHANGES[code].items():
             waves[wave] += severity.get(code, 0) * (np.array(target) - waves[wave])
-    # Anatomy: a turn of the heart in the frontal (x, y) and in the horizontal (x, z) plane, and gains.
+    # Anatomy: rotations of the heart in the frontal (x, y) and the horizontal (x, z) plane, and gains.
     for plane, mean, spread in (([3, 4], -5, 20), ([3, 5], 0, 13)):
         angle = np.radians(rng.normal(mean, spread))
         waves[:, plane] @= np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -205,12 +207,12 @@ def _patient(rng: np.random.Generator) -> _Patient:
 
 
 def _rhythm(patient: _Patient, rng: np.random.Generator) -> tuple[str, str]:
-    """Rhythm statement and kind of premature beats ("" for none) of one recording."""
+    """The rhythm statement of one recording and the kind of its premature beats ("" for none)."""
     if patient.group == "NORM":
         return _pick(rng, {"SR": 0.84, "SBRAD": 0.09, "STACH": 0.07}), ""
     if patient.group == "none":
         return ("AFIB", "") if rng.random() < 0.6 else ("SR", "PVC")
-    if "1AVB" in patient.codes:  # needs P waves, and at a fast rate they would lie in the T wave
+    if "1AVB" in patient.codes:  # it needs P waves, which at a fast rate would coincide with the T wave
         rhythm = _pick(rng, {"SR": 0.8, "SBRAD": 0.2})
     else:
         rhythm = _pick(rng, {"SR": 0.70, "AFIB": 0.15, "STACH": 0.08, "SBRAD": 0.07})
@@ -219,10 +221,10 @@ def _rhythm(patient: _Patient, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _intervals(rhythm: str, rng: np.random.Generator) -> Array:
-    """RR intervals in seconds, enough for the recording and a beat beyond either end."""
+    """RR intervals in seconds, enough for the recording and one beat beyond either end."""
     low, high = {"SR": (61, 97), "SBRAD": (42, 58), "STACH": (102, 138), "AFIB": (65, 130)}[rhythm]
     mean = 60 / rng.uniform(low, high)
-    count = int(1.7 * (SECONDS + 2) / mean) + 4  # room for AFIB's short ones
+    count = int(1.7 * (SECONDS + 2) / mean) + 4  # enough even for the short ones of AFIB
     if rhythm == "AFIB":
         return np.maximum(mean * rng.lognormal(0, rng.uniform(0.16, 0.28), count), 0.33)
     breathing = np.sin(np.arange(count) * mean * 2 * np.pi * rng.uniform(0.2, 0.3) + rng.uniform(0, 2 * np.pi))
@@ -231,11 +233,11 @@ def _intervals(rhythm: str, rng: np.random.Generator) -> Array:
 
 
 def _dipole_beats(patient: _Patient, rhythm: str, extra: str, rng: np.random.Generator) -> tuple[Array, int]:
-    """The clean eight independent leads, (8, 5000) mV at 500 Hz, and the number of premature beats."""
+    """The eight independent leads without noise, (8, 5000) mV at 500 Hz, and the number of premature beats."""
     rr = _intervals(rhythm, rng)
     root_rr = np.sqrt(rr.mean())  # repolarisation follows the mean rate, not the single interval
     late = np.empty(0, dtype=int)
-    if extra:  # three beats apart or more, and all inside the recording
+    if extra:  # at least three beats apart, and all within the recording
         places = int((SECONDS - 2) / rr.mean() / 3)
         late = 3 + 3 * rng.choice(places, min(places, int(rng.integers(1, 3))), replace=False)
         early = rr[late] * rng.uniform(0.28, 0.42, len(late))
@@ -247,7 +249,7 @@ def _dipole_beats(patient: _Patient, rhythm: str, extra: str, rng: np.random.Gen
         waves[late] = PREMATURE[rng.integers(2)]
         waves[late, :, 3:] *= rng.uniform(0.8, 1.4)
     elif extra == "PAC":
-        waves[late, P, 3:] *= (1, -0.4, 1)  # an ectopic focus: another P axis
+        waves[late, P, 3:] *= (1, -0.4, 1)  # an ectopic focus has another P axis
     if rhythm == "AFIB":
         waves[:, P, 3:] = 0
     waves[:, P, 0] -= patient.pr
@@ -270,7 +272,7 @@ def _dipole_beats(patient: _Patient, rhythm: str, extra: str, rng: np.random.Gen
 
 
 def _signal(patient: _Patient, rhythm: str, extra: str, rng: np.random.Generator) -> tuple[Array, dict[str, Any]]:
-    """One recording, (12, 5000) mV at 500 Hz in the order of LEADS, and the columns about its quality."""
+    """One recording, (12, 5000) mV at 500 Hz in the order of LEADS, and the table's columns about its quality."""
     signal, premature = _dipole_beats(patient, rhythm, extra, rng)
     time = np.arange(SECONDS * HIGH_RATE) / HIGH_RATE
     if rhythm == "AFIB":  # fibrillatory waves: two frequency-modulated tones, largest in V1
@@ -280,7 +282,7 @@ def _signal(patient: _Patient, rhythm: str, extra: str, rng: np.random.Generator
         signal += np.outer(DOWER @ (-0.02, 0.02, -0.06), rng.uniform(0.3, 0.9) * waves)
     drift, muscle = rng.lognormal(-3.2, 0.6), rng.lognormal(-4.4, 0.5)  # mV: medians 0.041 and 0.012
     slow_and_hum = np.outer([*rng.uniform(0.05, 0.45, 2), 50], 2 * np.pi * time)
-    sizes = rng.normal(0, [drift, drift, 0.003] * 2, (8, 6))  # of the sines and cosines: a phase for each lead
+    sizes = rng.normal(0, [drift, drift, 0.003] * 2, (8, 6))  # of sines and cosines: each lead has its own phase
     signal += sizes @ np.concatenate([np.sin(slow_and_hum), np.cos(slow_and_hum)])
     signal += np.float32(2 * muscle) * rng.standard_normal(signal.shape, np.float32)
     return TWELVE @ signal, {
@@ -318,26 +320,26 @@ def _statements() -> pd.DataFrame:
 def write_synthetic(
     root: Path | str, records: int = 1200, sampling_rate: Literal[100, 500] = 100, seed: int = 0
 ) -> Path:
-    """Write a SYNTHETIC 12-lead ECG set with reports in PTB-XL's layout; no patient data is in it.
+    """Write a SYNTHETIC 12-lead ECG set with reports in PTB-XL's layout; it contains no patient data.
 
-    Every number obtained on this set is synthetic. Ten seconds a record; 18 SCP statements planted in the
-    leads where a reader looks for them; superclasses NORM 40 %, MI, STTC and CD about 17 % each and HYP about
-    12 %; a patient has one or two records and never crosses `strat_fold`. The records at 100 Hz are the same
-    whichever rate is asked for. `ptbxl_database.csv` is written last: a folder without it is an interrupted
+    Every number obtained on this set is synthetic. Each record lasts ten seconds; 18 SCP statements are planted in the
+    leads in which a reader looks for them; the superclasses are NORM 40 %, MI, STTC and CD about 17 % each and HYP
+    about 12 %; a patient has one or two records, which are in the same `strat_fold`. The records at 100 Hz do not
+    depend on the sampling rate asked for. `ptbxl_database.csv` is written last: a folder without it is an interrupted
     run, and the same call finishes it. A finished set with the same settings is reused.
 
     Args:
-        root: Folder to write; new, empty, or written before by this function with the same settings.
+        root: Folder to write; it must be new, empty, or written earlier by this verb with the same settings.
         records: Number of recordings, 1 to 99999 (PTB-XL 1.0.1 has 21837).
-        sampling_rate: 100 writes records100; 500 writes records100 and records500, as PTB-XL has them.
-        seed: The same seed gives the same files.
+        sampling_rate: Sampling rate in Hz: 100 writes records100; 500 writes records100 and records500, as in PTB-XL.
+        seed: Seed of the random generator; the same seed gives the same files.
 
     Returns:
-        The folder, as a path.
+        Path of the folder.
 
     Raises:
         ValueError: `records` or `sampling_rate` is out of range.
-        FileExistsError: `root` holds something else or a set with other settings; nothing is touched.
+        FileExistsError: `root` holds something else or a set with other settings; it is left as it is.
     """
     if not 1 <= records <= 99999:
         raise ValueError(f"records must be from 1 to 99999 (file names have five digits), got {records}")
@@ -356,14 +358,14 @@ def write_synthetic(
     )
     write_whole(root / "scp_statements.csv", _statements().to_csv())
 
-    # The plan, each patient and each record have their own stream, so none depends on another's draws.
+    # The plan, each patient and each record have their own random stream, so none depends on another's draws.
     plan = np.random.default_rng([seed, 0])
-    count = int(np.ceil(0.865 * records))  # as in PTB-XL, 1.16 records a patient
+    count = int(np.ceil(0.865 * records))  # 1.16 records per patient, as in PTB-XL
     patients = [_patient(np.random.default_rng([seed, 1, index])) for index in range(count)]
     again = plan.choice(count, records - count, replace=False)
     owners = plan.permutation(np.concatenate([np.arange(count), again]))
     numbers = plan.permutation(count) + 1.0
-    # Deal the patients, sorted by group and shuffled inside it, to the folds in turn.
+    # Deal the patients, sorted by group and shuffled within each group, to the folds in turn.
     folds = np.empty(count, dtype=int)
     dealt = np.lexsort((plan.random(count), np.array([patient.group for patient in patients])))
     folds[dealt] = np.arange(count) % 10 + 1
@@ -383,7 +385,7 @@ def write_synthetic(
         for rate in {100, sampling_rate}:
             path = root / names[rate]
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A mean of five samples is the decimation filter: a box of 10 ms, whose first zero is at 100 Hz.
+            # The decimation filter is a mean of five samples: a box of 10 ms, whose first zero is at 100 Hz.
             _write_record(path.parent, path.name, rate, signal.reshape(12, -1, HIGH_RATE // rate).mean(2))
         codes = [*patient.codes, *([extra] if extra else []), rhythm]
         likely = rng.choice([100.0, 100.0, 80.0, 50.0], len(codes))  # PTB-XL gives forms and rhythms 0, "unknown"

@@ -1,9 +1,9 @@
-"""The words of the SYNTHETIC reports: varied phrases a statement, in three languages."""
+"""The texts of the SYNTHETIC reports: several phrases for each statement, in three languages."""
 
 import numpy as np
 
 # fmt: off
-# What is told of a code in German, English and Swedish; "|" separates the alternatives.
+# What a report says for a code in German, English and Swedish; "|" separates the alternatives.
 PHRASES = {
     "NORM": ("normales ekg|unauffälliges ekg|ekg im normbereich|kein krankhafter befund|"
              "altersentsprechendes ekg",
@@ -83,12 +83,12 @@ PHRASES = {
 
 
 def write_report(codes: list[str], axis: str, rng: np.random.Generator) -> str:
-    """A report that says every code in words: German, English or Swedish in 70, 28 and 2 % of cases."""
+    """A report that states every code in words: in German, English or Swedish in 70, 28 and 2 % of cases."""
     language = int(rng.choice(3, p=(0.70, 0.28, 0.02)))
-    told = [codes[-1]]  # the rhythm first, as the real reports do
+    told = [codes[-1]]  # the rhythm comes first, as in the real reports
     told += [axis] if rng.random() < 0.5 else []
     told += codes[:-1]
     told += ["end"] if rng.random() < 0.3 else []
     said = [str(rng.choice(PHRASES[code][language].split("|"))) for code in told]
     text = ". ".join(said) + "." if language == 1 else " ".join(said)
-    return text.translate(str.maketrans("äöüå", "ÄÖÜÅ"))  # PTB-XL's lower-casing missed these letters
+    return text.translate(str.maketrans("äöüå", "ÄÖÜÅ"))  # the lower-casing of PTB-XL missed these letters
