@@ -1,4 +1,4 @@
-"""MMCL: multimodal contrastive learning with tables and images (Hager et al., 2023), and what it is compared with.
+"""MMCL: multimodal contrastive learning with tables and images (Hager et al., 2023), and methods to compare it with.
 
 Example:
     >>> import torch
@@ -56,7 +56,7 @@ trust(__name__)  # checkpoints may name this package's classes
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: workers that only read images need no torch (0.5 GB each)."""
+    """Import a public name only when it is used, because workers that only read images need no torch (0.5 GB each)."""
     if name not in __all__:
         raise AttributeError(f"module 'tabular_imaging' has no attribute {name!r}")
     return getattr(import_module(f"tabular_imaging.{_FILES[name]}"), name)

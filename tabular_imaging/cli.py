@@ -1,4 +1,4 @@
-"""`python -m tabular_imaging <verb>`: the table of this package's own verbs, beside Lightning's subcommands."""
+"""`python -m tabular_imaging <verb>`: the table of this package's own verbs; Lightning's subcommands come on top."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,5 +31,5 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 
 def main(args: ArgsType = None) -> Any:
-    """Run a verb; tests call `main([...])`."""
+    """Run a verb. Tests call `main([...])`."""
     return run_main("tabular_imaging", VERBS, args)

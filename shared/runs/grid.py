@@ -3,6 +3,7 @@
 A cell is a command, the folder that it fills, the settings that it stands for, and a test of whether it is done.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -10,16 +11,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from shared.cli import Composed, changed_settings
+from shared.data.module import DATA, DataModule
 from shared.data.problems import DataError
 from shared.progress import progress_bar
 from shared.runs.results import RESULTS_FILE, read_results
 from shared.runs.settings import difference, read_yaml
+from shared.runs.variant import load_data
 
 SETTINGS = "settings.yaml"  # a verb's cell keeps its settings in this file, beside its result
 
@@ -90,8 +94,16 @@ def fit_cells(
         # A run that is to be overwritten has finished once it has been written anew.
         return fit_is_done(folder) and not (composed.overwrite and (folder / RESULTS_FILE).stat().st_mtime < begun)
 
+    @cache
+    def fingerprint() -> str:
+        data: DataModule[Any] = load_data(DataModule, composed.settings["data"], {})  # type: ignore[type-abstract]
+        return data.fingerprint()
+
     def changed(cell: Cell) -> str:
-        return changed_settings(composed.parser, cell.folder, dict(cell.settings))
+        settings = dict(cell.settings)
+        return changed_settings(composed.parser, cell.folder, settings) or changed_data(
+            cell.folder, settings, fingerprint
+        )
 
     return [
         Cell(
@@ -105,6 +117,22 @@ def fit_cells(
         )
         for seed in seeds
     ]
+
+
+def changed_data(run: Path, new: Mapping[str, Any], fingerprint: Callable[[], str]) -> str:
+    """Whether the data at another root than a finished run's has another content, as two lines; empty if not.
+
+    Args:
+        run: Folder of the run.
+        new: The settings that are asked for.
+        fingerprint: Loads the data that is asked for, which takes a while.
+    """
+    kept, saved = run / DATA, read_yaml(run / "config.yaml")
+    roots = [config["data"]["init_args"].get("root") for config in (saved, new)]
+    if roots[0] == roots[1] or not kept.is_file():
+        return ""
+    before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
+    return "" if before == (now := fingerprint()) else f"- data, content: {before}\n+ data, content: {now}"
 
 
 def check_finished(cells: Sequence[Cell]) -> None:

@@ -1,1 +1,1 @@
-"""The paper's evaluation: classifiers.py of one encoder, models.py of a variant, tables.py and figures.py."""
+"""The paper's evaluation: of one encoder (classifiers.py) and of a variant (models.py), its tables and its figures."""

@@ -1,4 +1,4 @@
-"""Classifiers of one encoder: linear on its frozen features, or the encoder trained on (section 4.2).
+"""Classifiers on one encoder: linear ones on its frozen features, or ones that train the encoder too (section 4.2).
 
 Shapes: M models, N samples, C classes, D features.
 """
@@ -30,25 +30,27 @@ from tabular_imaging.methods.pretraining import TabularPretraining
 Input = Literal["image", "table"]
 METRIC_NAMES = {"accuracy": "top-1 accuracy", "auroc": "AUC"}
 ValTest = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores (M, N, C) of validation and test samples
-PATIENCE, MIN_DELTA = 10, 2e-4  # of fine-tuning's early stopping on validation (recipe)
+PATIENCE, MIN_DELTA = 10, 2e-4  # for early stopping on validation in fine-tuning (recipe)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How classifiers are trained; configs/sets/<set>/evaluation.yaml has a data set's own.
+    """How classifiers are trained; configs/sets/<set>/evaluation.yaml holds a data set's own settings.
 
     Attributes:
-        probe_seeds: Of the classifiers of one pre-trained model (section 4.2: five). With several pre-trained models
-            each has one.
-        lrs: Grid of the linear classifier's learning rates.
-        weight_decays: Grid of its regularisation; both are chosen on validation, with the epoch.
-        probe_epochs: Passes over the features, at most.
-        trainable_epochs: Passes of fine-tuning, at most (recipe: 500, with early stopping); 0 leaves it out.
-        trainable_lr: Of fine-tuning (recipe: 1e-3, cars 1e-4).
-        batch_size: Of both.
-        trainable_low_data: Fine-tune for the low-data regimes too.
+        probe_seeds: Number of classifiers per pre-trained model if there is only one (section 4.2: five); with several
+            pre-trained models each has one classifier.
+        lrs: Learning rates of the linear classifier to choose from.
+        weight_decays: Weight decays of the linear classifier to choose from; both are chosen on validation, together
+            with the epoch.
+        probe_epochs: Largest number of passes over the features for the linear classifier.
+        trainable_epochs: Largest number of epochs of fine-tuning (recipe: 500, with early stopping); 0 leaves
+            fine-tuning out.
+        trainable_lr: Learning rate of fine-tuning (recipe: 1e-3, for cars 1e-4).
+        batch_size: Batch size of the linear classifier and of fine-tuning.
+        trainable_low_data: Whether to fine-tune in the low-data regimes too.
         fractions: Low-data regimes as shares of the labelled training samples, e.g. 0.1 and 0.01 (section 4.4).
-        per_class: Low-data regimes as numbers of labels a class.
+        per_class: Low-data regimes as numbers of labels per class.
     """
 
     probe_seeds: int = 5
@@ -68,9 +70,9 @@ class Budget:
     """The training labels that a classifier gets.
 
     Attributes:
-        name: As part of a protocol's name; empty for all labels.
-        title: What figures call it.
-        rows: Of the training samples.
+        name: Part of a protocol's name; empty for all labels.
+        title: Name in figures.
+        rows: Rows of the training samples.
     """
 
     name: str
@@ -80,13 +82,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class ClassifierProtocol(Protocol):
-    """What is trained on how many labels, and of what input.
+    """What is trained, on how many labels, and for which input.
 
     Attributes:
-        trainable: The encoder is trained on too; otherwise it is frozen.
-        input: What is classified.
-        labels: How many training labels are used.
-        few: Not all of them.
+        trainable: Whether the encoder is trained too; otherwise it is frozen.
+        input: The input that is classified.
+        labels: Number of training labels that are used.
+        few: Whether these are fewer than all.
     """
 
     trainable: bool = False
@@ -96,20 +98,20 @@ class ClassifierProtocol(Protocol):
 
 
 def load_model(checkpoint: Path, weights: bool = True) -> Pretraining:
-    """The model of a checkpoint, in eval mode; without its weights, one as untrained."""
+    """The model of a checkpoint, in eval mode; without `weights` it is untrained."""
     return load_module(checkpoint, Pretraining, weights=weights)  # type: ignore[type-abstract]
 
 
 def load_data_module(config: dict[str, Any], options: dict[str, Any] | None = None) -> TabularImagingDataModule:
-    """The data module of a `data:` block, set up, with some settings changed."""
+    """The data module of a `data:` block, set up; `options` replace some of its settings."""
     return load_data(TabularImagingDataModule, config, options or {})  # type: ignore[type-abstract]
 
 
 class TableInput(nn.Module):
-    """A model's table encoder as one that takes the data's whole table and the label's column last.
+    """A model's table encoder, made to take all columns of the data's table; it adds the label's column if needed.
 
     Args:
-        model: Built for the data's schema.
+        model: The model, built for the data's schema.
     """
 
     def __init__(self, model: TabularPretraining) -> None:
@@ -120,7 +122,7 @@ class TableInput(nn.Module):
         self.label_as_feature = model.label_as_feature
 
     def forward(self, table: Tensor) -> Tensor:
-        """`(B, M) -> (B, D)`. A label that is a feature is hidden: what a classifier shall find is not given to it."""
+        """`(B, M) -> (B, D)`. A label that is a feature is hidden, as a classifier must not see what it is to predict."""
         chosen = table[:, self.columns]
         if self.label_as_feature:
             chosen = torch.cat([chosen, torch.full_like(chosen[:, :1], -1)], dim=1)
@@ -129,31 +131,31 @@ class TableInput(nn.Module):
 
 
 def encoder_for(model: Pretraining, kind: Input) -> nn.Module | None:
-    """The part of a model that takes images or tables; None where it has no such part."""
+    """The part of a model that takes images or tables; None if it has no such part."""
     if kind == "table":
         return TableInput(model) if isinstance(model, TabularPretraining) else None
     return None if isinstance(model, SCARF) else model.encoder
 
 
 def own_head(model: Supervised) -> LinearHead:
-    """The classifier that a supervised model was trained with, of features that are not standardised."""
+    """The classifier that a supervised model was trained with; its features are not standardised."""
     weight, bias = model.head.weight.detach(), model.head.bias.detach()
     width = weight.shape[1]
     return LinearHead(weight.T.contiguous(), bias, torch.zeros(width), torch.ones(width), "single")
 
 
 def inputs_of(batch: ImageTableBatch, kind: Input) -> Tensor:
-    """What `encoder_for` takes of a batch."""
+    """The part of a batch that the encoder of `encoder_for` takes."""
     return batch.image if kind == "image" else batch.table
 
 
 @dataclass
 class Classified:
-    """What classifiers of one encoder and one input found.
+    """The results of the classifiers of one encoder and one input.
 
     Attributes:
-        scores: By protocol's name, of the validation and the test samples.
-        head: The first linear classifier on all labels.
+        scores: Scores of the validation and the test samples, by name of the protocol.
+        head: The first linear classifier that was trained on all labels.
     """
 
     scores: dict[str, ValTest] = field(default_factory=dict)
@@ -161,11 +163,14 @@ class Classified:
 
 
 class Evaluator:
-    """Evaluates encoders on one data set, each on the same samples.
+    """Evaluates encoders on one data set, all of them on the same samples.
 
     Args:
-        data: Set up.
+        data: The data module, set up.
         settings: How classifiers are trained.
+
+    Raises:
+        DataError: A split has no labels, or a class has too few.
     """
 
     def __init__(self, data: TabularImagingDataModule, settings: Settings) -> None:
@@ -187,7 +192,7 @@ class Evaluator:
         self.budgets = self._budgets()
 
     def _budgets(self) -> list[Budget]:
-        """All training labels, and the low-data regimes that are asked for."""
+        """The budgets: all training labels, and the low-data regimes that are asked for."""
         rows, target, settings = self.rows["train"], self.data.target, self.settings
         budgets = [Budget("", "", rows)]
         if settings.fractions:
@@ -195,7 +200,7 @@ class Evaluator:
                 budgets.append(Budget(f"{100 * fraction:g}pct", f"{100 * fraction:g}% of the labels", subset))
         if settings.per_class:
             labels, counts = np.unique(target[rows], return_counts=True)
-            if counts.min() < max(settings.per_class):  # said by name, before `labels_per_class` says it by number
+            if counts.min() < max(settings.per_class):  # `labels_per_class` would name the class by its number
                 rarest = self.data.classes[labels[counts.argmin()]]
                 raise DataError(
                     f"class {rarest} has {counts.min()} labels to train on, fewer than the "
@@ -227,7 +232,7 @@ class Evaluator:
         return {protocol.name: protocol for protocol in found}
 
     def _wanted(self) -> Iterator[tuple[bool, Budget]]:
-        """Whether the encoder is trained on, and the labels, of every classifier."""
+        """For every classifier, whether the encoder is trained too, and the budget of labels."""
         for budget in self.budgets:
             yield False, budget
             if self.settings.trainable_epochs and (not budget.name or self.settings.trainable_low_data):
@@ -244,13 +249,13 @@ class Evaluator:
             yield (x if augment is None else augment(x.to(self.device))), target
 
     def classify(self, encoder: nn.Module, kind: Input, augment: nn.Module | None, seeds: Sequence[int]) -> Classified:
-        """Linear classifiers of a frozen encoder for every budget of labels; copies of it trained on, if asked for.
+        """Train linear classifiers on a frozen encoder for every budget of labels and, if asked for, fine-tune copies.
 
         Args:
-            encoder: Of the inputs of this kind.
-            kind: What is classified.
-            augment: Of the inputs, in fine-tuning.
-            seeds: Of the classifiers, one each.
+            encoder: Encoder for inputs of this kind.
+            kind: The kind of input.
+            augment: Augmentation of the inputs in fine-tuning.
+            seeds: Seeds of the classifiers, one for each.
         """
         features = {split: encode(encoder, self.pairs(rows, kind), self.device) for split, rows in self.rows.items()}
         found = Classified()
@@ -287,7 +292,7 @@ class Evaluator:
     def _trainable(
         self, encoder: nn.Module, augment: nn.Module | None, kind: Input, budget: Budget, seed: int
     ) -> FineTuned:
-        """A copy of the encoder, trained on a budget's rows."""
+        """Fine-tune a copy of the encoder on a budget's rows."""
         rows = budget.rows
         sampler = EpochBatchSampler(len(rows), min(self.settings.batch_size, len(rows)), seed=seed)
 
@@ -322,12 +327,12 @@ def load_classifier(run: Path, kind: Input) -> tuple[LinearHead, list[str]]:
     """Read what `save_classifier` wrote.
 
     Raises:
-        CheckpointError: The file is damaged, or no classifier.
+        CheckpointError: The file is missing or damaged, or not a classifier.
     """
     path = run / "checkpoints" / f"classifier_{kind}.pt"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         classes = content.pop("classes")
         return LinearHead(**content), list(classes)
-    except Exception as error:  # torch raises many types for files that are no checkpoint
-        raise CheckpointError(f"{path} is no classifier ({type(error).__name__}); evaluate the run again") from error
+    except Exception as error:  # torch raises many types for files that are not checkpoints
+        raise CheckpointError(f"{path} is not a classifier ({type(error).__name__}); evaluate the run again") from error

@@ -1,6 +1,6 @@
 """Pictures: what the model sees, which fields and pixels matter to it, and its results over labels and methods.
 
-They are matplotlib figures without pyplot: nothing is shown, no window system is needed, nothing stays open.
+They are matplotlib figures made without pyplot, so nothing is shown or left open, and no window system is needed.
 """
 
 import textwrap
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 INK, ACCENT, GREY = "#1d2433", "#1f6f8b", "#a7adb8"
 ORANGE = "#e08214"  # morphometric, as in Figs. 3 and 4
-# Okabe and Ito's palette, which colour-blind people tell apart, without their yellow: too faint for a line.
+# Okabe and Ito's palette, which colour-blind people can distinguish, without their yellow, which is too faint for a
+# line.
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = "osD^vPX"
 
@@ -32,12 +33,12 @@ def draw_importance(
     """The most important fields as ranked bars, morphometric ones in orange: MMCL Figs. 3 and 4.
 
     Args:
-        names: Of the M fields.
-        importance: `(M,)` shares, as `attributions.field_importance` gives them; shown in percent.
-        morphometric: `(M,)`, whether the field is a size or a shape. Their total is in the legend (Table 2).
-        title: Above the bars.
-        top: At most so many fields are drawn.
-        note: Before the title, "SYNTHETIC" for made-up data.
+        names: Names of the M fields.
+        importance: `(M,)` shares, as given by `attributions.field_importance`; shown in percent.
+        morphometric: `(M,)` flags: whether the field is a size or a shape. Their total is in the legend (Table 2).
+        title: Title drawn above the bars.
+        top: Largest number of fields that are drawn.
+        note: Text put before the title, "SYNTHETIC" for synthetic data.
     """
     percent, is_shape = 100 * np.asarray(importance, float), np.asarray(morphometric, bool)
     order = np.argsort(-percent, kind="stable")[:top]
@@ -64,14 +65,14 @@ def draw_importance(
 
 
 def draw_low_data(table: pd.DataFrame, title: str = "", metric: str = "top-1 accuracy", note: str = "") -> Figure:
-    """A metric over the number of labels, a line a method, with shaded 95% intervals on a log axis: MMCL Fig. 2.
+    """A metric over the number of labels, one line per method, with shaded 95% intervals on a log axis: MMCL Fig. 2.
 
     Args:
-        table: Columns `method`, `value`, `low`, `high` (shares, shown in percent), and `labels` (a count) or
-            `fraction` (of the training set).
-        title: Above the lines.
-        metric: Name of the value.
-        note: Before the title, "SYNTHETIC" for made-up data.
+        table: Table with the columns `method`, `value`, `low`, `high` (shares, shown in percent), and `labels` (a
+            count) or `fraction` (of the training set).
+        title: Title drawn above the lines.
+        metric: Name of the metric.
+        note: Text put before the title, "SYNTHETIC" for synthetic data.
     """
     over = "labels" if "labels" in table else "fraction"
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
@@ -99,14 +100,15 @@ def draw_low_data(table: pd.DataFrame, title: str = "", metric: str = "top-1 acc
 
 
 def draw_results(rows: pd.DataFrame, title: str = "", metric: str = "top-1 accuracy", note: str = "") -> Figure:
-    """Every method with its 95% interval, a mark a protocol (frozen and trainable): MMCL Table 1 as a picture.
+    """Every method with its 95% interval, one bar per protocol (frozen and trainable): MMCL Table 1 as a picture.
 
     Args:
-        rows: Columns `method`, `protocol`, `value`, `low`, `high` (shares, shown in percent); best listed in the order
-            of the table. A dash stands for a value that is absent or not a number: of a run that did not converge.
-        title: Above the marks.
-        metric: Name of the value.
-        note: Before the title, "SYNTHETIC" for made-up data.
+        rows: Table with the columns `method`, `protocol`, `value`, `low`, `high` (shares, shown in percent); it is best
+            sorted like the paper's table. A value that is absent or not a number, as of a run that did not converge, is
+            drawn as a dash.
+        title: Title drawn above the bars.
+        metric: Name of the metric.
+        note: Text put before the title, "SYNTHETIC" for synthetic data.
     """
     methods, protocols = list(rows["method"].unique()), list(rows["protocol"].unique())
     figure = Figure(figsize=(7.5, 1.6 + 0.42 * len(methods)), layout="constrained")
@@ -139,16 +141,16 @@ def draw_grad_cam(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Each image beside itself under its guided Grad-CAM map: MMCL Fig. 5.
+    """Each image, and beside it the same image under its guided Grad-CAM map: MMCL Fig. 5.
 
-    A map is drawn from 0 to its own 99.5th percentile, so it says where within one image, not how much.
+    A map is drawn from 0 to its own 99.5th percentile, so it shows where in an image something is seen, not how much.
 
     Args:
-        images: `(N, C, H, W)`, uint8 or floats in [0, 1], of one, two or three channels.
-        maps: `(N, H, W)`, at least 0, as `attributions.guided_grad_cam` gives them.
-        titles: Of each image: the class that is explained, and what it was taken for.
-        title: Above all.
-        note: Before the title, "SYNTHETIC" for made-up data.
+        images: `(N, C, H, W)` images, uint8 or floats in [0, 1], with one, two or three channels.
+        maps: `(N, H, W)` maps, at least 0, as given by `attributions.guided_grad_cam`.
+        titles: Title of each image: the class that is explained, and the predicted one.
+        title: Title drawn above all images.
+        note: Text put before the title, "SYNTHETIC" for synthetic data.
     """
     pairs = min(3, len(images))
     lines = -(-len(images) // pairs)
@@ -160,7 +162,7 @@ def draw_grad_cam(
         picture = _picture(image)
         level = np.clip(heat / (np.percentile(heat, 99.5) or 1.0), 0, 1)
         plain.imshow(picture)
-        overlay.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1.3)  # dimmed: the map is what is read
+        overlay.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=1.3)  # dimmed, so that the map stands out
         overlay.imshow(level, cmap="inferno", alpha=np.sqrt(level), vmin=0, vmax=1)
         if not level.any():
             overlay.text(0.5, 0.5, "nothing speaks for it", transform=overlay.transAxes, ha="center", fontsize=8)
@@ -180,11 +182,11 @@ def draw_pairs(
     """What the model is trained on: each sample's image, its augmented view, and some values of its row of the table.
 
     Args:
-        images: `(N, C, H, W)`, uint8 or floats in [0, 1].
-        views: `(N, C, H', W')`, the augmented views, of any size.
-        rows: For each sample some fields by name, as text: what is corrupted can be marked there.
-        title: Above all.
-        note: Before the title, "SYNTHETIC" for made-up data.
+        images: `(N, C, H, W)` images, uint8 or floats in [0, 1].
+        views: `(N, C, H', W')` augmented views, of any size.
+        rows: For each sample the values of some fields as text, by name; corrupted values can be marked there.
+        title: Title drawn above all images.
+        note: Text put before the title, "SYNTHETIC" for synthetic data.
     """
     lines = max(map(len, rows))
     figure = Figure(figsize=(2.2 * len(images), 5.0 + 0.16 * lines), layout="constrained")
@@ -206,7 +208,7 @@ def draw_pairs(
 
 
 def _picture(image: NDArray[np.generic]) -> NDArray[np.float64]:
-    """`(C, H, W)` to `(H, W, 3)` in [0, 1]; of two channels (end-systole, end-diastole) the mean is shown."""
+    """`(C, H, W)` to `(H, W, 3)` in [0, 1]; two channels (end-systole, end-diastole) are averaged."""
     values = np.asarray(image, float) / (255 if image.dtype == np.uint8 else 1)
     if len(values) != 3:
         values = np.repeat(values.mean(0, keepdims=True), 3, axis=0)
@@ -214,7 +216,7 @@ def _picture(image: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _short(text: str, width: int = 36) -> str:
-    """The text, its middle left out if it is long: names of one family often differ at their ends."""
+    """The text, without its middle if it is long, because related names often differ at their ends."""
     if len(text) <= width:
         return text
     return f"{text[: width - width // 2 - 1]}…{text[-(width // 2) :]}"

@@ -46,27 +46,27 @@ from tabular_imaging.evaluation.tables import print_results
 from tabular_imaging.methods import SCARF, Supervised
 from tabular_imaging.methods.pretraining import TabularPretraining
 
-# Of two classes the area is the second one's alone.
+# With two classes, the area is that of the second class only.
 TABULAR_STATISTICS: dict[str, Statistic] = {**STATISTICS, "auroc": auroc_of_one_label}
-# Recipe, "Evaluation": fine-tuning crops so, less than the paper's pre-training, and augments 80% of the images.
+# Recipe, "Evaluation": fine-tuning crops less than the paper's pre-training, and augments 80% of the images.
 FINE_TUNE_CROP, FINE_TUNE_PROBABILITY = (0.6, 1.0), 0.8
 
 
 class TabularEvaluation(Evaluation[TabularImagingDataModule]):
-    """Trained encoders and untrained ones on a data set.
+    """Evaluation of trained and untrained encoders on a data set.
 
     Args:
-        variant: Of one method.
-        checkpoints: By seed.
-        data: Set up.
-        resamples: Bootstrap resamples behind the intervals.
-        transfer: Whether the data are not those trained on.
+        variant: The trained models.
+        checkpoints: Their checkpoints by seed.
+        data: The data module, set up.
+        resamples: Number of bootstrap resamples for the intervals.
+        transfer: Whether the data set is another one than the models were trained on.
         settings: How classifiers are trained.
-        inputs: What is classified: images, tables, or both apart.
+        inputs: The inputs that are classified: images, tables, or both (each on its own).
 
     Raises:
-        DataError: The data have no labels in one of the splits, the model has no part for one of the inputs, or it was
-            trained on what is to be predicted.
+        DataError: The data have no labels in one of the splits, the model has no encoder for one of the inputs, or it
+            was trained on what is to be predicted.
     """
 
     statistics: ClassVar[dict[str, Statistic]] = TABULAR_STATISTICS
@@ -88,18 +88,18 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
 
     @property
     def protocols(self) -> dict[str, ClassifierProtocol]:
-        """By name; a supervised model has its own classifier alone."""
+        """Protocols by name; a supervised model has only its own classifier."""
         if issubclass(self.variant.method, Supervised):
             protocol = self.evaluator.protocol(True, self.evaluator.budgets[0], "image")
             return {protocol.name: protocol}
         return self.evaluator.protocols(self.inputs)
 
     def jobs(self) -> list[Job]:
-        """Untrained encoders, then the trained ones."""
+        """The untrained encoders, then the trained ones."""
         jobs = []
         for index, path in enumerate(self.checkpoints.values()):
             model = load_model(path, weights=False)
-            if not self.transfer:  # every run once, before time is spent on it
+            if not self.transfer:  # checked once for every run, before any time is spent on it
                 _check_unseen(path.parents[1], model, self.variant.title, self.data)
             if isinstance(model, Supervised):
                 continue
@@ -112,11 +112,11 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         return jobs
 
     def _classifiers(self, seed: int) -> Sequence[int]:
-        """One pre-trained model has several classifiers, as in the paper; several models have one each."""
+        """Seeds of a model's classifiers: several for a single pre-trained model, as in the paper, otherwise one."""
         return range(seed, seed + self.settings.probe_seeds) if len(self.checkpoints) == 1 else [seed]
 
     def _score(self, row: str, seed: int, checkpoint: Path, kinds: Sequence[Input]) -> Found:
-        """Classifiers of one model, under every protocol."""
+        """Scores of one model's classifiers under every protocol."""
         torch.manual_seed(seed)
         model = load_model(checkpoint, weights=row != RANDOM)
         if isinstance(model, Supervised):
@@ -130,7 +130,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         for kind in kinds:
             encoder = encoder_for(model, kind)
             if encoder is None:
-                raise DataError(f"{self.variant.title} has no encoder of the input {kind}; leave it out of --inputs")
+                raise DataError(f"{self.variant.title} has no encoder for the input {kind}; leave it out of --inputs")
             encoders[kind] = encoder
         found: Found = {}
         seeds = self._classifiers(seed)
@@ -143,7 +143,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         return found
 
     def test_rows(self) -> NDArray[np.int64]:
-        """Labelled test samples."""
+        """Rows of the labelled test samples."""
         return self.evaluator.rows["test"]
 
     def target(self) -> tuple[list[str], NDArray[np.float32]]:
@@ -154,7 +154,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         return np.eye(len(self.data.classes), dtype=np.float32)[self.data.target[self.evaluator.rows[split]]]
 
     def about(self, protocol: Protocol) -> dict[str, Any]:
-        """How many labels it uses."""
+        """The number of labels that a protocol uses."""
         assert isinstance(protocol, ClassifierProtocol)
         return {"labels": protocol.labels}
 
@@ -162,11 +162,11 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         return self.statistics[self.data.metric](outcome, target, resamples)
 
     def table(self, found: Found) -> pd.DataFrame:
-        """A row for each protocol and method.
+        """One row for each protocol and method.
 
-        `value` of the data's metric with `std` over the models, its bootstrap interval `low` to `high`, `gain`, its
-        paired difference to the untrained encoder, and `val`, its value on the validation samples, which the classifier
-        was chosen on: for choosing settings.
+        A row has the `value` of the data's metric with `std` over the models and its bootstrap interval `low` to
+        `high`; `gain`, the paired difference from the untrained encoder; and `val`, the value on the validation samples
+        that the classifier was chosen on, which serves to choose settings.
         """
         rows: list[dict[str, Any]] = []
         for name, protocol in self.protocols.items():
@@ -190,19 +190,19 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         return pd.DataFrame(rows)
 
     def groups(self, found: Found) -> pd.DataFrame:
-        """The metric, mean over the models, within each sex and age group that the data name."""
+        """The metric, averaged over the models, in each sex and age group that the data name."""
         frame, target = self.data.frame.iloc[self.test_rows()], self._one_hot("test")
         labels = {"sex": frame["sex"].astype(object)} if "sex" in frame else {}
         if "age" in frame:
             ages = pd.cut(pd.to_numeric(frame["age"], errors="coerce"), [0, 50, 60, 70, 400], right=False)
-            # Without na_action an unknown age would be an age group of its own.
+            # Without na_action, unknown ages would form an age group of their own.
             labels["age"] = ages.astype(object).map(str, na_action="ignore")
         result = []
         for kind, column in labels.items():
             for value in sorted(set(column.dropna())):
                 inside = (column == value).to_numpy(dtype=bool)
                 if self.data.metric == "auroc" and not target[inside].any(0).all():
-                    continue  # no area without both classes
+                    continue  # there is no AUC unless every class occurs
                 for protocol, rows in found.items():
                     for name, outcome in rows.items():
                         assert outcome.test is not None
@@ -212,11 +212,11 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "samples", self.data.metric])
 
     def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
-        """The data's metric."""
+        """The value of the data's metric."""
         return {protocol.metric: float(self._drawn(outcome, self._one_hot("test"), 1).point.mean())}
 
     def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
-        """Every method under the protocols of all labels; frozen images over the number of labels."""
+        """Every method with all labels, and its frozen image encoder over the number of labels."""
         metric = METRIC_NAMES[self.data.metric]
         few = table["protocol"].map(lambda name: self.protocols[name].few)
         shown = table.assign(protocol=table["title"])
@@ -227,28 +227,28 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         return figures
 
     def _is_frozen_image(self, name: str) -> bool:
-        """Whether a protocol is linear classification of frozen images, on any number of labels: Fig. 2."""
+        """Whether a protocol is linear classification with a frozen image encoder, on any number of labels (Fig. 2)."""
         protocol = self.protocols[name]
         return not protocol.trainable and protocol.input == "image"
 
     def print(self, table: pd.DataFrame, dataset: str, kind: str) -> None:
-        """All rows, in percent."""
+        """Print all rows, in percent."""
         print_results(table, dataset, kind)
 
     def keep(self) -> None:
-        """The classifiers on all labels, for `predict` and `explain`."""
+        """Save the classifiers that were trained on all labels, for `predict` and `explain`."""
         for (seed, kind), head in self.heads.items():
             if head is not None:
                 save_classifier(self.variant.runs[seed], kind, head, self.data.classes)
 
 
 def _check_unseen(run: Path, model: Pretraining, method: str, data: TabularImagingDataModule) -> None:
-    """What is to be predicted must not have been trained on: neither the test samples, nor the target as a field."""
+    """Check that a model was trained neither on the test samples nor on the target as a field of the table."""
     fields = model.schema.features if isinstance(model, TabularPretraining) and model.schema else ()
     if data.target_column in [column.name for column in fields]:
         raise DataError(
             f"{run}: the table that {method} was trained on has {data.target_column} among its fields, so it knows "
-            f"what is to be predicted; train anew with --data.init_args.target {data.target_column}"
+            f"what is to be predicted; train again with --data.init_args.target {data.target_column}"
         )
     if not (run / SAMPLES).is_file():
         return
@@ -258,14 +258,14 @@ def _check_unseen(run: Path, model: Pretraining, method: str, data: TabularImagi
     if seen := sum(name in trained for name in tested):
         raise DataError(
             f"{seen} of the {len(tested)} test samples were trained on in {run}: its table or split has changed since. "
-            "Train it anew (--run.overwrite true)"
+            "Train it again (--run.overwrite true)"
         )
 
 
 def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], trainable: bool) -> str:
-    """What an untrained encoder's scores depend on, beside the data and settings of one call of `evaluate`.
+    """What an untrained encoder's scores depend on, besides the data and settings of one call of `evaluate`.
 
-    Where it is fine-tuned, that includes the augmentation.
+    If the encoder is fine-tuned, this includes the augmentation.
     """
     part = "encoder" if kind == "image" or isinstance(model, SCARF) else "table_encoder"
     views = (model.hparams.get("views") or {}).get("init_args", {}).get("augment")
@@ -277,7 +277,7 @@ def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], tra
 def _own_scores(model: Supervised, evaluator: Evaluator) -> ValTest:
     """Scores `(1, N, C)` of a supervised model by its own classifier."""
     if model.classes != evaluator.data.classes:
-        raise DataError("the supervised model was trained on other classes than the data's; train it on these")
+        raise DataError("the supervised model was trained on classes other than those of the data; train it on these")
     head = own_head(model)
     val, test = (
         head.scores(encode(model.encoder, evaluator.pairs(evaluator.rows[split], "image"), evaluator.device).x)
@@ -287,7 +287,7 @@ def _own_scores(model: Supervised, evaluator: Evaluator) -> ValTest:
 
 
 def _fine_tune_augment(model: Pretraining, kind: Input) -> nn.Module | None:
-    """The pre-training's augmentation with fine-tuning's crops; none for tables."""
+    """The augmentation of pre-training with the crops of fine-tuning; None for tables."""
     augment = getattr(getattr(model, "views", None), "augment", None)
     if kind == "table" or not isinstance(augment, ImageAugment):
         return None

@@ -1,4 +1,4 @@
-"""The paper's tables beside ours: which rows they have, and what is printed of an evaluation."""
+"""The paper's tables beside ours: which rows they have, and how an evaluation is printed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +24,10 @@ SUPERVISED = Supervised.title
 
 
 def rows_of(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
-    """Rows of a column.
+    """The rows that a variant has in a column.
 
-    An untrained encoder that is fine-tuned is supervised training, which also stands in the columns of frozen encoders
-    to compare these with, as in the paper's tables.
+    Fine-tuning an untrained encoder is supervised training. As in the paper's tables, it is also shown in the columns
+    of frozen encoders, for comparison.
     """
     frozen = protocol.startswith("frozen")
     for row, outcome in scores.found.get(protocol, {}).items():
@@ -40,19 +40,19 @@ def rows_of(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
 
 
 def in_order(folders: list[Path]) -> list[Path]:
-    """A supervised run goes first: without one, the untrained encoders' fine-tuning stands for it."""
+    """The folders with supervised runs first; without one, the untrained encoders' fine-tuning takes its place."""
     return sorted(folders, key=lambda folder: Variant(folder).title != SUPERVISED)
 
 
 def about_method(variant: Variant) -> dict[str, Any]:
-    """Which fields a variant saw, and the morphometric fields' share of its importance, if it was explained."""
+    """The fields that a variant saw, and the morphometric fields' share of the importance if it was explained."""
     shares = [results.get("importance/morphometric", np.nan) for results in variant.results.values()]
     share = float(np.nanmean(shares)) if np.isfinite(shares).any() else np.nan
     return {"fields": variant.model_settings.get("fields", ""), "morphometric_importance": share}
 
 
 def with_importance(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Table 2 says how much the fields that a variant was trained on matter to the model of all fields."""
+    """Add Table 2's column: how much a variant's fields matter to the model that was trained on all fields."""
     share = rows.loc[rows["method"] == reference, "morphometric_importance"]
     value = share.iloc[0] if len(share) else np.nan
     by_fields = {"all": 1.0, "morphometric": value, "non_morphometric": 1 - value}
@@ -60,14 +60,14 @@ def with_importance(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def importance_text(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """A printed column of the importance, where variants saw different fields."""
+    """A printed column of the importance, if the variants saw different fields."""
     if not set(rows["fields"].fillna("")) > {"", "all"}:
         return {}
     return {"importance": ["-" if pd.isna(share) else f"{100 * share:.1f}" for share in rows["importance"]]}
 
 
 def draw_table(rows: pd.DataFrame, table: MethodTable, title: str, note: str) -> Figure:
-    """Columns that differ in the number of labels are drawn over it (Fig. 2), others side by side."""
+    """Draw columns that differ in the number of labels as lines over that number (Fig. 2), others side by side."""
     parts = [
         rows[["method"]].assign(
             protocol=column.lower(),
@@ -90,7 +90,7 @@ def draw_table(rows: pd.DataFrame, table: MethodTable, title: str, note: str) ->
 
 
 def print_results(table: pd.DataFrame, dataset: str, kind: str) -> None:
-    """Print what was found, in percent."""
+    """Print the rows of an evaluation, in percent."""
     out = console()
     label = "SYNTHETIC data" if kind == "synthetic" else "real data"
     metric = METRIC_NAMES[table["metric"].iloc[0]]
@@ -112,8 +112,8 @@ def print_results(table: pd.DataFrame, dataset: str, kind: str) -> None:
     if table["checkpoints"].iloc[0] == 1:
         out.print(ONE_MODEL, style="yellow")
     out.print(
-        "±: standard deviation over the classifiers. Intervals resample test samples and classifiers. `trainable` of "
-        "an untrained encoder is supervised training from scratch.",
+        "±: standard deviation over the classifiers. For the intervals, test samples and classifiers are resampled. "
+        "`trainable` for an untrained encoder is supervised training from scratch.",
         highlight=False,
         markup=False,
     )

@@ -1,1 +1,1 @@
-"""The verbs of `python -m tabular_imaging <verb>`, a file each; pipelines.py has those that call the others."""
+"""The verbs of `python -m tabular_imaging <verb>`, one file each; pipelines.py holds those that call the others."""

@@ -1,4 +1,4 @@
-"""`python -m tabular_imaging dvm`: what of DVM-car is in a folder."""
+"""`python -m tabular_imaging dvm`: which parts of DVM-car are in a folder."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from tabular_imaging.data.dvm_inventory import describe
 
 
 def dvm(root: Path, min_per_class: int = 100) -> None:
-    """Print what of DVM-car is in a folder, what is missing, and how many adverts each step leaves.
+    """Print which parts of DVM-car are in a folder, which are missing, and how many adverts are left after each step.
 
     Args:
-        root: Folder of the data set, or of some of its tables.
-        min_per_class: Models with fewer adverts are dropped.
+        root: Folder that holds the data set, or some of its tables.
+        min_per_class: Smallest number of adverts per car model; models with fewer are dropped.
     """
     pieces, findings = describe(root, min_per_class)
     table = Table(title=f"DVM-car in {root}", title_justify="left")

@@ -32,27 +32,28 @@ def evaluate(
     wandb: WandbMode = "auto",
     threads: int | None = None,
 ) -> pd.DataFrame:
-    """Evaluate variants' seeds against untrained encoders, frozen and, if asked for, trainable, on few labels too.
+    """Evaluate variants against untrained encoders: frozen or, if asked for, trainable, and also with few labels.
 
     Args:
-        run: One or several variants, `runs/tabular_imaging/<data set>/<variant>`; all `seed_*` of one go together.
-        data: Another data set (transfer): a folder of configs/sets, `cardiac_cad`, or a YAML file. By default the one
-            trained on.
-        root: Root of the data set.
-        profile: Which settings of that data set, `demo` for its small form.
-        options: Further data settings to change, e.g. `--options.disease cad`; the results then lie apart, under a name
-            that says so.
-        inputs: What is classified: `image` (the default), `table`, or both.
-        checkpoint: `best` (by the monitored value) or `last`.
-        settings: How classifiers are trained, e.g. `--settings.trainable_epochs 100`, or a file.
-        resamples: Bootstrap resamples behind the intervals.
-        results: CSV that the rows are appended to, with seed, hardware and versions.
-        missing_only: Leave variants alone whose evaluation is up to date.
-        wandb: See `run.wandb` of a training run.
-        threads: torch threads.
+        run: One or several variants, `runs/tabular_imaging/<data set>/<variant>`; all seeds of one are evaluated
+            together.
+        data: Another data set to evaluate on (transfer): a folder of configs/sets, one of its targets such as
+            `cardiac_cad`, or a YAML file; by default the one that the variant was trained on.
+        root: Folder that holds the data set.
+        profile: Profile whose settings of the other data set are used; `demo` is its small form.
+        options: Further data settings to change, e.g. `--options.disease cad`; the results are then kept separately, in
+            a folder whose name lists these settings.
+        inputs: Inputs to classify: `image` (the default), `table`, or both.
+        checkpoint: Checkpoint to evaluate: `best` (by the monitored value) or `last`.
+        settings: How classifiers are trained, e.g. `--settings.trainable_epochs 100`, or a YAML file.
+        resamples: Number of bootstrap resamples for the intervals.
+        results: CSV file that the rows are appended to, with seeds, hardware and versions.
+        missing_only: Whether to skip variants whose evaluation is up to date.
+        wandb: Where W&B logs to, as `run.wandb` of a training run.
+        threads: Number of torch threads.
 
     Returns:
-        The table, one row for each variant, protocol and method.
+        The table, with one row for each variant, protocol and method.
     """
     kinds = _inputs(inputs)
     settings = settings or Settings()
@@ -78,7 +79,7 @@ def _inputs(given: list[str] | None) -> list[Input]:
 
 
 def _covers(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Where frozen encoders alone are asked for, there may be fine-tuned ones besides."""
+    """Whether an earlier evaluation includes a new one: if that is of frozen encoders only, it may have more."""
     if now["trainable_epochs"] == 0:
         before = {**before, "trainable_epochs": 0}
     return before == now

@@ -1,4 +1,4 @@
-"""`python -m tabular_imaging explain`: which fields and which pixels a trained model rests on (paper, Figs. 3 to 5)."""
+"""`python -m tabular_imaging explain`: which fields and pixels a trained model relies on (paper, Figs. 3 to 5)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +26,12 @@ FIELDS_SHOWN = 8
 
 
 def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
-    """Draw the fields that the embeddings rest on, where the classifier looks, and what the model was trained on.
+    """Draw the fields that the embeddings rely on, where the classifier looks, and what the model was trained on.
 
     Args:
-        run: `runs/tabular_imaging/<data set>/<variant>`; its first seed is explained.
-        samples: Test samples whose attributions are averaged, at most.
-        pictures: Test images to show.
+        run: The variant to explain, `runs/tabular_imaging/<data set>/<variant>`; its first seed is used.
+        samples: Largest number of test samples whose attributions are averaged.
+        pictures: Number of test images to show.
 
     Returns:
         Importance of every field, the largest first; empty for a model of images alone.
@@ -44,7 +44,7 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
     rows = data.rows("test", "evaluate")
     if not len(rows):
         raise DataError("the test split has no labelled sample to explain; change the split")
-    # The data may be sorted: the first of them need not stand for all.
+    # The data may be sorted, so the first samples need not be representative.
     rows = np.random.default_rng(0).permutation(rows)
     table = pd.DataFrame(columns=["field", "importance", "morphometric"])
     if isinstance(model, TabularPretraining):
@@ -80,13 +80,13 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
         print(f"wrote {save_figure(figure, seed, f'{dataset}_pairs')}")
     if isinstance(model.encoder, ImageEncoder):
         if not (seed / "checkpoints" / "classifier_image.pt").is_file():
-            raise DataError(f"{seed} has no classifier yet: python -m tabular_imaging evaluate --run {run}")
+            raise DataError(f"{seed} has no classifier yet: run python -m tabular_imaging evaluate --run {run}")
         head, classes = load_classifier(seed, "image")
         images = resize(batch.image, model.encoder.image_px)
         maps = guided_grad_cam(model.encoder, linear(head), images, batch.target, model.encoder.stage)
         probability = np.exp(head.scores(encode(model.encoder, [(images, batch.target)]).x))
         captions = [
-            f"{classes[true]}, " + ("recognised" if true == guess else f"taken for {classes[guess]}") + f" ({p:.0%})"
+            f"{classes[true]}, " + ("recognised" if true == guess else f"mistaken for {classes[guess]}") + f" ({p:.0%})"
             for true, guess, p in zip(batch.target.tolist(), probability.argmax(1), probability.max(1), strict=True)
         ]
         title = f"Where the classifier sees the true class (guided Grad-CAM), {run.name} on {dataset}"
@@ -112,12 +112,12 @@ def _fields(names: Sequence[str], row: "pd.Series[Any]") -> dict[str, str]:
 
 
 def _short(value: float) -> str:
-    """Thousands apart from 10,000 on, so that years stay years."""
+    """A number as text; thousands are separated only from 10,000 on, so that years look like years."""
     return f"{value:,.6g}" if abs(value) >= 10_000 else f"{value:.6g}"
 
 
 def linear(head: LinearHead) -> nn.Linear:
-    """A classifier of standardised features as a layer of plain ones."""
+    """A classifier of standardised features as a linear layer for features that are not standardised."""
     layer = nn.Linear(*head.weight.shape)
     weight: Tensor = head.weight / head.std[:, None]
     layer.weight.data, layer.bias.data = weight.T.contiguous(), head.bias - head.mean @ weight

@@ -15,12 +15,12 @@ from tabular_imaging.verbs.explain import explain
 from tabular_imaging.verbs.rank import rank
 from tabular_imaging.verbs.table import print_table
 
-TRAINED = ("supervised", "simclr", "mmcl")  # by `train`
+TRAINED = ("supervised", "simclr", "mmcl")  # what `train` trains by default
 IMAGE_METHODS = ("simclr", "byol", "simsiam", "barlow_twins")  # rows of Table 1 that are trained alike
-# Of MMCL in Tables 3 and 2.
+# Variants of MMCL in Tables 3 and 2.
 LABEL_VARIANTS = ("mmcl_laaf", "mmcl_fn_elimination", "mmcl_fn_elimination_laaf", "mmcl_supcon", "mmcl_supcon_laaf")
 FIELD_VARIANTS = ("mmcl_morphometric", "mmcl_non_morphometric")
-EQUAL_VIEWS = "mmcl_equal_views"  # MMCL sees one view of an image a step, the methods of images two
+EQUAL_VIEWS = "mmcl_equal_views"  # MMCL sees one view of an image per step, the image methods see two
 STUDIES = ("batch", "epochs", "temperature", "corruption")
 FROZEN = ("--settings.trainable_epochs", "0")
 
@@ -41,7 +41,7 @@ def _has_image_encoder(name: str, plan: Plan) -> bool:
 def train(options: Options) -> None:
     """Pre-train MMCL and SimCLR, evaluate them on images alone beside supervised training, and explain MMCL.
 
-    `--methods` chooses others.
+    `--methods` chooses other methods.
     """
     plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic)
     names = [*options.methods, *options.variants] or list(TRAINED)
@@ -58,9 +58,9 @@ def train(options: Options) -> None:
 
 
 def reproduce(options: Options) -> None:
-    """Print the paper's Tables 1, 2, 3 and Figure 2 beside ours: trains and evaluates what is missing.
+    """Print the paper's Tables 1, 2, 3 and Figure 2 beside ours; first train and evaluate what is missing.
 
-    `--methods` chooses among the methods of images, `--variants` among those of MMCL.
+    `--methods` chooses among the image methods, `--variants` among the variants of MMCL.
     """
     plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic)
     methods = options.methods or list(IMAGE_METHODS)
@@ -76,7 +76,7 @@ def reproduce(options: Options) -> None:
     plan.table(print_table, "table1", table1)
     plan.table(print_table, "table2", [folders[name] for name in variants if name in ("mmcl", *FIELD_VARIANTS)])
     plan.table(print_table, "table3", [folders[name] for name in variants if name not in FIELD_VARIANTS])
-    # Labels as shares of the training set, as in the paper, or for a small set as numbers a class.
+    # Labels are counted as shares of the training set, as in the paper, or for a small set as numbers per class.
     own = f"figure2_{options.dataset}"
     plan.table(print_table, own if (CONFIGS.folder / "tables" / f"{own}.yaml").is_file() else "figure2", table1)
     if mmcl and EQUAL_VIEWS in CONFIGS.variants(options.dataset):
@@ -93,16 +93,16 @@ def tune(options: Options) -> None:
 
 
 def study(options: Options) -> None:
-    """Change one setting of MMCL at a time, as configs/study.yaml says, and rank by validation.
+    """Change one setting of MMCL at a time, as in configs/study.yaml, and rank the runs by validation.
 
-    `--variants` chooses among its studies.
+    `--variants` chooses among the studies in that file.
     """
     names = options.variants or [*STUDIES, *(["unlabelled"] if options.dataset == "leaves" else [])]
     _search(options, "methods", "+", [("mmcl", CONFIGS.study(name)) for name in names])
 
 
 def _search(options: Options, without: str, mark: str, grids: Sequence[tuple[str, dict[str, dict[str, Any]]]]) -> None:
-    """Train every setting of a method's grid, `<method><mark><setting>`, and rank all that were ever tried."""
+    """Train every setting of a method's grid as `<method><mark><setting>`, and rank all that were ever tried."""
     plan = Plan("tabular_imaging", CONFIGS, options, write_synthetic, without)
     folders = plan.train(
         [

@@ -1,7 +1,4 @@
-"""`python -m tabular_imaging predict`: for a person with photographs, classes and embeddings from images alone.
-
-Or from a table alone.
-"""
+"""`python -m tabular_imaging predict`: classes and embeddings of new samples, from images or a table alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,22 +45,25 @@ def predict(
 ) -> pd.DataFrame:
     """Classify new samples with a trained run, and write `predictions.csv` and `embeddings.parquet`.
 
-    The class comes from a linear classifier on the frozen encoder: the one that `evaluate` kept, or one that is trained
-    now on the run's own data.
+    The class comes from a linear classifier on the frozen encoder: the one that `evaluate` saved or, if there is none,
+    one that is trained now on the run's own data.
 
     Args:
-        run: `runs/tabular_imaging/<data set>/<variant>`; its first seed is used.
-        csv: One row a sample: a column of image paths, and one of identifiers if the run's data had one. For
-            `--input table` all columns that the model was trained on; they are checked against its schema.
-        root: Folder that the image paths are relative to; by default the CSV's.
-        image_column: By default the one that the run's data were told, else `image`, else the one that holds images.
-        input: Predict from the images, or from the table. A missing value of the table counts as the training mean.
-        output: Folder for the two files, and for the list of what was skipped.
-        on_error: What happens to an image that cannot be read, and to a value of the table that the training rows do
-            not know; skipped, a value counts as missing.
+        run: The variant to use, `runs/tabular_imaging/<data set>/<variant>`; its first seed predicts.
+        csv: Table with one row per sample. It needs a column of image paths, and one of identifiers if the run's data
+            had one. With `--input table` it needs all columns that the model was trained on; they are checked against
+            the model's schema.
+        root: Folder that the image paths are relative to; by default the folder of the CSV.
+        image_column: Name of the column of image paths; by default the one given for the run's data, otherwise `image`,
+            otherwise the one that holds images.
+        input: Whether to predict from the images or from the table. A missing value of the table counts as the training
+            mean.
+        output: Folder in which the two files, and a list of what was skipped, are written.
+        on_error: What to do with an image that cannot be read, and with a value of the table that does not occur in the
+            training rows: `skip` it, or `raise` an error. A skipped value counts as missing.
 
     Returns:
-        What `predictions.csv` holds: `id`, `prediction`, and `probability/<class>`.
+        The content of `predictions.csv`: `id`, `prediction`, and `probability/<class>`.
     """
     variant = Variant(run)
     seed, checkpoint = variant.first, variant.checkpoint(variant.seeds[0])
@@ -136,7 +136,7 @@ def _encode_images(
     ids: "pd.Series[str]",
     problems: Problems,
 ) -> tuple[NDArray[np.int64], Tensor]:
-    """Positions of the rows that could be read, and their features."""
+    """Positions of the rows whose images could be read, and their features."""
     if column not in frame:
         raise DataError(f"the table has no column {column} of image paths; name it with --image_column NAME")
     keep: list[int] = []
@@ -164,7 +164,7 @@ def _encode_images(
 def _encode_table(
     model: Pretraining, frame: pd.DataFrame, source: str, problems: Problems
 ) -> tuple[NDArray[np.int64], Tensor]:
-    """All rows, and the features of their fields; what is missing is the training mean, or no category."""
+    """All rows, and the features of their fields; a missing value is the training mean, or no category."""
     if not isinstance(model, TabularPretraining) or model.schema is None:
         raise DataError(f"this run's {type(model).__name__} has no encoder of tables")
     schema = model.schema.select("all", label_as_feature=False)

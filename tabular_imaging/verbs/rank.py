@@ -16,18 +16,18 @@ from tabular_imaging.evaluation.classifiers import METRIC_NAMES
 
 
 def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) -> pd.DataFrame:
-    """Rank variants by their value on validation, method by method, the best first; the test samples are not looked at.
+    """Rank each method's variants by their value on validation, the best first; the test samples are not used.
 
     Args:
-        run: Evaluated variants: `runs/tabular_imaging/<data set>/<variant>`, all of one data set.
-        protocol: Of `evaluate`.
-        results: CSV that the rows are appended to.
+        run: Evaluated variants, `runs/tabular_imaging/<data set>/<variant>`, all of the same data set.
+        protocol: Name of a protocol of `evaluate`.
+        results: CSV file that the rows are appended to.
 
     Returns:
-        `method, variant, seeds, epochs, metric, val`.
+        `method, variant, seeds, epochs, steps, metric, val`.
 
     Raises:
-        DataError: A variant was not evaluated so.
+        DataError: A variant was not evaluated under this protocol.
     """
     variants = [Variant(Path(name)) for name in run]
     dataset = variants[0].dataset
@@ -38,7 +38,7 @@ def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) 
         found = table[(table["protocol"] == protocol) & (table["method"] != RANDOM)]
         if found.empty:
             raise DataError(
-                f"{variant.folder} was not evaluated ({protocol}) on {dataset}: python -m tabular_imaging evaluate"
+                f"{variant.folder} was not evaluated ({protocol}) on {dataset}: run python -m tabular_imaging evaluate"
             )
         about: dict[str, Any] = {"method": variant.title, "variant": variant.name, "seeds": variant.seeds_text}
         about |= {"epochs": variant.epochs, "steps": variant.steps}

@@ -1,4 +1,4 @@
-"""`python -m tabular_imaging table`: a table of the paper beside what `evaluate` found."""
+"""`python -m tabular_imaging table`: a table of the paper beside the results of `evaluate`."""
 
 from pathlib import Path
 
@@ -19,16 +19,16 @@ from tabular_imaging.evaluation.tables import (
 
 
 def print_table(table: Path, run: list[str], results: Path | None = None, apart: bool = False) -> pd.DataFrame:
-    """Print a table of the paper beside ours, say which differences are beyond noise, and draw it.
+    """Print a table of the paper beside ours, say for which differences the 95% interval excludes 0, and draw it.
 
     Args:
-        table: A file of configs/tables.
-        run: Evaluated variants: `runs/tabular_imaging/<data set>/<variant>`, all of one data set.
-        results: CSV that the rows are appended to.
-        apart: Print variants that were not trained alike in tables of their own, rather than refuse to compare them.
+        table: The paper's table, a file of configs/tables.
+        run: Evaluated variants, `runs/tabular_imaging/<data set>/<variant>`, all of the same data set.
+        results: CSV file that the rows are appended to.
+        apart: Whether to print variants that were not trained alike in separate tables, rather than refuse them.
 
     Returns:
-        A row for each method; fractions, not percent.
+        One row per method; values are fractions, not percent.
     """
     paper = read_method_table(table)
     return print_comparison(

@@ -3,12 +3,10 @@
 Each fault that the Makefile's macros had is a test here.
 """
 
-import json
 import logging
 import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +15,19 @@ import torch
 import yaml
 
 from ecg_text.cli import main
+from ecg_text.data.module import ECGDataModule
 from ecg_text.evaluation.tables import CONFIGS
 from ecg_text.verbs import pipelines
 from shared.cli import compose
-from shared.runs import pipeline
-from shared.runs.grid import Cell
-
-Called = list[tuple[str, list[str]]]
+from shared.runs.variant import load_data
+from tests.recorded import Called, record
 
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Called:
-    """What a pipeline does, in order: `fit` of which folder, and the words of every other verb."""
+    """What a pipeline does, in order."""
     monkeypatch.chdir(tmp_path)
-    log: Called = []
-
-    def runner(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-        for cell in cells:
-            log.append(("fit", [str(cell.folder), *cell.command]))
-            finish(cell)
-        return {}
-
-    def call(function: Callable[..., Any], args: Sequence[str], prog: str | None = None) -> None:
-        log.append((function.__name__, list(args)))
-
-    monkeypatch.setattr(pipeline, "here", lambda jobs: runner)
-    monkeypatch.setattr(pipeline, "call", call)
-    monkeypatch.setattr(pipelines, "write_synthetic", lambda root: log.append(("synthetic", [str(root)])))
-    monkeypatch.setattr(pipeline, "compare", lambda root: log.append(("compare", [str(root)])) or root / "page.html")
-    return log
-
-
-def finish(cell: Cell) -> None:
-    """What a training leaves, as far as a grid looks at it."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    (cell.folder / "results.json").write_text(json.dumps({"fit/epochs": 1}))
-    (cell.folder / "config.yaml").write_text(yaml.safe_dump(dict(cell.settings)))
+    return record(monkeypatch, pipelines)
 
 
 def folders(called: Called) -> list[str]:
@@ -146,6 +121,29 @@ def test_an_option_that_a_pipeline_cannot_use_is_an_error(called: Called) -> Non
     assert str(stop.value.code) == (
         "error: --variants is not used here; --methods chooses what is trained (make: METHODS=)"
     )
+
+
+def test_the_same_data_elsewhere_is_the_same_and_other_data_is_not(
+    called: Called, synthetic_root: Path, tmp_path: Path
+) -> None:
+    def train(root: Path) -> None:
+        options = ["--profile", "demo", "--dataset", "ptbxl", "--root", str(root), "--methods", "etp_ngrams"]
+        main(["train", *options, "--", "--data.init_args.missing_classes", "drop"])
+
+    train(synthetic_root)
+    (run,) = map(Path, folders(called))
+    block = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    data = load_data(ECGDataModule, block, {})
+    data.save(run)
+    called.clear()
+    copied = tmp_path / "copy"
+    shutil.copytree(synthetic_root, copied)
+    train(copied)
+    assert folders(called) == []
+    table = copied / "ptbxl_database.csv"
+    table.write_text(table.read_text().replace("sinus", "sinuous"))
+    with pytest.raises(SystemExit, match=r"other settings[^\n]*\n- data, content: \w+\n\+ data, content: \w+\n"):
+        train(copied)
 
 
 def test_a_grid_takes_no_single_name(called: Called) -> None:

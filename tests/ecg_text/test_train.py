@@ -265,7 +265,8 @@ def test_a_data_set_without_reports_cannot_be_pretrained_on(
     for verb in ("fit", "validate"):
         with pytest.raises(SystemExit) as error:
             main(command_line(verb, tmp_path, *more, "--trainer.fast_dev_run", "true", data="wfdb_folder"))
-        assert str(error.value) == "error: WFDBFolderDataModule has no reports to pre-train on; use it for evaluation only"
+        said = "error: WFDBFolderDataModule has no reports to pre-train on; use it for evaluation only"
+        assert str(error.value) == said
 
 
 @pytest.mark.parametrize("labels", ["", "AF"])

@@ -124,7 +124,7 @@ def test_what_was_trained_on_is_not_evaluated_on(evaluated: Path, tmp_path: Path
         main(["evaluate", "--run", str(run), *SETTINGS])
     assert str(stop.value) == (
         f"error: 3 of the {len(tested)} test samples were trained on in {run}/seed_0: its table or split has changed "
-        "since. Train it anew (--run.overwrite true)"
+        "since. Train it again (--run.overwrite true)"
     )
 
 

@@ -76,7 +76,7 @@ def test_a_target_that_was_learned_as_a_feature_is_not_evaluated(folder: Path) -
         main([*evaluate, "--options.target", "fruit"])
     assert str(stop.value) == (
         "error: runs/tabular_imaging/own_data/mmcl/seed_0: the table that MMCL was trained on has fruit among its "
-        "fields, so it knows what is to be predicted; train anew with --data.init_args.target fruit"
+        "fields, so it knows what is to be predicted; train again with --data.init_args.target fruit"
     )
 
 

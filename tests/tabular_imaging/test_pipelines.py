@@ -1,46 +1,23 @@
 """`train`, `reproduce`, `tune`, `study`: what they train and call, in order. The trainings are replaced."""
 
-import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from shared.runs import pipeline
-from shared.runs.grid import Cell
 from tabular_imaging.cli import main
 from tabular_imaging.evaluation.tables import CONFIGS
 from tabular_imaging.verbs import pipelines
+from tests.recorded import Called, record
 
-Called = list[tuple[str, list[str]]]
 RUNS = "runs/tabular_imaging"
 
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Called:
-    """What a pipeline does, in order: `fit` of which folder with which words, and the words of every other verb."""
+    """What a pipeline does, in order."""
     monkeypatch.chdir(tmp_path)
-    log: Called = []
-
-    def runner(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-        for cell in cells:
-            log.append(("fit", [str(cell.folder), *cell.command]))
-            cell.folder.mkdir(parents=True)
-            (cell.folder / "results.json").write_text(json.dumps({"fit/epochs": 1}))
-            (cell.folder / "config.yaml").write_text(yaml.safe_dump(dict(cell.settings)))
-        return {}
-
-    def call(function: Callable[..., Any], args: Sequence[str], prog: str | None = None) -> None:
-        log.append((function.__name__, list(args)))
-
-    for module in (pipeline, pipelines):
-        monkeypatch.setattr(module, "call", call)
-    monkeypatch.setattr(pipeline, "here", lambda jobs: runner)
-    monkeypatch.setattr(pipelines, "write_synthetic", lambda root: None)
-    monkeypatch.setattr(pipeline, "compare", lambda root: root / "page.html")
-    return log
+    return record(monkeypatch, pipelines)
 
 
 def words(called: Called, verb: str) -> list[list[str]]:

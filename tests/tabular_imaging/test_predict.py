@@ -175,7 +175,7 @@ def test_a_column_of_another_type_is_refused(run: Path, adverts: pd.DataFrame) -
 def test_a_damaged_classifier_is_named(run: Path, pictures: pd.DataFrame, content: Any) -> None:
     path = run / "seed_0" / "checkpoints" / "classifier_image.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    assert re.fullmatch(rf"error: {path} is no classifier \(\w+\); evaluate the run again", refusal(run, pictures))
+    assert re.fullmatch(rf"error: {path} is not a classifier \(\w+\); evaluate the run again", refusal(run, pictures))
 
 
 def test_a_classifier_that_is_missing_or_older_than_the_model_is_trained_once(

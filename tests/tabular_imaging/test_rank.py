@@ -57,5 +57,5 @@ def test_a_variant_that_was_not_evaluated_so_is_named(tmp_path: Path) -> None:
     run = variant(tmp_path, "tabular_imaging.MMCL", "mmcl@lr=0.1", val=0.5, test=0.5)
     with pytest.raises(SystemExit) as stop:
         main(["rank", "--run", str(run), "--protocol", "trainable"])
-    expected = f"error: {run} was not evaluated (trainable) on leaves: python -m tabular_imaging evaluate"
+    expected = f"error: {run} was not evaluated (trainable) on leaves: run python -m tabular_imaging evaluate"
     assert stop.value.code == expected
