@@ -65,7 +65,7 @@ def evaluate(
         partial(ECGEvaluation, settings=settings),
         vars(settings),
         _covers,
-        lambda variant, path: prepared_like(path),
+        lambda checkpoints: prepared_like(next(iter(checkpoints.values()))),
     )
 
 

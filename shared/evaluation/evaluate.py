@@ -211,6 +211,11 @@ class State:
         return (self.checkpoints, self.data) == (wanted.checkpoints, wanted.data) and covers(self.asked, asked)
 
 
+def best_or_last(variant: Variant, which: str) -> dict[int, Path]:
+    """The checkpoint of every seed that is called `best` or `last`."""
+    return {seed: variant.checkpoint(seed, which) for seed in variant.seeds}
+
+
 def evaluate_variants(
     package: str,
     configs: Configs,
@@ -219,7 +224,8 @@ def evaluate_variants(
     make: Callable[[Variant, Mapping[int, Path], DataT, int, bool], Evaluation[DataT]],
     asked: Mapping[str, Any],
     covers: Callable[[dict[str, Any], dict[str, Any]], bool] = lambda before, now: before == now,
-    prepare: Callable[[Variant, Path], dict[str, Any]] = lambda variant, checkpoint: {},
+    prepare: Callable[[Mapping[int, Path]], dict[str, Any]] = lambda checkpoints: {},
+    checkpoints_of: Callable[[Variant, str], Mapping[int, Path]] = best_or_last,
 ) -> pd.DataFrame:
     """Evaluate variants, and write, print, draw and log the results.
 
@@ -232,7 +238,9 @@ def evaluate_variants(
             whether this is a transfer.
         asked: The package's own settings of the evaluation.
         covers: Tells whether an evaluation with the first settings includes all that one with the second would give.
-        prepare: Gives the data settings that a variant's checkpoint requires; they override the data set's own.
+        prepare: Gives the data settings that a variant's checkpoints require; they override the data set's own.
+        checkpoints_of: Chooses a variant's checkpoints, by seed: one of many, say, or none for a baseline without
+            training.
 
     Returns:
         The rows of all variants.
@@ -245,7 +253,7 @@ def evaluate_variants(
     for folder in map(Path, request.run):
         variant = Variant(folder)
         variant.check_same_settings()
-        checkpoints = {seed: variant.checkpoint(seed, request.checkpoint) for seed in variant.seeds}
+        checkpoints = checkpoints_of(variant, request.checkpoint)
         source = DataBlock(variant.dataset, variant.tags, variant.config["data"])
         if request.data:
             source = configs.data_block(request.data, request.profile)
@@ -254,7 +262,7 @@ def evaluate_variants(
         name = safe_name(",".join([source.name, *options]))
         written = folder / "evaluation" / name
         changes = {**request.options, **({"root": request.root} if request.root else {})}
-        changes |= prepare(variant, next(iter(checkpoints.values())))
+        changes |= prepare(checkpoints)
         key = repr((compared(source.block), source.block.get("init_args", {}).get("root"), changes))
         data = loaded[key] if key in loaded else loaded.setdefault(key, load_data(expected, source.block, changes))
         state = State(

@@ -22,10 +22,8 @@ from shared.data.module import DATA, DataModule
 from shared.data.problems import DataError
 from shared.progress import progress_bar
 from shared.runs.results import RESULTS_FILE, read_results
-from shared.runs.settings import difference, read_yaml
+from shared.runs.settings import SETTINGS, difference, read_yaml
 from shared.runs.variant import load_data
-
-SETTINGS = "settings.yaml"  # a verb's cell keeps its settings in this file, beside its result
 
 
 def fit_is_done(folder: Path) -> bool:
@@ -44,7 +42,13 @@ def changed_verb(cell: "Cell") -> str:
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a verb's cell beside its result, last of all: they mark the result as complete."""
+    """Write the settings of a verb's cell beside its result, last of all: they mark the result as complete.
+
+    Args:
+        folder: Folder of the cell.
+        settings: Typed settings. For a cell that is a variant's seed, in a folder `seed_<s>`, they hold `title`,
+            `run: {dataset, tags}` and `data:`, as a training's configuration does (see `Variant`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{SETTINGS}.part"
     part.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")

@@ -31,6 +31,8 @@ PLACES = {
     "accelerator",
     "devices",
 }
+CONFIG = "config.yaml"  # of a training
+SETTINGS = "settings.yaml"  # of a verb's result, beside it
 UPSTREAM = "upstream.json"  # fingerprints of the checkpoints of other runs that a run's configuration names
 
 

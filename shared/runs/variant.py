@@ -14,7 +14,7 @@ from shared.checkpoint import CheckpointError, trusted_class
 from shared.data.problems import DataError
 from shared.methods import Pretraining
 from shared.runs.results import read_results
-from shared.runs.settings import compared, read_yaml
+from shared.runs.settings import CONFIG, SETTINGS, compared, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ class Variant:
     def _all(self) -> dict[int, tuple[Path, dict[str, float]]]:
         """Folder and `results.json` of all runs that have begun, by seed."""
         found = {
-            int(path.parent.name.removeprefix("seed_")): path.parent for path in self.folder.glob("seed_*/config.yaml")
+            int(path.parent.name.removeprefix("seed_")): path.parent
+            for name in (CONFIG, SETTINGS)
+            for path in self.folder.glob(f"seed_*/{name}")
         }
         if not found:
             above = self.folder.name.startswith("seed_") and (self.folder / "config.yaml").is_file()
@@ -54,7 +56,11 @@ class Variant:
     @cached_property
     def runs(self) -> dict[int, Path]:
         """Folders by seed. If any run has finished, only finished runs count."""
-        finished = {seed: path for seed, (path, results) in self._all.items() if "fit/epochs" in results}
+        finished = {
+            seed: path
+            for seed, (path, results) in self._all.items()
+            if "fit/epochs" in results or (path / SETTINGS).is_file()
+        }
         if unfinished := sorted(self._all.keys() - finished.keys()):
             done = "are left out" if finished else "are used as they are"
             seeds = ", ".join(map(str, unfinished))
@@ -89,8 +95,8 @@ class Variant:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The configuration of its first seed."""
-        return read_yaml(self.first / "config.yaml")
+        """The configuration of its first seed, or what a verb without training wrote as its settings."""
+        return _settings_of(self.first)
 
     @property
     def dataset(self) -> str:
@@ -109,8 +115,8 @@ class Variant:
 
     @property
     def model_settings(self) -> dict[str, Any]:
-        """Arguments of its model."""
-        return dict(self.config["model"].get("init_args") or {})
+        """Arguments of its model; empty without one."""
+        return dict((self.config.get("model") or {}).get("init_args") or {})
 
     @cached_property
     def method(self) -> type[Pretraining]:
@@ -123,8 +129,8 @@ class Variant:
 
     @property
     def title(self) -> str:
-        """What tables call it: its method's title, with the changes that the method names."""
-        return self.method.variant_title(self.model_settings)
+        """What tables call it: its method's title with the changes that the method names, or the settings' `title`."""
+        return self.method.variant_title(self.model_settings) if "model" in self.config else str(self.config["title"])
 
     @property
     def results(self) -> dict[int, dict[str, float]]:
@@ -138,8 +144,8 @@ class Variant:
 
     @property
     def epochs(self) -> int:
-        """Largest number of epochs that it was trained for."""
-        return int(self.config["trainer"]["max_epochs"])
+        """Largest number of epochs that it was trained for; 0 without training."""
+        return int((self.config.get("trainer") or {}).get("max_epochs", 0))
 
     @property
     def steps(self) -> int:
@@ -155,14 +161,20 @@ class Variant:
         """
         blocks: list[dict[str, Any]] = []
         for seed, run in self.runs.items():
-            config = compared(read_yaml(run / "config.yaml"))
-            blocks.append({key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]})
+            config = compared(_settings_of(run))
+            if "model" in config:
+                config = {key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]}
+            blocks.append({key: value for key, value in config.items() if key != "seed"})
             if blocks[-1] != blocks[0]:
                 raise DataError(
                     f"seed_{self.seeds[0]} and seed_{seed} of {self.folder} were trained with different settings, so "
                     "their mean says nothing: train them alike (--run.overwrite true), or under variants of their own "
                     "(--run.variant NAME)"
                 )
+
+
+def _settings_of(run: Path) -> dict[str, Any]:
+    return read_yaml(run / (CONFIG if (run / CONFIG).is_file() else SETTINGS))
 
 
 def load_data(expected: type[DataT], block: Mapping[str, Any], changes: Mapping[str, Any]) -> DataT:

@@ -10,6 +10,7 @@ import yaml
 from shared.checkpoint import CheckpointError
 from shared.data.problems import DataError
 from shared.methods import SimCLR
+from shared.runs.grid import write_settings
 from shared.runs.variant import Variant
 from tests.hand_made import write_variant
 
@@ -106,3 +107,17 @@ def test_seeds_of_other_machines_are_averaged(variant: Variant) -> None:
     change(variant.folder / "seed_1" / "config.yaml", "trainer", "accelerator", "gpu")
     variant.check_same_settings()
     assert variant.steps == 155
+
+
+def test_a_verbs_result_without_checkpoints_is_a_variant_too(tmp_path: Path) -> None:
+    folder = tmp_path / "flowers" / "pixels"
+    for seed in (0, 1):
+        settings = {"title": "Pixels", "seed": seed, "px": 8, "run": {"dataset": "flowers", "tags": ["synthetic"]}}
+        write_settings(folder / f"seed_{seed}", {**settings, "data": {"class_path": "Flowers", "init_args": {}}})
+    variant = Variant(folder)
+    variant.check_same_settings()
+    assert (variant.seeds, variant.title, variant.dataset, variant.is_synthetic) == ([0, 1], "Pixels", "flowers", True)
+    assert (variant.epochs, variant.steps, variant.hours, variant.model_settings) == (0, 0, 0, {})
+    write_settings(folder / "seed_1", {**settings, "px": 16, "data": {"class_path": "Flowers", "init_args": {}}})
+    with pytest.raises(DataError, match=r"seed_0 and seed_1 of .* were trained with different settings"):
+        Variant(folder).check_same_settings()
