@@ -142,8 +142,10 @@ def compare(
                 f"{folder} and {variants[0].folder / 'evaluation' / dataset} were evaluated on different samples or "
                 "classes, so they cannot be compared; train and evaluate both with the same data settings"
             )
+        has_scores = False
         for name, column in table.columns.items():
             for row, outcome, protocol, is_floor in rows_of(variant, scores, column.protocol):
+                has_scores |= not is_floor
                 if (row, name) in seen:
                     if not is_floor:
                         raise DataError(
@@ -162,9 +164,9 @@ def compare(
                 if samples is not None:
                     drawn[row, name] = over_models(samples, rng)
                     mine[f"{name}_low"], mine[f"{name}_high"] = interval(drawn[row, name])
-    if not rows:
-        wanted = ", ".join(column.protocol for column in table.columns.values())
-        raise DataError(f"none of the variants has scores of {wanted}; evaluate again")
+        if not has_scores:
+            wanted = ", ".join(column.protocol for column in table.columns.values())
+            raise DataError(f"{folder} has no scores of {wanted}; evaluate again")
     for row, name in drawn:
         pairs = (("over_random", row, RANDOM), ("reference_over", table.reference, row))
         for key, plus, minus in pairs:

@@ -24,7 +24,7 @@ from shared.evaluation.statistics import STATISTICS, Statistic
 from shared.progress import progress
 from shared.runs.configs import Configs, DataBlock, Profile
 from shared.runs.results import append_results, update_results
-from shared.runs.scores import Found, Outcome, Scores
+from shared.runs.scores import FILE, Found, Outcome, Scores
 from shared.runs.settings import compared, file_fingerprint
 from shared.runs.tracking import WandbMode, save_figure, wandb_logger
 from shared.runs.variant import Variant, load_data
@@ -276,7 +276,8 @@ def evaluate_variants(
             data.fingerprint(),
         )
         before = State.read(written)
-        if request.missing_only and before and before.covers(state, covers):
+        whole = all((written / file).is_file() for file in (RESULTS, FILE))
+        if request.missing_only and whole and before and before.covers(state, covers):
             print(f"{written} is up to date")
             tables.append(pd.read_csv(written / RESULTS))
             continue

@@ -1,4 +1,5 @@
-"""Batches, the data modules and what reads each data set.
+"""Batches, the data modules and the readers of each data set.
 
-Import from the files: worker processes import the readers, and must not pay for torch (half a gigabyte each).
+Import from the modules, not from here: worker processes import the readers, and must not load torch (half a gigabyte
+each).
 """

@@ -1,8 +1,8 @@
-"""UK Biobank's cardiac task: field table, hospital diagnoses and images of a user who has access, and its data module.
+"""UK Biobank's cardiac task, for users who have access: field table, hospital diagnoses, images, and the data module.
 
-Nothing of UK Biobank is shipped. A root folder holds `fields.csv` or `fields.parquet`, a row a subject, and
+Nothing of UK Biobank is shipped. A root folder holds `fields.csv` or `fields.parquet` with one row per subject, and
 `images/<eid>.npy`, `(2, H, W)`: end-systole and end-diastole of the middle short-axis slice (paper, section 4.1).
-Which fields become which column is in `configs/fields/cardiac.yaml`, which diagnoses make a target in `icd10.yaml`.
+`configs/fields/cardiac.yaml` says which fields become which column, and `icd10.yaml` which diagnoses make a target.
 """
 
 import logging
@@ -30,7 +30,7 @@ DIAGNOSES = 41270  # hospital in-patient diagnoses, ICD-10
 
 
 def diagnosed(texts: pd.DataFrame, codes: Iterable[str]) -> NDArray[np.bool_]:
-    """Whether any diagnosis of a subject, a row of `(N, K)`, begins with one of the ICD-10 codes; dots are ignored.
+    """Whether any diagnosis of a subject (a row of `(N, K)`) begins with one of the ICD-10 codes; dots are ignored.
 
     Example:
         >>> diagnosed(pd.DataFrame([["I10", "I25.0"], ["I12", None]]), ["I249", "I250"]).tolist()
@@ -54,7 +54,7 @@ def _split(
     if wrong := sorted(set(table["split"].fillna("")) - set(SPLITS)):
         raise DataError(f"{splits}: a split is one of {', '.join(SPLITS)}, found {wrong[0]!r}")
     if table["id"].duplicated().any():
-        raise DataError(f"{splits}: subject {table['id'][table['id'].duplicated()].iloc[0]} is there twice")
+        raise DataError(f"{splits}: subject {table['id'][table['id'].duplicated()].iloc[0]} occurs twice")
     given = dict(zip(table["id"], table["split"], strict=True))
     for eid in eids:
         if eid not in given:
@@ -66,7 +66,7 @@ def _field_table(root: Path) -> Path:
     for name in ("fields.parquet", "fields.csv"):
         if (root / name).is_file():
             return root / name
-    raise DataError(f"{root}: no fields.csv or fields.parquet; it is UK Biobank's table, a row a subject")
+    raise DataError(f"{root}: no fields.csv or fields.parquet, which is UK Biobank's table with one row per subject")
 
 
 def cardiac_frame(
@@ -78,28 +78,29 @@ def cardiac_frame(
     splits: Path | None = None,
     problems: Problems | None = None,
 ) -> pd.DataFrame:
-    """The subjects of the cardiac task, one a row, sorted by eid (paper, section 4.1).
+    """The subjects of the cardiac task, one per row, sorted by eid (paper, section 4.1).
 
-    One pre-training serves both targets, so the split depends on neither alone: it is stratified over all targets of
-    the ICD-10 file together (72% / 18% / 10%). The authors' is not stratified.
+    One pre-training serves both targets, so the split must not depend on only one of them: it is stratified by all
+    targets of the ICD-10 file together (72% / 18% / 10%). The authors' split is not stratified.
 
     Args:
         root: Folder with `fields.csv` or `fields.parquet`, and `images/<eid>.npy`.
-        fields: Which fields become which column.
-        icd10: Which diagnoses make which target.
-        target: A target of the ICD-10 file.
-        seed: Of the split.
-        splits: CSV `id,split` with a given split instead.
-        problems: Takes subjects without an image, or without a split in `splits`; default: skip and log them.
+        fields: YAML that says which fields become which column.
+        icd10: YAML that says which diagnoses make which target.
+        target: Name of a target in the ICD-10 file.
+        seed: Seed of the split.
+        splits: CSV `id,split` with a given split, in place of a random one.
+        problems: Receives the subjects without an image, or without a split in `splits`; by default they are skipped
+            and logged.
 
     Returns:
         Columns `id` (eid as text), `image` (relative to `root`), `split`, the features and group columns by name
-        (float64, or ordered categories of text), and `target` under its name: text, "negative" or "positive".
-        Features that the table lacks are left out, counted and listed in a warning.
+        (float64, or ordered categories of text), and the target under its own name, with the values "negative" and
+        "positive". Features that the table lacks are left out, counted and listed in a warning.
 
     Raises:
-        DataError: If a file is missing or malformed, the target is unknown, the table has no diagnoses, or no subject
-            or no feature is left.
+        DataError: A file is missing or malformed, the target is unknown, the table has no diagnoses, or no subject or
+            no feature is left.
     """
     root = Path(root)
     problems = problems or Problems("skip", noun="subject")
@@ -136,7 +137,7 @@ def cardiac_frame(
     if lacking:
         log.warning("%s lacks %d of %d columns: %s", table.path, len(lacking), len(values), ", ".join(lacking))
     if not any(feature.name in found for feature in field_list.features):
-        raise DataError(f"{table.path}: none of the {len(field_list.features)} features of {fields} is there")
+        raise DataError(f"{table.path} has none of the {len(field_list.features)} features of {fields}")
 
     eids = list(table.rows.index)
     split = _split(eids, list(zip(*positive.values(), strict=True)), seed, splits, problems)
@@ -148,18 +149,18 @@ def cardiac_frame(
 
 
 def balanced_subset(target: NDArray[np.int64], rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """All positive rows and a static random set of as many negative ones, for fine-tuning (paper, section 4.1).
+    """All positive rows and a fixed random set of as many negative ones, for fine-tuning (paper, section 4.1).
 
     Args:
-        target: 0 or 1 a row of the table, `(N,)`.
-        rows: The rows to choose from, `(R,)`: the training split. Validation and test stay as they are.
-        seed: The same seed gives the same negatives.
+        target: `(N,)` labels 0 or 1 of the table's rows.
+        rows: `(R,)` rows to choose from: those of the training split. Validation and test are not balanced.
+        seed: Seed of the random choice; the same seed gives the same negatives.
 
     Returns:
-        The chosen rows, sorted; all of `rows` with a label where positives are not the rarer class.
+        The chosen rows, sorted; all labelled rows if the positives are not the rarer class.
 
     Raises:
-        DataError: If one of the classes has no row.
+        DataError: One of the classes has no row.
 
     Example:
         >>> target = np.array([1, 0, 0, 0, 1, 0])
@@ -182,18 +183,20 @@ class CardiacDataModule(TabularImagingDataModule):
 
     Args:
         root: Folder with the field table and the images `images/<eid>.npy`.
-        disease: The target: `infarction`, `cad`, or another name in `icd10`. The pre-training does not depend on it.
+        disease: The target: `infarction`, `cad`, or another name in `icd10`. Pre-training does not depend on it.
         fields: YAML that says which fields become which column; by default configs/fields/cardiac.yaml.
         icd10: YAML with the diagnoses of each disease; by default configs/fields/icd10.yaml.
-        splits: CSV `id,split` of a given split, in place of a random one.
-        balanced: Fine-tune on all positive subjects and as many negative ones (section 4.1).
+        splits: CSV `id,split` with a given split, in place of a random one.
+        balanced: Whether to fine-tune on all positive subjects and as many negative ones (section 4.1).
         split_seed: Seed of the split and of the balanced subset.
-        cache_px: Side of the cached images, which are zero-padded to it.
-        channels: Channels of the images: end-systole and end-diastole.
-        metric: What runs are compared by (section 4.2: the area under the ROC curve).
-        min_coverage: Fields recorded for a smaller share of the subjects are left out (section 4.1: 80%).
-        on_error: What happens to a subject that cannot be used; far more subjects have a table than images.
-        **kwargs: See `TabularImagingDataModule`.
+        cache_px: Side of the cached images in pixels; images are zero-padded to this size.
+        channels: Number of channels of the images: end-systole and end-diastole.
+        metric: Metric that runs are compared by (section 4.2: the area under the ROC curve).
+        min_coverage: Smallest share of the subjects that a field must be recorded for; other fields are left out
+            (section 4.1: 80%).
+        on_error: What to do with a subject that cannot be used: `skip` it, or `raise` an error. Far more subjects have
+            a row in the table than images.
+        **kwargs: Further arguments of `TabularImagingDataModule`.
     """
 
     name = "cardiac"
@@ -238,7 +241,7 @@ class CardiacDataModule(TabularImagingDataModule):
         return self.disease
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
-        """A row a subject, and the types of its columns from the list of fields."""
+        """One row per subject; the list of fields gives the types of the columns."""
         frame = cardiac_frame(
             self.root, self.fields, self.icd10, self.disease, self.split_seed, self.split_list, problems
         )
@@ -258,7 +261,7 @@ class CardiacDataModule(TabularImagingDataModule):
         return frame.assign(image=[str(self.root / path) for path in frame["image"]])
 
     def rows(self, split: str, purpose: Purpose) -> NDArray[np.int64]:
-        """As for the others; the training subjects with a label are a balanced, fixed subset."""
+        """As in the base class, but the labelled training subjects are a fixed, balanced subset."""
         rows = super().rows(split, purpose)
         if self.balanced and split == "train" and purpose == "evaluate":
             return balanced_subset(self.target, rows, self.split_seed)

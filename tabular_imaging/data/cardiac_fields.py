@@ -1,4 +1,4 @@
-"""Which fields of UK Biobank become which column: the field list and the ICD-10 list, and the column of a feature."""
+"""Which fields of UK Biobank become which column: the field list, the ICD-10 list, and how a feature is computed."""
 
 import logging
 import re
@@ -28,14 +28,14 @@ class Feature:
     Attributes:
         name: Readable name.
         kind: Continuous, or categorical with the labels of `values`.
-        fields: Ids of the fields it is made of; with `take` any or count, each with the codes that are looked for.
-        take: How the recorded values become one.
+        fields: Ids of the fields that it is made of; if `take` is any or count, each with the codes to look for.
+        take: How several recorded values become one.
         instance: Visits that count.
-        recorded: With any: yes as well where one of these fields has a value.
-        missing: Codes that are no answer.
+        recorded: With any, the answer is also yes if one of these fields has a value.
+        missing: Codes that mean "no answer".
         replace: Codes that stand for a number.
-        values: Code -> label, in the order of the categories.
-        absent: Value where nothing was recorded.
+        values: Labels by code, in the order of the categories.
+        absent: Value to use if nothing was recorded.
         low: Smallest believable value.
         high: Largest believable value.
         zero_if_zero: Field whose answer 0 makes this one 0.
@@ -59,19 +59,19 @@ class Feature:
 
     @property
     def needs(self) -> set[int]:
-        """Ids of all fields it looks at."""
+        """Ids of all fields that it uses."""
         asked_before = () if self.zero_if_zero is None else (self.zero_if_zero,)
         return {*self.fields, *self.recorded, *asked_before}
 
 
 @dataclass(frozen=True)
 class FieldList:
-    """What `cardiac.yaml` holds.
+    """The content of `cardiac.yaml`.
 
     Attributes:
         features: Columns of the table that the model sees.
-        groups: Further columns, for metrics by group only.
-        include: Field, visit and codes of the subjects to keep.
+        groups: Further columns, which only serve for metrics by group.
+        include: Rules (field, visit and codes) that say which subjects to keep.
     """
 
     features: tuple[Feature, ...]
@@ -80,7 +80,7 @@ class FieldList:
 
 
 def _feature(entry: Any, kind: str, codings: Mapping[int, Mapping[str, Any]]) -> Feature:
-    """One entry of the YAML; one of another form raises an AttributeError, TypeError or ValueError."""
+    """One entry of the YAML; a malformed one raises an AttributeError, TypeError or ValueError."""
     keys = dict(entry)
     sources = [key for key in ("field", "any", "count") if key in keys]
     if len(sources) != 1:
@@ -126,7 +126,7 @@ def read_fields(path: Path = FIELDS) -> FieldList:
     """Read a field list.
 
     Raises:
-        DataError: If the file cannot be read, or an entry is not of the form that `cardiac.yaml` explains.
+        DataError: The file cannot be read, or an entry does not have the form that `cardiac.yaml` explains.
 
     Example:
         >>> features = read_fields().features
@@ -163,10 +163,10 @@ def read_fields(path: Path = FIELDS) -> FieldList:
 
 
 def read_icd10(path: Path = ICD10) -> dict[str, tuple[str, ...]]:
-    """Read the targets: name -> ICD-10 codes, without dots. A code covers all codes that begin with it.
+    """Read the targets: ICD-10 codes by name, without dots. A code covers all codes that begin with it.
 
     Raises:
-        DataError: If a list is empty or holds something that is no ICD-10 code.
+        DataError: A list is empty or holds something that is not an ICD-10 code.
 
     Example:
         >>> {"I249", "I250"} <= set(read_icd10()["cad"])
@@ -183,7 +183,7 @@ def read_icd10(path: Path = ICD10) -> dict[str, tuple[str, ...]]:
 
 
 def feature_column(feature: Feature, table: FieldTable) -> "pd.Series[Any] | None":
-    """The column of a feature; None where the table has none of its fields."""
+    """The column of a feature; None if the table has none of its fields."""
     parts = {one: table.numbers(one, feature.instance) for one in feature.fields}
     cells = {one: part for one, part in parts.items() if part is not None}
     if not cells:
@@ -214,6 +214,6 @@ def _labelled(feature: Feature, value: "pd.Series[Any]") -> "pd.Series[Any]":
     unknown = value.notna() & ~value.isin(list(feature.values))
     if unknown.any():
         codes = ", ".join(f"{code:g}" for code in sorted(value[unknown].unique()))
-        log.warning("%s: %d values are codes without a meaning (%s); missing", feature.name, unknown.sum(), codes)
+        log.warning("%s: %d values are unknown codes (%s) and count as missing", feature.name, unknown.sum(), codes)
     labels = list(feature.values.values())
     return value.map(dict(feature.values)).astype(pd.CategoricalDtype(labels, ordered=True))

@@ -14,8 +14,8 @@ from tabular_imaging.data.cells import category_name, listed, natural_order, num
 
 Kind = Literal["continuous", "categorical"]
 
-IDENTIFIER = 0.95  # share of distinct values from which on text identifies rows rather than groups them
-MOSTLY = 0.5  # a column of which more than this share is numbers was meant to hold numbers
+IDENTIFIER = 0.95  # text with at least this share of distinct values identifies rows instead of grouping them
+MOSTLY = 0.5  # a column with more than this share of numbers was meant to hold numbers
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +25,15 @@ class Column:
     """A column of the encoded table.
 
     Args:
-        name: As in the table.
+        name: Name of the column in the table.
         kind: `"continuous"` or `"categorical"`.
-        mean: Of the recorded values in the training rows; continuous columns are standardised with it.
-        std: Their population standard deviation.
-        categories: Of a categorical column, in the order of their codes 0, 1, ...
+        mean: Mean of the recorded values in the training rows, which continuous columns are standardised with.
+        std: Population standard deviation of these values.
+        categories: Categories of a categorical column, in the order of their codes 0, 1, ...
         morphometric: Whether it is a size or shape.
 
     Raises:
-        DataError: For values that no fitted column has.
+        DataError: These values are impossible for a fitted column.
     """
 
     name: str
@@ -60,22 +60,22 @@ class Column:
 
     @property
     def cardinality(self) -> int:
-        """How many inputs it makes: 1 if continuous, else the number of categories."""
+        """Number of inputs that it makes: 1 if continuous, else the number of categories."""
         return 1 if self.kind == "continuous" else len(self.categories)
 
     @property
     def expected(self) -> str:
-        """In words, what values it has."""
+        """A description of the values that it has."""
         if self.kind == "continuous":
             return f"numbers (mean {self.mean:.4g}, standard deviation {self.std:.4g})"
         return f"the categories {listed(self.categories)}"
 
 
 def infer_kind(frame: pd.DataFrame, name: str) -> Kind | None:
-    """What a column of a table is; None for one that identifies rows, which is logged.
+    """The kind of a column of a table; None for a column that identifies rows, which is logged.
 
     Raises:
-        DataError: Most of its values are numbers and some are not, or they are numbers with a decimal comma.
+        DataError: Most of its values are numbers but some are not, or they are numbers with a decimal comma.
     """
     column = tidy(frame[name])
     recorded, numbers = column.notna().to_numpy(), numbers_in(column)
@@ -91,7 +91,8 @@ def infer_kind(frame: pd.DataFrame, name: str) -> Kind | None:
         )
     if column[recorded].astype(str).str.fullmatch(r"-?\d+,\d+").mean() > MOSTLY:
         raise DataError(
-            f"column {name} holds numbers with a comma, such as {column[recorded].iloc[0]!r}: write a point instead"
+            f"column {name} holds numbers with a decimal comma, such as {column[recorded].iloc[0]!r}: write a point "
+            "instead"
         )
     distinct = column.nunique()
     if distinct >= IDENTIFIER * recorded.sum():
@@ -109,14 +110,14 @@ def infer_kind(frame: pd.DataFrame, name: str) -> Kind | None:
 def fit_column(
     name: str, kind: Kind, values: "pd.Series[Any]", morphometric: bool, min_coverage: float
 ) -> Column | str:
-    """The column's statistics, or why it cannot be used.
+    """The column with its statistics, or the reason why it cannot be used.
 
     Args:
-        name: Of the column.
-        kind: Of `infer_kind`.
-        values: Of the training rows.
+        name: Name of the column.
+        kind: Its kind, as found by `infer_kind`.
+        values: Its values in the training rows.
         morphometric: Whether it is a size or shape.
-        min_coverage: Least share of the rows that have a value.
+        min_coverage: Smallest share of the rows that must have a value.
     """
     declared = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) and values.cat.ordered else ()
     values = tidy(values)
@@ -130,7 +131,7 @@ def fit_column(
         categories = {category_name(value) for value in values[recorded].unique()}
         if len(categories) == 1:
             return f"it is {categories.pop()} in every training row"
-        # An order that the table itself declares (slow < steady < brisk) says more than the alphabet.
+        # An order that the table itself declares (slow < steady < brisk) is better than the alphabetical one.
         order = [category_name(value) for value in tidy(pd.Series(declared))] or natural_order(categories)
         return Column(name, kind, categories=tuple(c for c in order if c in categories), morphometric=morphometric)
     known = numbers[recorded]
@@ -143,14 +144,14 @@ def fit_column(
 def encode_column(
     values: "pd.Series[Any]", column: Column, rows: list[str], problems: Problems, source: str
 ) -> NDArray[np.float64]:
-    """`(N,)`: standardised values or codes, NaN where there is none.
+    """`(N,)` standardised values or codes; NaN if there is no value.
 
     Args:
-        values: Of any rows.
-        column: Of the training rows.
-        rows: What to call the rows.
-        problems: Gets the rows with a value that the column does not know.
-        source: What to call the table.
+        values: The column's values in any rows.
+        column: The column as fitted on the training rows.
+        rows: Names of the rows in messages.
+        problems: Receives the rows with a value that the fitted column does not have.
+        source: Name of the table in messages.
 
     Raises:
         DataError: The values are of another type than in the training rows.
@@ -165,7 +166,7 @@ def encode_column(
     else:
         codes, uniques = pd.factorize(values)
         code_of = {category: float(code) for code, category in enumerate(column.categories)}
-        # The code of a missing value is -1, and so takes the last one.
+        # The code of a missing value is -1, so it takes the last entry.
         encoded = np.array([*(code_of.get(category_name(value), np.nan) for value in uniques), np.nan])[codes]
         of_numbers = ~np.isnan(numbers_in(pd.Series(column.categories, dtype=object)))
         other_type = recorded.any() and (

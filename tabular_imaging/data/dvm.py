@@ -1,7 +1,8 @@
-"""DVM-car from its published files to one table, a row an advert (paper, section 4.1), and its data module.
+"""DVM-car, from its published files to one table with one row per advert (paper, section 4.1), and its data module.
 
-The steps follow the paper and the authors' notebook: price of the model when new, one picture an advert, engine size as
-a number, sizes repaired and jittered, rows with missing values and rare models dropped, a stratified split.
+The steps follow the paper and the authors' notebook: add the price of the model when new, choose one picture per
+advert, read the engine size as a number, repair and jitter sizes, drop rows with missing values and rare models, and
+make a stratified split.
 """
 
 import random
@@ -30,7 +31,7 @@ from tabular_imaging.data.dvm_tables import (
 from tabular_imaging.data.module import TabularImagingDataModule
 from tabular_imaging.data.schema import ColumnTypes
 
-# Corrections by hand in the authors' notebook: model, size, the wrong value (None: whatever is there), the right one.
+# Manual corrections in the authors' notebook: model, size, the wrong value (None: whatever is there), the right one.
 FIXES: tuple[tuple[str, str, int | None, int], ...] = (
     ("69_36", "Wheelbase", None, 2612),
     ("29_20", "Wheelbase", None, 2788),
@@ -41,7 +42,7 @@ FIXES: tuple[tuple[str, str, int | None, int], ...] = (
 
 
 def fix_sizes(adverts: pd.DataFrame) -> pd.DataFrame:
-    """`adverts` with the corrections by hand applied (`FIXES`), of those sizes that it has."""
+    """`adverts` with the manual corrections (`FIXES`) of the sizes that it has."""
     adverts = adverts.copy()
     for model, size, wrong, right in FIXES:
         if size in adverts:
@@ -62,9 +63,9 @@ def fill_sizes(adverts: pd.DataFrame) -> pd.DataFrame:
 def jitter_sizes(adverts: pd.DataFrame, jitter_mm: int = 50, seed: int = 2022) -> pd.DataFrame:
     """`adverts` with a random whole number from [-jitter_mm, jitter_mm] added to each size.
 
-    The authors do this so that sizes are not just labels of the models. The draws are theirs too: Python's
-    generator, size after size, down the published table. So pass the whole table in its own order: an advert's
-    jitter hangs on its row there, and on nothing that is dropped later.
+    The authors do this so that sizes are not just labels of the models. The draws are the same as theirs: from Python's
+    generator, size by size, down the published table. So pass the whole table in its own order: an advert's jitter
+    depends on its row there, and not on anything that is dropped later.
     """
     adverts = adverts.copy()
     draws = random.Random(seed)
@@ -77,11 +78,12 @@ def read_splits(folder: Path) -> dict[str, str]:
     """The split of every advert, from lists of advert ids, as the authors publish them.
 
     Args:
-        folder: Holds one file a split, named `train*`, `val*` and `test*`, .txt or .csv (ids with anything between
-            them) or .npy (an array of strings). Their `.pt` lists are pickles, which could run code, and are not read.
+        folder: Folder with one file per split, named `train*`, `val*` and `test*`, as .txt or .csv (ids with any
+            separators) or .npy (an array of strings). The authors' `.pt` lists are pickles, which could run code, so
+            they are not read.
 
     Raises:
-        DataError: Not exactly one file for a split, one that cannot be read or has no id, or an id in two lists.
+        DataError: A split does not have exactly one file, a file cannot be read or has no id, or an id is in two lists.
     """
     splits: dict[str, str] = {}
     for split in SPLITS:
@@ -111,7 +113,7 @@ def read_splits(folder: Path) -> dict[str, str]:
 
 
 def _random_split(models: pd.Series, seed: int) -> pd.Series:
-    # Codes by first appearance, as in the authors' code: the draws of a stratified split follow the order of classes.
+    # Codes by first appearance, as in the authors' code: a stratified split depends on the order of the classes.
     codes, rows = pd.factorize(models)[0], np.arange(len(models))
     try:
         rest, test = train_test_split(rows, test_size=0.5, stratify=codes, random_state=seed)
@@ -134,27 +136,28 @@ def dvm_frame(
     splits: Path | str | None = None,
     jitter_mm: int = 50,
 ) -> pd.DataFrame:
-    """The data set of the paper: a row an advert, with its picture, split, 17 features and model (section 4.1).
+    """The data set of the paper: one row per advert, with its picture, split, 17 features and model (section 4.1).
 
     With the published files, the defaults are meant to give the authors' 70,565 / 17,642 / 88,207 adverts of 286
-    models. One departure: their code draws the validation part with the labels in another order than the adverts,
-    so that it is not stratified; here it is. Their own lists (`splits`) give their parts.
+    models. There is one departure: in their code the labels have another order than the adverts when the validation
+    part is drawn, so it is not stratified; here it is. Their own lists (`splits`) reproduce their parts.
 
     Args:
-        root: Folder of the data set.
-        seed: Of the jitter, the split and random pictures (the authors' code: 2022).
-        image: The first picture of an advert (the authors' code) or a random one (the paper).
-        min_per_class: Models with fewer adverts left are dropped.
-        splits: Folder with the authors' lists of advert ids (see `read_splits`); adverts in none are dropped.
-        jitter_mm: Sizes get a random whole number up to this, plus or minus.
+        root: Folder that holds the data set.
+        seed: Seed of the jitter, the split and random pictures (the authors' code: 2022).
+        image: Which picture of an advert is used: `first` (the authors' code) or `random` (the paper).
+        min_per_class: Smallest number of adverts per model; models with fewer are dropped.
+        splits: Folder with the authors' lists of advert ids (see `read_splits`); adverts in no list are dropped.
+        jitter_mm: Largest jitter of the sizes in mm: a random whole number up to this, plus or minus, is added.
 
     Returns:
-        `id` (Adv_ID), `image` (path relative to `root`; whether it exists is for its reader to say), `split` (train,
-        val or test), the `FEATURES` under their published names, and `Genmodel_ID`, the target. `attrs["steps"]`
-        lists each step with the adverts left after it.
+        `id` (Adv_ID), `image` (path relative to `root`, which need not exist), `split` (train, val or test), the
+        `FEATURES` under their published names, and `Genmodel_ID`, the target. `attrs["steps"]` lists each step with
+        the number of adverts left after it.
 
     Raises:
-        DataError: A missing file, column or folder, a value that is no number, duplicated adverts, or nothing left.
+        DataError: A file, column or folder is missing, a value is not a number, an advert is duplicated, or no advert
+            is left.
     """
     root = Path(root)
     adverts = read_adverts(root)
@@ -195,10 +198,10 @@ class DVMCarDataModule(TabularImagingDataModule):
     Args:
         root: Folder with the published tables and images.
         image: Which picture of an advert is used: its first, as in the authors' code, or a random one, as in the paper.
-        min_per_class: Models with fewer adverts are left out (section 4.1: 100).
-        splits: Folder of the authors' lists of advert ids, if you have them; see `read_splits`.
+        min_per_class: Smallest number of adverts per model; models with fewer are dropped (section 4.1: 100).
+        splits: Folder with the authors' lists of advert ids, if you have them; see `read_splits`.
         split_seed: Seed of the split, of the jitter of the sizes, and of random pictures (the authors' code: 2022).
-        **kwargs: See `TabularImagingDataModule`.
+        **kwargs: Further arguments of `TabularImagingDataModule`.
     """
 
     name = "dvm"
@@ -223,6 +226,6 @@ class DVMCarDataModule(TabularImagingDataModule):
         self.split_seed = split_seed
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
-        """The adverts that the published tables and steps leave."""
+        """The adverts that are left after all steps."""
         frame = dvm_frame(self.root, self.split_seed, self.image, self.min_per_class, self.split_lists)
         return frame.assign(image=[str(self.root / path) for path in frame["image"]])

@@ -1,4 +1,4 @@
-"""What of DVM-car is in a folder: the published files, what is missing, and what the files at hand say."""
+"""Which parts of DVM-car are in a folder: the published files, what is missing, and what the existing files contain."""
 
 import re
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ UNUSED = (
 
 @dataclass(frozen=True)
 class Piece:
-    """A file or folder of the data set; `rows`, `models` and `years` (first, last) where it is there and has them."""
+    """A file or folder of the data set, with `rows`, `models` and `years` (first, last) if it exists and has them."""
 
     name: str
     provides: str
@@ -52,7 +52,7 @@ def _piece(root: Path, table: PublishedTable, needed: bool) -> Piece:
     column = next((name for name in ("Adv_year", "Year") if name in content), None)
     if column:
         years = pd.to_numeric(content[column], errors="coerce").dropna().astype(int).tolist()
-    else:  # the sales table has a column a year
+    else:  # the sales table has one column per year
         years = [int(name) for name in content.columns if re.fullmatch(r"\d{4}", name)]
     return Piece(
         path.name,
@@ -66,7 +66,7 @@ def _piece(root: Path, table: PublishedTable, needed: bool) -> Piece:
 
 
 def _derived(path: Path, min_per_class: int, priced: set[str]) -> tuple[Piece, list[str]]:
-    """A derived table of adverts, which has features by model but no advert id, picture or registration year."""
+    """A derived table of adverts, which has features of the models but no advert id, picture or registration year."""
     table = pd.read_parquet(path)
     if not {TARGET, "Wheelbase"} <= set(table):
         raise DataError(f"{path} lacks the column {TARGET} or Wheelbase; it has {', '.join(map(str, table))}")
@@ -74,22 +74,22 @@ def _derived(path: Path, min_per_class: int, priced: set[str]) -> tuple[Piece, l
     large = counts[counts >= min_per_class]
     both = large[large.index.isin(list(priced))]
     fixed = int((fix_sizes(table)["Wheelbase"] != table["Wheelbase"]).sum())
-    provides = "derived adverts: some features by model, no advert id, picture, price or registration year"
+    provides = "derived adverts: some features of the models, but no advert id, picture, price or registration year"
     return Piece(path.name, provides, True, False, len(table), len(counts)), [
         f"{path.name}: {len(large)} models have at least {min_per_class} adverts ({large.sum():,} adverts),"
-        f" {len(both)} of them an entry price too ({both.sum():,} adverts); the paper has 286 models.",
-        f"{path.name}: {fixed} wheelbases are corrected by hand.",
+        f" and {len(both)} of them also have an entry price ({both.sum():,} adverts); the paper has 286 models.",
+        f"{path.name}: {fixed} wheelbases are corrected manually.",
     ]
 
 
 def describe(root: Path | str, min_per_class: int = 100) -> tuple[list[Piece], list[str]]:
-    """What of DVM-car is in a folder, what is missing and for what, and how far the files at hand lead.
+    """Which parts of DVM-car are in a folder, which are missing and what they are for, and how many adverts remain.
 
-    Also reads `ad_trim_features_*.parquet`, a derived table of adverts. If every file is there, the steps are run.
+    It also reads `ad_trim_features_*.parquet`, a derived table of adverts. If no file is missing, the steps are run.
 
     Args:
-        root: Folder of the data set, or of some of its tables.
-        min_per_class: See `dvm_frame`.
+        root: Folder that holds the data set, or some of its tables.
+        min_per_class: Smallest number of adverts per model, see `dvm_frame`.
 
     Returns:
         The pieces (published files, picture folder, derived tables), and findings as sentences.

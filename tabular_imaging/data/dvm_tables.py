@@ -1,4 +1,4 @@
-"""The published tables of DVM-car: their files and columns, and each as a frame.
+"""The published tables of DVM-car: their files and columns, and functions that read them.
 
 DVM-CAR (Huang et al., IEEE Big Data 2021; CC BY-NC 4.0) has car adverts with pictures.
 """
@@ -23,7 +23,8 @@ FEATURES = CONTINUOUS + CATEGORICAL
 MORPHOMETRIC = ("Wheelbase", "Height", "Width", "Length", "Bodytype")
 TARGET = "Genmodel_ID"
 
-# Columns where the published table writes words for unknown ("Uknown", "1 mile"); as in the authors' code, missing.
+# In these columns the published table has words for unknown values ("Uknown", "1 mile"). As in the authors' code, they
+# count as missing.
 WORDS_ALLOWED = ("Runned_Miles", "Price")
 
 GET_IT = (
@@ -36,7 +37,7 @@ IMAGE_FOLDERS = ("resized_DVM_v2", "resized_DVM", "resized_DVM_clean")
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """One of the published tables: the spellings of its file name, the columns read, and what it is there for."""
+    """One of the published tables: the spellings of its file name, the columns to read, and what it is needed for."""
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
@@ -46,7 +47,7 @@ class PublishedTable:
 ADVERTS = PublishedTable(
     ("Ad_table (extra).csv", "Ad_table_extra.csv"),
     ("Genmodel_ID", "Adv_ID", *(name for name in FEATURES if name != "Entry_price")),
-    "the adverts: 16 of the 17 features, the sizes among them",
+    "the adverts: 16 of the 17 features, including the sizes",
 )
 PRICES = PublishedTable(
     ("Price_table.csv",), ("Genmodel_ID", "Year", "Entry_price"), "Entry_price of a model when new, by year"
@@ -61,14 +62,14 @@ def find_table(root: Path, table: PublishedTable) -> Path | None:
 
 
 def read_table(path: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """The named columns of a published table (none named: all) as text.
+    """The named columns of a published table (all columns if none are named), as text.
 
-    The published headers have spaces around some names, and copies of them a byte-order mark before the first.
+    The published headers have spaces around some names, and some copies have a byte-order mark before the first.
 
     Raises:
-        DataError: The file is no CSV in UTF-8, or a column is missing.
+        DataError: The file is not a CSV file in UTF-8, or a column is missing.
     """
-    header = read_csv(path, nrows=0).columns  # pandas drops a byte-order mark; one encoded twice, we do
+    header = read_csv(path, nrows=0).columns  # pandas drops a byte-order mark, but not if encoded twice
     found = {str(name).strip().removeprefix("ï»¿"): str(name) for name in header}
     check_columns(path, columns, found)
     wanted = [found[name] for name in columns] or list(found.values())
@@ -83,12 +84,12 @@ def _read_needed(root: Path, table: PublishedTable) -> tuple[Path, pd.DataFrame]
     path = find_table(root, table)
     if path is None:
         looked = " or ".join(str(root / folder / table.names[0]) for folder in TABLE_FOLDERS)
-        raise DataError(f"{looked} is missing, with {table.provides}. {GET_IT.format(root=root)}")
+        raise DataError(f"{looked} is missing; it holds {table.provides}. {GET_IT.format(root=root)}")
     return path, read_table(path, table.columns)
 
 
 def _numbers(path: Path, table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
-    """`table` with these columns as float64; a word in another column than WORDS_ALLOWED is an error."""
+    """`table` with these columns as float64; a word in a column other than WORDS_ALLOWED is an error."""
     table = table.copy()
     for column in columns:
         text = table[column]
@@ -102,24 +103,25 @@ def _numbers(path: Path, table: pd.DataFrame, columns: tuple[str, ...]) -> pd.Da
 
 
 def read_adverts(root: Path | str) -> pd.DataFrame:
-    """The published adverts, in the table's order, numbers as float64 and engine size without its "L".
+    """The published adverts, in the table's order, with numbers as float64 and the engine size without its "L".
 
     Args:
-        root: Folder of the data set.
+        root: Folder that holds the data set.
 
     Returns:
         `Genmodel_ID`, `Adv_ID` and every feature but `Entry_price`; sizes in mm, `Engin_size` in litres. Missing
-        values are NaN, also where the published table has "Uknown" for a price or "1 mile" for the miles.
+        values are NaN, and so are "Uknown" for a price and "1 mile" for the miles.
 
     Raises:
-        DataError: A missing file or column, a value that is no number (file, line, column), or an advert twice.
+        DataError: A file or column is missing, a value is not a number (the error names file, line and column), or an
+            advert occurs twice.
     """
     path, table = _read_needed(Path(root), ADVERTS)
     twice = table["Adv_ID"].duplicated() | table["Adv_ID"].isna()
     if twice.any():
         row = int(np.flatnonzero(twice)[0])
         raise DataError(
-            f"{path}, line {row + 2}: Adv_ID {table['Adv_ID'].iloc[row]} is missing or there before"
+            f"{path}, line {row + 2}: Adv_ID {table['Adv_ID'].iloc[row]} is missing or has occurred before"
             f" ({int(twice.sum())} such rows); every advert must have its own"
         )
     table["Engin_size"] = table["Engin_size"].str.removesuffix("L")
@@ -130,7 +132,7 @@ def read_prices(root: Path | str) -> pd.DataFrame:
     """`Genmodel_ID`, `Year`, `Entry_price`: a model's price when new, in pounds.
 
     Raises:
-        DataError: A missing file or column, a value that is no number, or two prices of a model in one year.
+        DataError: A file or column is missing, a value is not a number, or a model has two prices in one year.
     """
     path, table = _read_needed(Path(root), PRICES)
     prices = _numbers(path, table, ("Year", "Entry_price"))
@@ -143,18 +145,19 @@ def read_prices(root: Path | str) -> pd.DataFrame:
 
 
 def read_images(root: Path | str, image: Literal["first", "random"] = "first", seed: int = 2022) -> pd.DataFrame:
-    """One picture an advert: `Adv_ID` and `path`, `<Maker>/<Genmodel>/<Year>/<Color>/<Image_name>`.
+    """One picture per advert: `Adv_ID` and `path`, `<Maker>/<Genmodel>/<Year>/<Color>/<Image_name>`.
 
     Args:
-        root: Folder of the data set.
-        image: The first picture of the advert in `Image_table.csv` (the authors' code) or a random one (the paper).
-        seed: Of the random choice.
+        root: Folder that holds the data set.
+        image: Which picture of an advert is used: `first` in `Image_table.csv` (the authors' code) or `random` (the
+            paper).
+        seed: Seed of the random choice.
 
     Raises:
-        DataError: A missing file or column, or a name that does not follow the pattern.
+        DataError: A file or column is missing, or a name does not follow the pattern.
     """
     path, table = _read_needed(Path(root), IMAGES)
-    # Seven parts in the published names, of which the first four are folders; none may lead out of the root.
+    # The published names have seven parts. The first four are folders, and none may lead out of the root.
     good = table["Image_name"].str.fullmatch(r"(?!\.\.?\$\$)[^$/\\]+(\$\$(?!\.\.?\$\$)[^$/\\]+){6}").eq(True)
     good &= table["Image_ID"].str.count(r"\$\$").ge(2)
     if not good.all():
@@ -173,7 +176,7 @@ def read_images(root: Path | str, image: Literal["first", "random"] = "first", s
 
 
 def find_images(root: Path, paths: list[str]) -> str:
-    """The folder under `root` that holds the pictures; an archive may unpack into a folder of its own name."""
+    """The folder under `root` that holds the pictures; an archive may be unpacked into a folder of its own name."""
     folders = [folder for name in IMAGE_FOLDERS for folder in (name, f"{name}/{name}")]
     for folder in folders:
         if any((root / folder / path).is_file() for path in paths[:100]):

@@ -1,4 +1,4 @@
-"""Anybody's CSV with images."""
+"""A CSV of your own with images."""
 
 import difflib
 import logging
@@ -21,32 +21,33 @@ log = logging.getLogger(__name__)
 
 INIT_ARGS = {"image": "image_column", "id": "id_column", "target": "target", "split": "split_column"}
 TARGET_NAMES = ("target", "label", "class", "species", "category")
-SMALLEST_CLASS = 3  # with fewer there cannot be one in each split; with so few there need not be
-MEASURED = 0.3  # share of distinct values from which on fractional numbers are no classes
+SMALLEST_CLASS = 3  # fewer samples cannot be in all three splits; even this many need not be
+MEASURED = 0.3  # fractional numbers with more than this share of distinct values are not classes
 
 
 class ImageTableDataModule(TabularImagingDataModule):
-    """A CSV with a row a sample: the path of an image, and columns of any kind.
+    """A CSV with one row per sample: the path of an image, and columns of any kind.
 
-    Which column holds the images, the identifiers, the target and the splits is inferred where it is not given, and
-    said in the log; see `tabular_imaging.data.schema.infer_kinds` for the types of the others.
+    Which columns hold the images, the identifiers, the target and the splits is inferred, unless it is given, and
+    logged; see `tabular_imaging.data.schema.infer_kinds` for the types of the other columns.
 
     Args:
-        csv: The table; a relative path is under `root` where that is given.
-        root: Folder that the image paths are relative to, by default the CSV's own. Paths that lead out of it are
-            refused.
-        unlabelled_csv: A second table, beside `csv`, whose samples join the pre-training.
-        image_column: Column of image paths; by default the one whose values end as image files do.
-        id_column: Column of identifiers; by default `id` where there is such a column, else the image paths.
+        csv: Path of the table; a relative path is under `root` if that is given.
+        root: Folder that the image paths are relative to; by default the folder of the CSV. Paths that lead out of it
+            are refused.
+        unlabelled_csv: Path of a second table, relative to the folder of `csv`; its samples are added to the
+            pre-training.
+        image_column: Column of image paths; by default the one whose values have the endings of image files.
+        id_column: Column of identifiers; by default `id` if there is such a column, otherwise the image paths.
         target: Column of the class; by default one called target, label, class, species or category.
-        split_column: Column that says train, val or test; by default `split` where there is such a column, else the
-            samples are split at random. A sample with neither an entry nor a label is trained on.
+        split_column: Column with the values train, val or test; by default `split` if there is such a column, otherwise
+            the samples are split at random. A sample with neither an entry nor a label is trained on.
         fractions: Shares of train, validation and test in the random split, which is stratified by class.
         split_seed: Seed of the random split.
-        cache_px: Side of the cached images.
+        cache_px: Side of the cached images in pixels.
         fit: How an image that is not square becomes square; see `shared.data.images.ImageSettings`.
         batch_size: Global batch size.
-        **kwargs: See `TabularImagingDataModule`.
+        **kwargs: Further arguments of `TabularImagingDataModule`.
     """
 
     name = "image_table"
@@ -84,7 +85,7 @@ class ImageTableDataModule(TabularImagingDataModule):
         return self._target
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
-        """The CSV's rows with `id`, `image` and `split`; `problems` gets the rows that cannot be used."""
+        """The CSV's rows with `id`, `image` and `split`; `problems` receives the rows that cannot be used."""
         frame = read_spreadsheet(self.csv, self.given["id"])
         roles = self._roles(frame)
         places = [f"row {row + 2} of {self.csv}" for row in range(len(frame))]
@@ -122,7 +123,8 @@ class ImageTableDataModule(TabularImagingDataModule):
         if fractional and distinct > MEASURED * len(recorded):
             raise DataError(
                 f"{self.csv}: the target {target} has {distinct} different numbers in {len(recorded)} rows, so it "
-                "looks measured, and only classes can be told apart: name another target, or make classes of it first"
+                "looks like a measurement, but the target must be a class: name another target, or group its values "
+                "into classes first"
             )
         if distinct == 1:
             raise DataError(f"{self.csv}: the target {target} is {recorded.iloc[0]} in every row; it needs two classes")
@@ -148,7 +150,7 @@ class ImageTableDataModule(TabularImagingDataModule):
         for option, names in (("id", ("id",)), ("split", ("split",)), ("target", TARGET_NAMES)):
             if roles[option] is None:
                 found = [name for name in frame.columns if name.lower() in names and name not in roles.values()]
-                if len(found) > 1:  # also because a second copy of the label is no feature
+                if len(found) > 1:  # also because a second copy of the label must not be a feature
                     raise DataError(
                         f"{self.csv}: {' and '.join(found)} could each be the {option}; say which with "
                         f"--data.init_args.{INIT_ARGS[option]} NAME, and list the other under columns.ignored"
@@ -158,15 +160,15 @@ class ImageTableDataModule(TabularImagingDataModule):
         log.info("%s: %d rows; columns of %s", self.csv, len(frame), described)
         if roles["target"] is None:
             log.warning(
-                "no column is called %s, so there is no target and nothing to evaluate by; if one of %s is the class, "
-                "say so with --data.init_args.target NAME, or it is learned as a feature",
+                "no column is called %s, so there is no target and nothing to evaluate; if one of %s is the class, "
+                "say so with --data.init_args.target NAME, otherwise it is learned as a feature",
                 ", ".join(TARGET_NAMES),
                 listed([name for name in frame.columns if name not in roles.values()]),
             )
         return roles
 
     def _reasons(self, ids: "pd.Series[str]", images: "pd.Series[str]", strata: "pd.Series[str] | None") -> list[str]:
-        """Why each row cannot be used; empty where it can. Strata: the classes, where the splits are drawn."""
+        """Why each row cannot be used; empty if it can. `strata` are the classes if the split is drawn at random."""
         reasons = []
         for name, again, image in zip(ids, ids.duplicated(), images, strict=True):
             reason = ""
@@ -201,7 +203,7 @@ class ImageTableDataModule(TabularImagingDataModule):
                 )
             return values.to_numpy(dtype=object)
         labels = frame[self._target].astype(str) if self._target else pd.Series("", frame.index)
-        # By themselves, so that the others' split does not depend on them.
+        # Unlabelled samples form a stratum of their own, so that the split of the others does not depend on them.
         strata = [None if without else label for label, without in zip(labels, unlabelled, strict=True)]
         parts = np.array(SPLITS, dtype=object)[stratified_split(strata, self.fractions, self.split_seed)]
         parts[unlabelled] = "train"

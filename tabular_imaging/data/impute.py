@@ -1,4 +1,4 @@
-"""Missing values of an encoded table, as the paper fills them in."""
+"""Missing values of an encoded table, filled in as in the paper."""
 
 import logging
 import warnings
@@ -25,21 +25,21 @@ def impute(
 ) -> NDArray[np.float32]:
     """Fill missing values with scikit-learn's `IterativeImputer`, fitted on the training rows (section 4.1).
 
-    Missing values start at the column's mean. Then column after column, the one with the fewest gaps first, is
-    predicted from all others by a regression, for at most `max_iter` rounds or until the change between two rounds is
-    below `tolerance` times the largest value (scikit-learn sums the change over a row, where the paper takes the
-    largest one). Categories are rounded to the nearest code. The label column of LaaF takes no part.
+    Missing values start at the column's mean. Then each column in turn, beginning with the one with the fewest gaps, is
+    predicted from all others by a regression. This is repeated for at most `max_iter` rounds, or until the change
+    between two rounds is below `tolerance` times the largest value (scikit-learn sums the change over a row, while the
+    paper takes the largest one). Categories are rounded to the nearest code. The label column of LaaF is left out.
 
     Args:
-        values: `(N, M)`, of `encode`: normalised, NaN where a value is missing.
+        values: `(N, M)` values as given by `encode`: normalised, and NaN where a value is missing.
         train_rows: Rows to fit on.
-        schema: Of the columns.
-        seed: Of the imputer, whose default regression draws nothing.
-        max_iter: Rounds at most (scikit-learn: 10).
-        tolerance: epsilon of section 4.1.
+        schema: Schema of the columns.
+        seed: Seed of the imputer; its default regression draws nothing.
+        max_iter: Largest number of rounds (scikit-learn: 10).
+        tolerance: The paper's epsilon (section 4.1).
 
     Returns:
-        `(N, M)` without NaN; `values` itself where nothing is missing.
+        `(N, M)` values without NaN; `values` itself if nothing is missing.
 
     Raises:
         DataError: A column with missing values has none at all in the training rows.
@@ -53,7 +53,7 @@ def impute(
     empty = [column.name for column, gaps in zip(schema.features, missing_in_train.T, strict=True) if gaps.all()]
     if empty:
         raise DataError(f"column {empty[0]} has no value in any training row, so its gaps cannot be filled")
-    # A regression for a column without any gap is never used; a column with gaps in other rows only needs one.
+    # A column without any gap needs no regression; one that only has gaps in other rows does.
     complete = ~missing_in_train.any(0)
     imputer = IterativeImputer(
         max_iter=max_iter,

@@ -1,4 +1,4 @@
-"""Batches, and what every data module here shares: image cache, schema, encoded table, targets.
+"""Batches, and what all data modules here share: the image cache, schema, encoded table, and targets.
 
 table of samples -> `Schema` fitted on the training rows -> standardised and coded `(N, M)` table, and the uint8 cache
 of the images -> `ImageTableBatch`. Images stay uint8 until they are on the model's device.
@@ -29,7 +29,7 @@ from tabular_imaging.data.schema import ColumnTypes, Schema, encode, fit_schema,
 log = logging.getLogger(__name__)
 
 Metric = Literal["accuracy", "auroc"]
-RESERVED = ("id", "image", "split")  # columns of a frame that are no features
+RESERVED = ("id", "image", "split")  # columns of a frame that are not features
 NO_LABEL = -1
 SCHEMA = "schema.json"  # in a run's folder: the columns that its model was trained on
 
@@ -38,10 +38,10 @@ class ImageTableBatch(NamedTuple):
     """One batch of samples.
 
     Attributes:
-        image: `(B, C, S, S)` uint8, as cached.
-        table: `(B, M)` float32: standardised values of continuous columns, codes of categorical ones.
-        target: `(B,)` int64, index of the class; -1 for a sample without a label.
-        row: `(B,)` int64, row of `TabularImagingDataModule.frame`.
+        image: `(B, C, S, S)` uint8 images, as cached.
+        table: `(B, M)` float32 table: standardised values of continuous columns, codes of categorical ones.
+        target: `(B,)` int64 index of the class; -1 for a sample without a label.
+        row: `(B,)` int64 row of `TabularImagingDataModule.frame`.
     """
 
     image: Tensor
@@ -51,7 +51,7 @@ class ImageTableBatch(NamedTuple):
 
 
 class PairDataset(Dataset[ImageTableBatch]):
-    """Gathers whole batches from the memory map: an item is asked for by a list of positions."""
+    """Gathers whole batches from the memory map: its index is a list of positions."""
 
     def __init__(
         self,
@@ -78,28 +78,29 @@ class PairDataset(Dataset[ImageTableBatch]):
 
 
 class TabularImagingDataModule(DataModule[ImageTableBatch]):
-    """What the data modules share. A subclass says what its samples are, in `read_frame`.
+    """What the data modules share. A subclass reads its samples in `read_frame`.
 
     Args:
-        root: Folder of the data set.
-        cache_px: Side of the cached images, which augmentation crops from (paper, section 4.1: 300, cardiac 210).
-        channels: Channels of the images: 1 or 3 for image files, any number for arrays.
+        root: Folder that holds the data set.
+        cache_px: Side of the cached images in pixels; augmentation crops from these (paper, section 4.1: 300, cardiac
+            210).
+        channels: Number of channels of the images: 1 or 3 for image files, any number for arrays.
         fit: How an image that is not square becomes square; see `shared.data.images.ImageSettings`.
         batch_size: Global batch size (the authors' code: 512).
-        metric: What runs are compared by: top-1 accuracy, or the area under the ROC curve for two unbalanced classes
-            (section 4.2).
-        columns: Types of the table's columns, where they are not to be inferred.
+        metric: Metric that runs are compared by: top-1 accuracy, or the area under the ROC curve for two unbalanced
+            classes (section 4.2).
+        columns: Types of the table's columns that are not to be inferred.
         label_fraction: Share of the training labels that is used, the same in every class; the other training samples
             count as unlabelled (section 4.4). Validation and test samples keep their labels.
-        **kwargs: See `DataModule`.
+        **kwargs: Further arguments of `DataModule`.
 
     Raises:
         DataError: `label_fraction` is not above 0 and at most 1.
 
     Attributes:
         schema: The columns of the table, fitted on the training rows.
-        table: `(N, M)` float32, see `ImageTableBatch`; missing values are imputed.
-        target: `(N,)` int64, index of the class; -1 for a sample without a label.
+        table: `(N, M)` float32 table, see `ImageTableBatch`; missing values are imputed.
+        target: `(N,)` int64 index of the class; -1 for a sample without a label.
     """
 
     name = "pairs"
@@ -130,11 +131,11 @@ class TabularImagingDataModule(DataModule[ImageTableBatch]):
     @property
     @abstractmethod
     def target_column(self) -> str | None:
-        """Column of the class; None for samples without classes."""
+        """Column of the class; None if the samples have no classes."""
 
     @abstractmethod
     def read_frame(self, problems: Problems) -> pd.DataFrame:
-        """One row a sample: `id`, `image` (path), `split` (train, val, test), the features, and the target."""
+        """One row per sample: `id`, `image` (path), `split` (train, val, test), the features, and the target."""
 
     @property
     def classes(self) -> list[str]:
@@ -161,7 +162,7 @@ class TabularImagingDataModule(DataModule[ImageTableBatch]):
         reserved = [*RESERVED, *([target] if target else [])]
         kinds = infer_kinds(frame, self.columns, reserved)
         self.schema: Schema = fit_schema(frame[train], kinds, self.columns, target, classes)
-        # A rare category may have no training row: its value is imputed, which is no reason to lose the sample.
+        # A rare category may have no training row: its value is then imputed rather than the sample lost.
         unseen = Problems("skip", noun="value")
         values = encode(frame, self.schema, unseen, str(self.root))
         unseen.write(self.folder / "unseen_values.csv")
@@ -174,7 +175,7 @@ class TabularImagingDataModule(DataModule[ImageTableBatch]):
         self._describe()
 
     def _describe(self) -> None:
-        """Log what was understood of the data: a wrong guess is better seen before the training than after it."""
+        """Log how the data were understood: a wrong guess is better seen before the training than after it."""
         kinds = [column.kind for column in self.schema.columns]
         sizes = ", ".join(f"{split} {(self.split == split).sum():,}" for split in SPLITS)
         log.info(
@@ -191,17 +192,17 @@ class TabularImagingDataModule(DataModule[ImageTableBatch]):
         )
 
     def content(self) -> Sequence[Any]:
-        """The targets, and what the columns are; the values are the frame's, before they are encoded and imputed."""
+        """The targets and the columns; the values are part of the frame, before they are encoded and imputed."""
         columns = [[c.name, c.kind, list(c.categories), c.morphometric] for c in self.schema.columns]
         return [self.target, self.schema.target, self.classes, columns]
 
     def save(self, folder: Path) -> None:
-        """As `DataModule.save`, and the schema."""
+        """As `DataModule.save`, and also write the schema."""
         super().save(folder)
         self.schema.save(folder / SCHEMA)
 
     def suits(self, purpose: Purpose) -> NDArray[np.bool_]:
-        """All samples to pre-train on, those with a label to evaluate on."""
+        """Which samples suit a purpose: all of them to pre-train on, those with a label to evaluate on."""
         return super().suits(purpose) if purpose == "pretrain" else self.target != NO_LABEL
 
     def dataset(self, rows: NDArray[np.int64]) -> PairDataset:
@@ -211,7 +212,7 @@ class TabularImagingDataModule(DataModule[ImageTableBatch]):
     def loader(
         self, rows: NDArray[np.int64], train: bool = False, batch_size: int | None = None
     ) -> DataLoader[ImageTableBatch]:
-        """As `DataModule.loader`; training samples that do not fill a batch are one."""
+        """As `DataModule.loader`, but training samples that do not fill a batch make up a smaller one."""
         size = batch_size or self.batch_size
         if train and len(rows) < size:
             log.warning("%d training samples do not fill a batch of %d: each step takes all of them", len(rows), size)

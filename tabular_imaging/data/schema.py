@@ -1,7 +1,7 @@
-"""What the columns of a table are, fitted on training rows, and the table as numbers.
+"""The columns of a table, fitted on the training rows, and the table as numbers.
 
-`infer_kinds` says which columns are continuous or categorical, `fit_schema` takes the statistics from the training
-rows, `encode` makes numbers of any rows and so checks a new table against the schema that was saved with a model.
+`infer_kinds` finds out which columns are continuous or categorical, `fit_schema` takes the statistics from the training
+rows, and `encode` turns any rows into numbers; this checks a new table against the schema that was saved with a model.
 """
 
 import json
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ColumnTypes:
-    """What the columns of a table are, where that is not to be inferred.
+    """The types of a table's columns that are not to be inferred.
 
     Entries are names or shell patterns: `shape*` stands for `shape1`, `shape2` and so on.
 
@@ -39,7 +39,8 @@ class ColumnTypes:
         categorical: Columns of categories.
         ignored: Columns to leave out.
         morphometric: Columns of size and shape (paper, section 4.5), of either kind.
-        min_coverage: Columns that have a value in fewer of the training rows are dropped (paper, section 4.1: 80%).
+        min_coverage: Smallest share of the training rows in which a column must have a value; other columns are dropped
+            (paper, section 4.1: 80%).
     """
 
     continuous: list[str] = field(default_factory=list)
@@ -58,14 +59,14 @@ class Schema:
     """The columns of an encoded table, in order, and the target that goes with it.
 
     Args:
-        columns: At least one.
+        columns: The columns, at least one.
         target: Name of the target's column, if there is a target.
-        classes: The target's values.
-        label_as_feature: The last column is the label (LaaF, section 3.3): categorical, named as the target, with the
-            classes as its categories.
+        classes: Values of the target.
+        label_as_feature: Whether the last column is the label (LaaF, section 3.3). It is then categorical, has the name
+            of the target, and its categories are the classes.
 
     Raises:
-        DataError: For a schema that does not hold together.
+        DataError: The parts of the schema contradict each other.
 
     Example:
         >>> schema = Schema((Column("length", "continuous", 4300.0, 400.0), Column("fuel", "categorical",
@@ -83,7 +84,7 @@ class Schema:
 
     def __post_init__(self) -> None:
         if not self.features:
-            raise DataError("a schema needs at least one column beside the label")
+            raise DataError("a schema needs at least one column besides the label")
         if len(set(self.names)) < len(self.names):
             raise DataError("a schema has a column twice")
         if self.label_as_feature:
@@ -93,7 +94,7 @@ class Schema:
 
     @property
     def features(self) -> tuple[Column, ...]:
-        """The columns without the label's."""
+        """The columns without that of the label."""
         return self.columns[:-1] if self.label_as_feature else self.columns
 
     @property
@@ -103,7 +104,7 @@ class Schema:
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
-        """How many inputs each column makes, `(M,)`; see `tabular_imaging.model.tabular.OneHot`."""
+        """Number of inputs that each column makes, `(M,)`; see `tabular_imaging.model.tabular.OneHot`."""
         return tuple(column.cardinality for column in self.columns)
 
     @property
@@ -120,8 +121,8 @@ class Schema:
         """The schema of some of the columns (Table 2).
 
         Args:
-            which: All columns, those of size and shape, or the others. The label column is none of them and stays.
-            label_as_feature: Whether the result has the label column; by default as this schema.
+            which: All columns, those of size and shape, or the others. The label column belongs to none of these.
+            label_as_feature: Whether the result has the label column; by default as in this schema.
 
         Raises:
             DataError: No column is left, or there is no label to append.
@@ -142,7 +143,7 @@ class Schema:
         return Schema(chosen, self.target, self.classes, label_as_feature)
 
     def difference(self, found: "Schema") -> str:
-        """In words, how a schema that was found differs from this one; empty where it does not."""
+        """A description of how another schema differs from this one; empty if it does not."""
         here, there = ({column.name: column for column in schema.columns} for schema in (self, found))
         parts = [f"{name} is missing" for name in here if name not in there]
         parts += [f"{name} is new" for name in there if name not in here]
@@ -154,16 +155,16 @@ class Schema:
         return listed(sorted(parts))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON or for a checkpoint that is loaded with `weights_only=True`."""
+        """The schema as plain values, for JSON or for a checkpoint that is loaded with `weights_only=True`."""
         columns = [{**asdict(column), "categories": list(column.categories)} for column in self.columns]
         return {**asdict(self), "columns": columns, "classes": list(self.classes)}
 
     @classmethod
     def from_dict(cls, content: object) -> "Schema":
-        """The schema of `to_dict`.
+        """The schema that `to_dict` turned into plain values.
 
         Raises:
-            DataError: The content, which may come from elsewhere, is no schema.
+            DataError: The content, which may come from an untrusted file, is not a schema.
         """
         text = "a list of text"
         top = _checked(
@@ -182,7 +183,7 @@ class Schema:
         )
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the schema as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
@@ -191,7 +192,7 @@ class Schema:
         """Read what `save` wrote.
 
         Raises:
-            DataError: There is no such file, or it holds no schema.
+            DataError: There is no such file, or it does not hold a schema.
         """
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -202,18 +203,18 @@ class Schema:
 
 
 def infer_kinds(frame: pd.DataFrame, types: ColumnTypes, reserved: Collection[str]) -> dict[str, Kind]:
-    """Which columns are continuous and which categorical, in the table's order.
+    """Which columns are continuous and which are categorical, in the table's order.
 
-    Numbers are continuous; booleans, columns of 0 and 1 only, and text are categorical. Text that is different in
-    (nearly) every row is an identifier and left out. What `types` declares comes first.
+    Numbers are continuous; booleans, columns of only 0 and 1, and text are categorical. Text that is different in
+    (nearly) every row is an identifier and is left out. Declarations in `types` take precedence.
 
     Args:
-        frame: One row a sample.
-        types: What the user declared.
-        reserved: Columns that are no features: id, image, split, target.
+        frame: Table with one row per sample.
+        types: Declarations of the user.
+        reserved: Columns that are not features: id, image, split, target.
 
     Raises:
-        DataError: A declaration fits no column or contradicts another, or a column of numbers holds something else.
+        DataError: A declaration matches no column or contradicts another, or a column of numbers holds something else.
 
     Example:
         >>> cars = pd.DataFrame({"id": ["a", "b", "c", "d"], "miles": [9.5, 120.0, 33.1, 7.0], "new": [0, 1, 1, 0],
@@ -253,16 +254,16 @@ def fit_schema(
 ) -> Schema:
     """The schema of a table, from its training rows.
 
-    A column without any value, with one value only, or with values in too few rows is dropped, which is logged.
+    A column without any value, with only one value, or with values in too few rows is dropped, which is logged.
     Categories keep the order of an ordered categorical column; others are put in natural order.
 
     Args:
         frame: The training rows, and no others.
-        kinds: Of `infer_kinds`.
-        types: What the user declared.
+        kinds: Kinds of the columns, as found by `infer_kinds`.
+        types: Declarations of the user.
         target: Name of the target's column.
-        classes: The target's values.
-        label_as_feature: Append the label as the last column (LaaF, section 3.3).
+        classes: Values of the target.
+        label_as_feature: Whether to append the label as the last column (LaaF, section 3.3).
 
     Raises:
         DataError: No column is left.
@@ -283,18 +284,19 @@ def fit_schema(
 
 
 def encode(frame: pd.DataFrame, schema: Schema, problems: Problems, source: str = "the table") -> NDArray[np.float32]:
-    """The rows as numbers: standardised values and category codes 0, 1, ...; NaN where no value is recorded.
+    """The rows as numbers: standardised values and category codes 0, 1, ...; NaN if no value is recorded.
 
-    The label column of LaaF has the class's code, and -1 where there is no label.
+    The label column of LaaF has the class's code, or -1 if there is no label.
 
     Args:
         frame: Any rows.
-        schema: Of the training rows.
-        problems: Gets the rows with a value that the schema does not know; where it skips, the value counts as missing.
-        source: What to call the table in messages.
+        schema: Schema that was fitted on the training rows.
+        problems: Receives the rows with a value that the schema does not have; if it skips them, the value counts as
+            missing.
+        source: Name of the table in messages.
 
     Returns:
-        `(N, M)`, M columns of the schema.
+        `(N, M)` numbers for the M columns of the schema.
 
     Raises:
         DataError: A column is missing, or is of another type than in the training rows.
@@ -319,11 +321,11 @@ def encode(frame: pd.DataFrame, schema: Schema, problems: Problems, source: str 
 
 
 def _matched(entries: Sequence[str], kind: str, columns: Iterable[str]) -> list[str]:
-    """The columns that an entry names or, as a pattern, matches; in the table's order."""
+    """The columns that the entries name or, as patterns, match; in the table's order."""
     names = [str(name) for name in columns]
     found: set[str] = set()
     for entry in entries:
-        # A name first: brackets, as in `length [mm]`, are part of a pattern too.
+        # A name takes precedence: brackets, as in `length [mm]`, would be part of a pattern.
         matches = [entry] if entry in names else [name for name in names if fnmatchcase(name, entry)]
         if not matches:
             nearest = get_close_matches(entry, names, 1, cutoff=0)

@@ -1,4 +1,4 @@
-"""A table that a user has made: read as it is, with an error that says what to correct."""
+"""A table that a user has made: it is read as it is, or an error says what to correct."""
 
 import re
 from pathlib import Path
@@ -13,14 +13,15 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".n
 
 
 def read_spreadsheet(path: Path, id_column: str | None = None) -> pd.DataFrame:
-    """A user's table.
+    """Read a user's table.
 
     Args:
-        path: Separated by commas, in UTF-8, with a header.
-        id_column: Column of identifiers, by default `id` in any case; they stay text, so that 0001 does not become 1.
+        path: Path of the table, which is separated by commas, in UTF-8, and has a header.
+        id_column: Column of identifiers; by default `id`, in upper or lower case. Identifiers stay text, so that 0001
+            does not become 1.
 
     Raises:
-        DataError: There is no such file, it is no such table, it has no row, or a column twice.
+        DataError: There is no such file, it is not such a table, it has no row, or a column occurs twice.
     """
     header = read_csv(path, header=None, nrows=1, dtype=str).iloc[0]  # pandas would rename a second `size`
     frame = read_csv(path, dtype=dict.fromkeys(header[[is_id(name, id_column) for name in header]], str))
@@ -36,21 +37,21 @@ def read_spreadsheet(path: Path, id_column: str | None = None) -> pd.DataFrame:
 
 
 def is_id(name: object, id_column: str | None) -> bool:
-    """Whether a column holds the identifiers: the one that is named so, by default `id` in any case."""
+    """Whether a column holds the identifiers: the one with the given name, by default `id` in upper or lower case."""
     text = str(name).strip()
     return text.lower() == "id" if id_column is None else text == id_column
 
 
 def find_image_column(frame: pd.DataFrame, source: Path, option: str) -> str:
-    """The column whose values end as image files do.
+    """The column whose values have the endings of image files.
 
     Args:
         frame: A user's table.
-        source: What to call it.
-        option: That names the column instead.
+        source: Name of the table in messages.
+        option: Command-line option that names the column explicitly.
 
     Raises:
-        DataError: There is none, or more than one.
+        DataError: There is no such column, or more than one.
     """
     found = [str(name) for name in frame.columns if _holds_images(frame[name])]
     if len(found) != 1:

@@ -1,4 +1,4 @@
-"""UK Biobank's field table: one row a subject, a column for each field, visit and place, in any of its three styles.
+"""UK Biobank's field table: a row per subject, a column per field, visit and array place, in any of its three styles.
 
 Shapes: N subjects, K columns of a field.
 """
@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from shared.data.problems import DataError
 
 ID_COLUMNS = ("eid", "f.eid", "participant.eid")
-# 21003-2.0 | f.21003.2.0 | p21003_i2_a0, where the research platform leaves out what a field has only one of
+# 21003-2.0 | f.21003.2.0 | p21003_i2_a0; the research platform omits the visit or place if a field has only one
 COLUMN = re.compile(r"(?:f\.)?(\d+)[-.](\d+)\.(\d+)|(?:participant\.)?p(\d+)(?:_i(\d+))?(?:_a(\d+))?")
 
 
 class FieldColumn(NamedTuple):
-    """A column of a field table: the field's id, the visit (None: the only one), and the place in its array."""
+    """A column of a field table: the field's id, the visit (None if there is only one), and the place in its array."""
 
     field: int
     instance: int | None
@@ -28,7 +28,7 @@ class FieldColumn(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """Read any of UK Biobank's three styles of column name; None for a column that is no field.
+        """Read any of UK Biobank's three styles of column name; None for a column that is not a field.
 
         Example:
             >>> FieldColumn.parse("4080-2.1") == FieldColumn.parse("f.4080.2.1") == FieldColumn.parse("p4080_i2_a1")
@@ -46,14 +46,14 @@ class FieldColumn(NamedTuple):
 
 
 class FieldTable:
-    """The subjects' recorded values, whatever style the file has.
+    """The subjects' recorded values, in whatever style the file is.
 
     Args:
-        path: CSV or parquet, a row a subject.
-        fields: Ids of the fields to read; UK Biobank's tables have thousands of columns, most of no interest here.
+        path: CSV or parquet file with one row per subject.
+        fields: Ids of the fields to read; UK Biobank's tables have thousands of columns, and few of them are needed.
 
     Raises:
-        DataError: If there is no eid column, an eid is missing or comes twice, or the file cannot be read.
+        DataError: There is no eid column, an eid is missing or occurs twice, or the file cannot be read.
     """
 
     def __init__(self, path: Path, fields: Iterable[int]) -> None:
@@ -78,7 +78,7 @@ class FieldTable:
             raise DataError(f"{path}: row {int(np.argmax(eids.isna())) + 1} has no eid")
         eids = eids.astype("int64" if pd.api.types.is_numeric_dtype(eids) else str).astype(str).str.strip()
         if eids.duplicated().any():
-            raise DataError(f"{path}: eid {eids[eids.duplicated()].iloc[0]} is there twice; a row is a subject")
+            raise DataError(f"{path}: eid {eids[eids.duplicated()].iloc[0]} occurs twice; every row must be a subject")
         self.rows = table.set_axis(pd.Index(eids, name="eid"), axis=0).sort_index()
         self.columns = dict(
             sorted(kept.items(), key=lambda item: (item[1].field, item[1].instance or 0, item[1].array))
@@ -89,7 +89,7 @@ class FieldTable:
         self.rows = self.rows.loc[self.rows.index.isin(set(eids))]
 
     def texts(self, number: int, instances: Sequence[int]) -> pd.DataFrame | None:
-        """Recorded values of a field as text, `(N, K)`, visits in the order asked for; None: the table lacks it.
+        """Recorded values of a field as text, `(N, K)`, in the given order of visits; None if the table lacks it.
 
         A cell that is itself a list, `['I251', 'I214']` or `I251|I214`, becomes several columns.
         """
@@ -105,10 +105,10 @@ class FieldTable:
         return cells
 
     def numbers(self, number: int, instances: Sequence[int]) -> pd.DataFrame | None:
-        """As `texts`, as numbers.
+        """As `texts`, but as numbers.
 
         Raises:
-            DataError: If a value is no number: the table was exported with meanings in place of codes.
+            DataError: A value is not a number: the table was exported with meanings in place of codes.
         """
         texts = self.texts(number, instances)
         if texts is None:
@@ -125,7 +125,7 @@ class FieldTable:
 
 
 def _cells(column: "pd.Series[Any]") -> pd.DataFrame:
-    """One text per cell, or several where cells are lists."""
+    """One text per cell, or several if cells are lists."""
     texts = column.map(
         lambda cell: "|".join(map(str, cell)) if isinstance(cell, list | np.ndarray) else str(cell), na_action="ignore"
     ).astype("string")

@@ -122,7 +122,7 @@ class TableInput(nn.Module):
         self.label_as_feature = model.label_as_feature
 
     def forward(self, table: Tensor) -> Tensor:
-        """`(B, M) -> (B, D)`. A label that is a feature is hidden, as a classifier must not see what it is to predict."""
+        """`(B, M) -> (B, D)`. A label that is a feature is hidden: a classifier must not see what it is to predict."""
         chosen = table[:, self.columns]
         if self.label_as_feature:
             chosen = torch.cat([chosen, torch.full_like(chosen[:, :1], -1)], dim=1)

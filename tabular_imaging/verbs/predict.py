@@ -123,7 +123,7 @@ def _train_classifier(model: Pretraining, config: dict[str, object], seed: Path,
 def _encoder(model: Pretraining, kind: Input) -> nn.Module:
     encoder = encoder_for(model, kind)
     if encoder is None:
-        raise DataError(f"this run's {type(model).__name__} has no encoder of the input {kind}")
+        raise DataError(f"this run's {type(model).__name__} has no encoder for the input {kind}")
     return encoder
 
 
@@ -166,7 +166,7 @@ def _encode_table(
 ) -> tuple[NDArray[np.int64], Tensor]:
     """All rows, and the features of their fields; a missing value is the training mean, or no category."""
     if not isinstance(model, TabularPretraining) or model.schema is None:
-        raise DataError(f"this run's {type(model).__name__} has no encoder of tables")
+        raise DataError(f"this run's {type(model).__name__} has no encoder for tables")
     schema = model.schema.select("all", label_as_feature=False)
     values = encode_table(frame, schema, problems, source)
     missing_as = np.where([column.kind == "categorical" for column in schema.columns], -1.0, 0.0)

@@ -85,7 +85,7 @@ def test_table_1_stands_beside_the_papers_by_its_names_and_its_rows_go_to_result
     assert lines[8][-2:] == ["15 (150)", "0.50"]
     assert lines[1][2:] == ["70.3", "-", "54.2", "-", "-", "-", "-", "-"]  # CPC: not among ours
     said = " ".join(printed.split())
-    assert "of all of PTB-XL and CPSC2018 at 500 Hz, records of one label, 50 epochs. F1: macro, at the best" in said
+    assert "for all of PTB-XL and CPSC2018 at 500 Hz, records with one label, 50 epochs. F1: macro, at the best" in said
     assert "SYNTHETIC" not in said
     assert (tmp_path / "ptbxl_100hz" / "comparison" / "figures" / "ptbxl_100hz_table1.png").is_file()
     assert (etp["AUC_paper_percent"], etp["F1_paper_percent"]) == (83.5, 61.3)

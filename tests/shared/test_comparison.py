@@ -183,7 +183,7 @@ def test_one_row_twice_or_no_scores_of_the_protocol_are_errors(
     with pytest.raises(DataError, match=r"simclr_warm and another of the variants are both SimCLR; compare one at a"):
         compared([*folders, again], table)
     other = MethodTable("Other", "SimCLR", {"F": Column("fine_tune")})
-    with pytest.raises(DataError, match=r"^none of the variants has scores of fine_tune; evaluate again$"):
+    with pytest.raises(DataError, match=r"simclr/evaluation/flowers has no scores of fine_tune; evaluate again$"):
         compared(folders, other)
 
 

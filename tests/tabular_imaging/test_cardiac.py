@@ -173,7 +173,7 @@ def test_a_code_without_a_meaning_is_missing_and_logged(tmp_path: Path, caplog: 
     table["924-2.0"] = [3, 9, 1, 9]
     result = frame(write(tmp_path, table))
     assert result["Pace"].isna().tolist() == [False, True, False, True]
-    assert "Pace: 2 values are codes without a meaning (9); missing" in caplog.messages
+    assert "Pace: 2 values are unknown codes (9) and count as missing" in caplog.messages
 
 
 # --- Diagnoses
@@ -292,7 +292,9 @@ def test_a_table_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     assert error(write(tmp_path, table.rename(columns={"eid": "id"}))) == (
         f"{path}: no column eid (nor f.eid nor participant.eid); it names the subject"
     )
-    assert error(write(tmp_path, table.assign(eid=[1, 2, 2, 3]))) == f"{path}: eid 2 is there twice; a row is a subject"
+    assert error(write(tmp_path, table.assign(eid=[1, 2, 2, 3]))) == (
+        f"{path}: eid 2 occurs twice; every row must be a subject"
+    )
     assert error(write(tmp_path, table.assign(eid=["1", "2", None, "3"]))) == f"{path}: row 3 has no eid"
     assert error(write(tmp_path, table.drop(columns=["41270-0.0", "41270-0.1"]))) == (
         f"{path}: no field 41270 (hospital diagnoses, ICD-10), which makes the target"
@@ -302,10 +304,12 @@ def test_a_table_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         "export codes, not their meanings"
     )
     assert error(write(tmp_path, table[["eid", "21000-0.0", "21003-2.0", "41270-0.0"]])) == (
-        f"{path}: none of the 9 features of {tmp_path / 'list.yaml'} is there"
+        f"{path} has none of the 9 features of {tmp_path / 'list.yaml'}"
     )
     path.unlink()
-    assert error(tmp_path) == f"{tmp_path}: no fields.csv or fields.parquet; it is UK Biobank's table, a row a subject"
+    assert error(tmp_path) == (
+        f"{tmp_path}: no fields.csv or fields.parquet, which is UK Biobank's table with one row per subject"
+    )
 
 
 def test_no_subject_left_and_unknown_targets_are_errors(tmp_path: Path) -> None:
@@ -323,7 +327,7 @@ def test_a_file_that_is_no_table_or_no_list_of_splits_is_an_error(tmp_path: Path
     splits.write_text("id,split\n1,dev\n")
     assert error(root, splits=splits) == f"{splits}: a split is one of train, val, test, found 'dev'"
     splits.write_text("id,split\n1,val\n1,test\n")
-    assert error(root, splits=splits) == f"{splits}: subject 1 is there twice"
+    assert error(root, splits=splits) == f"{splits}: subject 1 occurs twice"
     (tmp_path / "fields.parquet").write_bytes(b"PAR1")
     assert error(root).startswith(f"{tmp_path / 'fields.parquet'}: not a readable field table (")
 

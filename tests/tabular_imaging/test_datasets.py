@@ -101,7 +101,7 @@ def test_roles_are_inferred_and_said_in_the_log(root: Path, caplog: pytest.LogCa
 def test_without_a_target_the_log_says_what_could_be_one(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     edit(root, lambda table: table.rename(columns={"Species": " fruit "}))
     assert ready(root).schema.names == ("length", "colour", "fruit")
-    assert "there is no target and nothing to evaluate by; if one of leaf, length, colour, fruit is the" in caplog.text
+    assert "there is no target and nothing to evaluate; if one of leaf, length, colour, fruit is the" in caplog.text
     caplog.clear()
     assert ready(root, target="fruit").classes == list(SPECIES)
     assert not caplog.messages or "no target" not in caplog.text
@@ -109,8 +109,8 @@ def test_without_a_target_the_log_says_what_could_be_one(root: Path, caplog: pyt
 
 def test_a_target_that_is_measured_or_always_the_same_is_none(root: Path) -> None:
     assert message(ready, root, target="length") == (
-        f"{root / 'leaves.csv'}: the target length has 40 different numbers in 40 rows, so it looks measured, and only "
-        "classes can be told apart: name another target, or make classes of it first"
+        f"{root / 'leaves.csv'}: the target length has 40 different numbers in 40 rows, so it looks like a "
+        "measurement, but the target must be a class: name another target, or group its values into classes first"
     )
     edit(root, lambda table: table.assign(Species="oak"))
     assert (

@@ -277,7 +277,7 @@ def test_a_missing_table_says_what_to_get_and_where(write: Callable[..., Path]) 
     with pytest.raises(DataError) as caught:
         dvm_frame(root)
     message = str(caught.value)
-    assert message.startswith(f"{root / ADS} or {root / 'Ad_table (extra).csv'} is missing, with the adverts")
+    assert message.startswith(f"{root / ADS} or {root / 'Ad_table (extra).csv'} is missing; it holds the adverts")
     assert "figshare" in message
     assert "CC BY-NC 4.0" in message
 
@@ -298,7 +298,7 @@ def replace_in(name: str, old: str, new: str) -> Callable[[Path], None]:
         (replace_in(ADS, "Seat_num", "Seats"), r"Ad_table \(extra\)\.csv lacks the column Seat_num; it has"),
         (replace_in(ADS, "4054", "long"), r"csv, line 2, column Length: 'long' is not a number"),
         (replace_in(ADS, "1.4L", "1.4cc"), r"csv, line 2, column Engin_size: '1\.4cc' is not a number"),
-        (replace_in(ADS, "9_1$$2,", "9_1$$1,"), r"line 3: Adv_ID 9_1\$\$1 is missing or there before \(1"),
+        (replace_in(ADS, "9_1$$2,", "9_1$$1,"), r"line 3: Adv_ID 9_1\$\$1 is missing or has occurred before \(1"),
         (replace_in(PRICES, "2017", "2016"), r"Price_table\.csv, line 4: a second entry price of model 9_1 in 2016"),
         (replace_in(PRICES, "20150", "much"), r"line 2, column Entry_price: 'much' is not a number"),
         (replace_in(IMAGES, "Abarth$$", "..$$"), r"Image_table\.csv, line 2: .* must look like"),
@@ -362,7 +362,7 @@ def test_the_inventory_names_what_is_missing_and_what_it_is_for(
     (root / ADS).unlink()
     dvm(root)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "Missing: Ad_table (extra).csv (the adverts: 16 of the 17 features, the sizes among them)." in printed
+    assert "Missing: Ad_table (extra).csv (the adverts: 16 of the 17 features, including the sizes)." in printed
     assert "Missing: resized_DVM_v2/ (the pictures, 300 x 300)." in printed
     assert "Missing: Image_table.csv" not in printed
     assert "So the data set cannot be built." in printed
@@ -380,5 +380,5 @@ def test_the_tables_at_hand_have_286_models_with_100_derived_adverts_and_a_price
     ]
     sales = next(piece for piece in pieces if piece.name == "Sales_table.csv")
     assert (sales.rows, sales.years) == (773, (2001, 2020))
-    assert "327 models have at least 100 adverts (184,523 adverts), 286 of them an entry price too" in findings[1]
-    assert findings[2].endswith("38 wheelbases are corrected by hand.")
+    assert "327 models have at least 100 adverts (184,523 adverts), and 286 of them also have an entry" in findings[1]
+    assert findings[2].endswith("38 wheelbases are corrected manually.")

@@ -127,7 +127,7 @@ def test_junk_among_numbers_names_column_row_and_value() -> None:
 def test_numbers_with_a_comma_are_refused() -> None:
     weights = pd.DataFrame({"weight": ["3,5", "12,25", None, "n/a", "-0,5"]})
     assert message(infer_kinds, weights, ColumnTypes(), []) == (
-        "column weight holds numbers with a comma, such as '3,5': write a point instead"
+        "column weight holds numbers with a decimal comma, such as '3,5': write a point instead"
     )
 
 
@@ -388,7 +388,7 @@ def test_a_schema_from_elsewhere_is_checked() -> None:
     assert message(Schema.from_dict, {"columns": []}) == f"schema: {keys} {{'columns': []}}"
     assert refusal(columns=3) == "schema: columns must be list, got 3"
     assert refusal(columns=[5]).startswith("schema, column 0: expected the keys name, kind, mean, std, categories,")
-    assert refusal(columns=[]) == "a schema needs at least one column beside the label"
+    assert refusal(columns=[]) == "a schema needs at least one column besides the label"
     assert refusal(target=3) == "schema: target must be str | None, got 3"
     assert refusal(classes=["Golf", 3]) == "schema: classes must be a list of text, got ['Golf', 3]"
     assert refusal(classes=["Golf"]) == "with label_as_feature the last column must be the target model"

@@ -257,7 +257,7 @@ def test_other_settings_and_other_folders_are_left_alone(tmp_path: Path) -> None
     ("options", "message"),
     [
         ({"models": 1}, "models must be from 2 to 40, got 1"),
-        ({"models": 12, "adverts": 119}, "adverts must be at least ten a model, so 120, got 119"),
+        ({"models": 12, "adverts": 119}, "adverts must be at least ten per model, so 120, got 119"),
         ({"image_px": 16}, "image_px must be from 32 to 1024, got 16"),
     ],
 )

@@ -267,7 +267,9 @@ def test_two_variants_of_one_method_are_refused_and_of_two_settings_are_not(
 
 def test_a_run_that_was_not_evaluated_so_is_named(runs: list[Path], paper: Path, tmp_path: Path) -> None:
     few = variant(tmp_path / "few", "MMCL", {"frozen_1_per_class": {"MMCL": scores(0.5, 7)}})
-    assert refusal(paper, few) == "error: none of the variants has scores of frozen, trainable; evaluate again"
+    said = f"error: {few}/evaluation/leaves has no scores of frozen, trainable; evaluate again"
+    assert refusal(paper, few) == said
+    assert refusal(paper, runs[0], few) == said
     shutil.rmtree(runs[1] / "evaluation")
     assert refusal(paper, *runs).startswith("error: no data set of Table 1 has all variants evaluated: run python -m ")
     nowhere = tmp_path / "nowhere"

@@ -1,4 +1,4 @@
 """A SYNTHETIC data set in DVM-car's layout.
 
-The tables of adverts (`adverts`), the photographs (`scenes`), and the drawings of the vehicles in them (`vehicles`).
+`adverts` makes the tables, `scenes` the photographs, and `vehicles` the drawings of the vehicles in them.
 """

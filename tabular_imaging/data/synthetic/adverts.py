@@ -1,10 +1,10 @@
 """A small SYNTHETIC data set in DVM-car's on-disk layout, for demonstrations, tests and benchmarks.
 
-No maker, model, advert or photograph in it exists, so a number obtained on it says something about the code and
-nothing about cars. The table says what a picture only hints at: the models of one body type differ by 60 to 150 mm
-in length, height, width and wheelbase, which the drawings show to scale, while place, light, colour and viewpoint
-change from picture to picture and have nothing to do with the model. Prices, engines, miles and dates are not seen,
-and tell little of the model.
+No maker, model, advert or photograph in it is real, so a number obtained on it says something about the code and
+nothing about cars. The table states what a picture only hints at: the models of one body type differ by 60 to 150 mm
+in length, height, width and wheelbase, which the drawings show to scale. Place, light, colour and viewpoint change from
+picture to picture and have nothing to do with the model. Prices, engines, miles and dates are not visible, and say
+little about the model.
 
 The layout is that of DVM-CAR (Huang et al., IEEE Big Data 2021), with its untidy headers, words in number columns,
 and missing and zero sizes.
@@ -37,7 +37,7 @@ BASIC_HEADER = ("Automaker", "Automaker_ID", "Genmodel", "Genmodel_ID")
 
 MAKERS = ("Fauxley", "Mockford", "Placebo", "Synthia")
 NAMES = ("Alder", "Birch", "Cedar", "Elm", "Hazel", "Juniper", "Linden", "Maple", "Poplar", "Rowan")
-# The first model of a body type: length, height, width, wheelbase in mm; others are steps away from it.
+# Length, height, width and wheelbase in mm of the first model of a body type; others are steps away from it.
 SIZES = {
     "Hatchback": (4100, 1480, 1760, 2550),
     "SUV": (4500, 1690, 1870, 2660),
@@ -48,7 +48,7 @@ SIZES = {
     "Convertible": (4300, 1370, 1800, 2560),
     "Pickup": (5250, 1800, 1880, 3150),
 }
-STEPS = ((90, 150), (60, 80), (60, 70), (80, 120))  # of length, height, width, wheelbase in mm
+STEPS = ((90, 150), (60, 80), (60, 70), (80, 120))  # in length, height, width and wheelbase, in mm
 # Price when new in 2012, engine sizes and shares of automatic gearboxes and diesel of the three price classes.
 CLASSES = (
     (13_500, (1.0, 1.2, 1.4, 1.6), 0.20, 0.30),
@@ -60,7 +60,7 @@ COLOUR_SHARES = {
     "Black": 0.20, "Grey": 0.18, "White": 0.18, "Silver": 0.14, "Blue": 0.13, "Red": 0.09, "Green": 0.03,
     "Orange": 0.02, "Brown": 0.02, "Yellow": 0.01,
 }  # fmt: skip
-SHOTS_WORTH_A_POOL = 1000  # fewer are taken before the processes have started
+SHOTS_WORTH_A_POOL = 1000  # fewer pictures are drawn in less time than the processes take to start
 RARE = 2  # models with so few adverts that the class minimum drops them
 
 
@@ -77,7 +77,7 @@ class _Model:
 
 
 def _models(rng: np.random.Generator, count: int) -> list[_Model]:
-    """`count` models, body types in turn; the price class has nothing to do with the body."""
+    """`count` models, with the body types in turn; the price class has nothing to do with the body."""
     price_classes = rng.permutation(np.arange(count) % len(CLASSES))
     signs = {body: rng.choice([-1, 1], 4) for body in SIZES}
     models = []
@@ -103,12 +103,12 @@ def _models(rng: np.random.Generator, count: int) -> list[_Model]:
 
 
 def _entry_price(model: _Model, year: int) -> int:
-    """Pounds; models of one price class cost the same, so that the price does not name the model."""
+    """Entry price in pounds; models of one price class cost the same, so that the price does not reveal the model."""
     return int(round(CLASSES[model.price_class][0] * 1.03 ** (year - 2012), -2))
 
 
 def _advert(model: _Model, number: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A row of the adverts as the published table would have it, before anything is lost from it."""
+    """A row of the adverts as in the published table, but before any values are lost."""
     _, engines, automatic, diesel = CLASSES[model.price_class]
     year = int(rng.choice(YEARS))
     sold = int(rng.integers(max(year, 2012), 2021))
@@ -139,14 +139,14 @@ def _advert(model: _Model, number: int, rng: np.random.Generator) -> dict[str, A
         "Length": length,
         "Average_mpg": f"{rng.uniform(30, 70):.1f} mpg",
         "Top_speed": f"{int(rng.uniform(95, 145))} mph",
-        # As sellers write them: from two to seven seats, and doors with or without the tailgate.
+        # As sellers write them: two to seven seats, and doors with or without the tailgate.
         "Seat_num": int(rng.choice([2, 4, 5, 5, 5, 5, 7])),
         "Door_num": int(rng.choice([2, 3, 4, 5, 5, 5])),
     }
 
 
 def _lose(advert: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """What the published table lacks here and there: sizes that are zero or missing, and words for numbers."""
+    """The advert with flaws as in the published table: sizes that are zero or missing, and words for numbers."""
     size = str(rng.choice(["Wheelbase", "Height", "Width", "Length"]))
     chances: tuple[tuple[float, str, Any], ...] = (
         (0.03, size, 0), (0.03, size, None), (0.01, "Color", None), (0.01, "Door_num", None),
@@ -160,13 +160,13 @@ def _write_csv(path: Path, rows: list[dict[str, Any]] | list[tuple[Any, ...]], h
 
 
 def _plan(models: list[_Model], adverts: int, seed: int) -> list[tuple[_Model, int]]:
-    """The model and number of each advert, model after model as in the published table."""
+    """The model and number of each advert, model by model as in the published table."""
     rng = np.random.default_rng([seed, 0])
     rare = max(1, adverts // 200)
     shares = rng.uniform(0.75, 1.25, len(models) - RARE)
     ends = np.rint(np.cumsum(shares / shares.sum()) * (adverts - RARE * rare)).astype(int)
     counts = [*np.diff(ends, prepend=0).tolist(), *[rare] * RARE]
-    # Published numbers have gaps: adverts that were taken down.
+    # The published numbers have gaps, from adverts that were taken down.
     return [
         (model, number)
         for model, count in zip(models, counts, strict=True)
@@ -175,21 +175,21 @@ def _plan(models: list[_Model], adverts: int, seed: int) -> list[tuple[_Model, i
 
 
 class _Shot(NamedTuple):
-    """A picture to take; travels to worker processes."""
+    """A picture to take; it is sent to worker processes."""
 
     vehicle: Vehicle
     seed: tuple[int, ...]
     px: int
     path: Path
-    about: tuple[str, str, str]  # model, picture and file, as the table of images has them
+    about: tuple[str, str, str]  # model, picture and file, as in the table of images
 
 
 def _take(shots: list[_Shot]) -> list[tuple[float, bool]]:
-    """Write the pictures, and say from where each was taken: the yaw, and whether it faces right."""
+    """Write the pictures, and return each one's yaw and whether the vehicle faces right."""
     bar = partial(tqdm, total=len(shots), desc="synthetic DVM-car", unit="picture")
     if len(shots) < SHOTS_WORTH_A_POOL:
         return list(bar(map(_photograph, shots)))
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # forking where torch has threads can hang
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # forking can hang if torch has threads
         return list(bar(pool.map(_photograph, shots, chunksize=32)))
 
 
@@ -205,30 +205,30 @@ def write_synthetic(
 ) -> Path:
     """Write a SYNTHETIC set of vehicle adverts with drawn pictures in DVM-car's layout; nothing in it is real.
 
-    Every number obtained on this set is synthetic. Eight body types in turn over the models; two more models have
-    a handful of adverts each, for the class minimum to drop (the published minimum of 100 would drop most models:
+    Every number obtained on this set is synthetic. The models have eight body types in turn; two more models have only
+    a handful of adverts each, which the class minimum is to drop (the published minimum of 100 would drop most models:
     use about a third of `adverts / models`). One advert in twelve has a second picture, one in a hundred has none.
     `Ad_table (extra).csv` is written last: a folder without it is an interrupted run, and the same call finishes
     it. A finished set with the same settings is reused.
 
     Args:
-        root: Folder to write; new, empty, or written before by this function with the same settings.
-        models: Number of models to tell apart, 2 to 40 (DVM-car: 286).
-        adverts: Number of adverts, at least ten a model.
-        image_px: Size of the square pictures (DVM-car: 300).
-        seed: The same seed gives the same files.
+        root: Folder to write; it must be new, empty, or written earlier by this verb with the same settings.
+        models: Number of car models, 2 to 40 (DVM-car: 286).
+        adverts: Number of adverts, at least ten per model.
+        image_px: Side of the square pictures in pixels (DVM-car: 300).
+        seed: Seed of the random generator; the same seed gives the same files.
 
     Returns:
-        The folder, as a path.
+        Path of the folder.
 
     Raises:
         ValueError: A number is out of range.
-        FileExistsError: `root` holds something else or a set with other settings; nothing is touched.
+        FileExistsError: `root` holds something else or a set with other settings; it is left as it is.
     """
     if not 2 <= models <= 40:
         raise ValueError(f"models must be from 2 to 40, got {models}")
     if adverts < 10 * models:
-        raise ValueError(f"adverts must be at least ten a model, so {10 * models}, got {adverts}")
+        raise ValueError(f"adverts must be at least ten per model, so {10 * models}, got {adverts}")
     if not 32 <= image_px <= 1024:
         raise ValueError(f"image_px must be from 32 to 1024, got {image_px}")
     root = Path(root)
@@ -245,7 +245,7 @@ def write_synthetic(
     )
     tables.mkdir(exist_ok=True)
     planned = _models(np.random.default_rng([seed, 1]), models + RARE)
-    # Each advert and each picture has its own stream, so none depends on another's draws.
+    # Each advert and each picture has its own random stream, so none depends on another's draws.
     rows: list[dict[str, Any]] = []
     shots: list[_Shot] = []
     for index, (model, number) in enumerate(_plan(planned, adverts, seed)):

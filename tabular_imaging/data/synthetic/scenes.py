@@ -1,6 +1,6 @@
-"""Photographs of the SYNTHETIC vehicles: a viewpoint, a place, weather and a camera, all of them left to chance.
+"""Photographs of the SYNTHETIC vehicles: a viewpoint, a place, the light and a camera, all of them random.
 
-Nothing here depends on the vehicle's model, so all of it is nuisance: a method that tells pictures apart by place,
+Nothing here depends on the vehicle's model, so all of it is nuisance: a method that distinguishes pictures by place,
 light or framing learns nothing about the vehicle.
 """
 
@@ -13,12 +13,12 @@ from tabular_imaging.data.synthetic.vehicles import BODIES, COLOURS, Vehicle, Vi
 Canvas = Image.Image
 RGB = tuple[int, int, int]
 
-MUTED = 0.4  # contrast of a place: behind a busier one a small network would need more pictures
+MUTED = 0.4  # contrast of a place: with a busier background a small network would need more pictures
 YAWS = ((-8.0, 8.0, 0.80), (14.0, 28.0, 0.10), (-28.0, -14.0, 0.10))  # side, front and rear views: degrees, share
 
 
 def draw_view(vehicle: Vehicle, rng: np.random.Generator, px: int) -> View:
-    """A viewpoint: side or three-quarter, from 4.9 to 5.7 m across the picture, or more for a longer vehicle."""
+    """A viewpoint: side or three-quarter, with 4.9 to 5.7 m across the picture, or more for a longer vehicle."""
     low, high, _ = YAWS[rng.choice(len(YAWS), p=[share for *_, share in YAWS])]
     field = max(rng.uniform(4900, 5700), 1.12 * vehicle.length)  # mm across the picture
     return View(
@@ -38,7 +38,7 @@ def _hue(rng: np.random.Generator, base: RGB, spread: int = 16) -> RGB:
 
 
 def _fade(px: int, top: RGB, bottom: RGB, start: int, end: int, canvas: Canvas) -> None:
-    """Rows `start` to `end` fade from one colour to another."""
+    """Let the rows from `start` to `end` fade from one colour to another."""
     steps = np.linspace(0, 1, max(end - start, 1))[:, None]
     column = (np.array(top) * (1 - steps) + np.array(bottom) * steps).astype(np.uint8)
     canvas.paste(Image.fromarray(column[:, None]).resize((px, len(column))), (0, start))
@@ -109,7 +109,7 @@ PLACES = (  # sky top, sky bottom, ground far, ground near, what stands on the h
 
 
 def _place(rng: np.random.Generator, px: int, ground: float) -> Canvas:
-    """A picture of a place without the vehicle, which will stand at `ground` px from the top."""
+    """A picture of a place without the vehicle, which is to stand `ground` px below the top."""
     canvas = Image.new("RGB", (px, px))
     sky, haze, far, near, build = PLACES[rng.integers(len(PLACES))]
     horizon = int(ground - px * rng.uniform(0.06, 0.22))
@@ -130,7 +130,7 @@ def _place(rng: np.random.Generator, px: int, ground: float) -> Canvas:
             fill=_hue(rng, (70, 72, 76)),
             width=max(px // int(rng.integers(40, 110)), 1),
         )
-    for _ in range(rng.choice(3, p=[0.75, 0.2, 0.05])):  # parked behind
+    for _ in range(rng.choice(3, p=[0.75, 0.2, 0.05])):  # vehicles parked in the background
         bodies, colours = list(BODIES), list(COLOURS)
         size = (rng.uniform(3900, 4900), rng.uniform(1400, 1750), 1800, 2650)
         other = Vehicle(bodies[rng.integers(len(bodies))], *size, colours[rng.integers(len(colours))])
@@ -148,7 +148,7 @@ def _place(rng: np.random.Generator, px: int, ground: float) -> Canvas:
 
 
 def _camera(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Exposure, contrast, white balance, fall-off to the corners and noise."""
+    """Apply exposure, contrast, white balance, fall-off towards the corners and noise."""
     px = len(picture)
     picture = (picture - 128) * rng.uniform(0.82, 1.12) + 128 * rng.uniform(0.80, 1.16)
     picture *= 1 + rng.uniform(-0.07, 0.07, 3).astype(np.float32)
@@ -159,15 +159,15 @@ def _camera(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
 
 
 def photograph(vehicle: Vehicle, rng: np.random.Generator, px: int) -> tuple[Canvas, View]:
-    """A picture of `vehicle` from somewhere, at some place, and the viewpoint it was taken from.
+    """A picture of a vehicle from a random viewpoint at a random place, and that viewpoint.
 
     Args:
-        vehicle: What is photographed.
-        rng: All nuisance is drawn from it.
-        px: Size of the square picture.
+        vehicle: The vehicle that is photographed.
+        rng: Random generator that everything else is drawn from.
+        px: Side of the square picture in pixels.
 
     Returns:
-        RGB, `(px, px)`, and the view.
+        The picture in RGB, `(px, px)`, and the view.
     """
     view = draw_view(vehicle, rng, px)
     shadow = footprint(vehicle, view, px)

@@ -1,8 +1,8 @@
-"""Drawings of the SYNTHETIC vehicles: a small solid with sizes in mm, seen from somewhere, painted with PIL.
+"""Drawings of the SYNTHETIC vehicles: simple solids with sizes in mm, seen from some viewpoint and painted with PIL.
 
-A vehicle is its side outline, swept across the width and drawn in towards the roof and both ends. Projecting that
+A vehicle is its side outline, swept across the width and tapered towards the roof and both ends. Projecting that
 solid with a yaw, a pitch and a mild perspective gives side and three-quarter views in which length, height,
-wheelbase, width and body type are what the table says, up to the unknown scale of a photograph.
+wheelbase, width and body type are those of the table, up to the unknown scale of a photograph.
 
 Coordinates: x from the front (0) to the rear (length), y up from the ground, z to the viewer's side (half the width).
 """
@@ -23,8 +23,9 @@ COLOURS: dict[str, Colour] = {
     "Orange": (214, 104, 32), "Red": (168, 28, 34), "Silver": (176, 180, 184), "White": (232, 232, 228),
     "Yellow": (222, 184, 44),
 }
-# Side outlines as fractions of length and height: bonnet edge and its height, foot of the windscreen, roof from and to,
-# end of the rear window and its height, top of the tail and its height; wheel radius and ground clearance in mm.
+# Side outlines as fractions of length and height: bonnet edge and its height, foot of the windscreen and its height,
+# start and end of the roof, end of the rear window and its height, top of the tail and its height; then wheel radius
+# and ground clearance in mm.
 BODIES: dict[str, tuple[float, ...]] = {
     "Hatchback":   (0.020, 0.50, 0.235, 0.640, 0.420, 0.800, 0.965, 0.640, 0.990, 0.560, 315, 170),
     "Saloon":      (0.020, 0.52, 0.270, 0.660, 0.425, 0.660, 0.830, 0.690, 0.985, 0.650, 320, 170),
@@ -42,16 +43,16 @@ GLASS, ROOF, PAINT, BED = "glass", "roof", "paint", "bed"
 
 @dataclass(frozen=True)
 class Vehicle:
-    """What the table says of a vehicle, and how its model is styled.
+    """A vehicle as the table describes it, and the style of its model.
 
     Args:
-        body: One of `BODIES`.
-        length: In mm, as are the other sizes.
-        height: Ground to roof.
-        width: Without mirrors.
-        wheelbase: Axle to axle.
-        colour: One of `COLOURS`.
-        style: Six numbers from [-1, 1] that a model's vehicles share: bonnet, screen, tail, belt, lamps and wheels.
+        body: Body type, one of `BODIES`.
+        length: Length in mm.
+        height: Height from ground to roof in mm.
+        width: Width without mirrors in mm.
+        wheelbase: Distance between the axles in mm.
+        colour: Colour, one of `COLOURS`.
+        style: Six numbers in [-1, 1] that all vehicles of a model share: bonnet, screen, tail, belt, lamps and wheels.
     """
 
     body: str
@@ -65,16 +66,17 @@ class Vehicle:
 
 @dataclass(frozen=True)
 class View:
-    """Where the vehicle is seen from, and what a photograph adds.
+    """The direction that the vehicle is seen from, its place in the photograph, and the light.
 
     Args:
-        yaw: Degrees by which the front (positive) or rear (negative) turns to the viewer; 0 is a side view.
-        pitch: Degrees that the viewer looks down.
-        scale: Pixels per mm at the vehicle's middle, of the finished picture.
-        shift: Of the vehicle's middle from the picture's, right and down, as a fraction of the picture.
-        faces_right: Front to the right.
-        light: Direction that light comes from: x, y, z.
-        ambient: Share of light that has no direction.
+        yaw: Angle in degrees by which the front (positive) or rear (negative) is turned towards the viewer; 0 is a side
+            view.
+        pitch: Angle in degrees at which the viewer looks down.
+        scale: Pixels of the finished picture per mm, at the vehicle's middle.
+        shift: Offset of the vehicle's middle from that of the picture, right and down, as fractions of the picture.
+        faces_right: Whether the front is on the right.
+        light: Direction that the light comes from: x, y, z.
+        ambient: Share of the light that has no direction.
     """
 
     yaw: float
@@ -87,7 +89,7 @@ class View:
 
 
 def _rounded(corners: Array, radius: float, kinds: Sequence[str]) -> tuple[Array, list[str], list[int]]:
-    """A polyline with its inner corners rounded, the kind of each segment, and where each corner's middle went."""
+    """A polyline with its inner corners rounded, the kind of each segment, and the index of each corner's middle."""
     points, out, middles = [corners[0]], [], [0]
     for at in range(1, len(corners) - 1):
         before, corner, after = corners[at - 1], corners[at], corners[at + 1]
@@ -102,7 +104,7 @@ def _rounded(corners: Array, radius: float, kinds: Sequence[str]) -> tuple[Array
 
 
 class _Solid:
-    """A vehicle's outline, its marks on the outline, and its half width at a point."""
+    """A vehicle's outline, the landmarks on it, and half the width at a point."""
 
     def __init__(self, vehicle: Vehicle) -> None:
         nose, bonnet_y, foot, foot_y, roof_0, roof_1, deck, deck_y, tail, tail_y, self.wheel, self.clearance = BODIES[
@@ -134,7 +136,7 @@ class _Solid:
         self.axles = (front - vehicle.wheelbase, front)
 
     def half_width(self, points: Array) -> Array:
-        """Half the width at `(..., 2)` points of the side: less above the belt and at both ends."""
+        """Half the width at `(..., 2)` points of the side; it is smaller above the belt and at both ends."""
         v = self.vehicle
         belt = self.outline[self.foot, 1]
         above = np.clip((points[..., 1] - belt) / (v.height - belt), 0, 1)
@@ -143,12 +145,12 @@ class _Solid:
         return half
 
     def at(self, points: Array, side: float | Array = 1.0) -> Array:
-        """`(..., 3)`: points of the outline plane moved out to a fraction of the half width."""
+        """Points `(..., 3)`: those of the outline plane, moved sideways by a fraction of half the width."""
         return np.concatenate([points, (side * self.half_width(points))[..., None]], -1)
 
 
 class _Painter:
-    """Projects points in mm to pixels and fills polygons, at `zoom` times the size of the finished picture."""
+    """Projects points in mm onto pixels and fills polygons, at `zoom` times the size of the finished picture."""
 
     DISTANCE = 13_000.0  # mm from the camera to the middle of the vehicle
 
@@ -177,7 +179,7 @@ class _Painter:
         return float((self.rotation @ normal)[2])
 
     def shade(self, colour: Colour, normal: Array, gloss: float = 0.25) -> tuple[int, int, int]:
-        """Ambient and diffuse light, and a highlight."""
+        """The colour under ambient and diffuse light, with a highlight."""
         diffuse = max(float(normal @ self.light), 0.0)
         level = self.view.ambient + (1.15 - self.view.ambient) * diffuse
         red, green, blue = (min(int(c * level + 255 * gloss * diffuse**6), 255) for c in colour)
@@ -188,12 +190,12 @@ class _Painter:
         self.draw.polygon([(x, y) for x, y in self.project(points)], fill=tuple(colour))
 
     def line(self, points: Array, colour: Sequence[int], width_mm: float) -> None:
-        """A line given in mm."""
+        """Draw a line given in mm."""
         width = max(round(width_mm * self.view.scale * self.zoom), 1)
         self.draw.line([(x, y) for x, y in self.project(points)], fill=tuple(colour), width=width, joint="curve")
 
     def gradient(self, points: Array, stops: Sequence[tuple[float, tuple[int, int, int]]]) -> None:
-        """Fill a polygon given in mm with colours that run from its top (0) to its bottom (1)."""
+        """Fill a polygon given in mm with a gradient of colours from its top (0) to its bottom (1)."""
         flat = self.project(points)
         low, high = np.floor(flat.min(0)).astype(int), np.ceil(flat.max(0)).astype(int) + 1
         width, height = (high - low).tolist()
@@ -219,7 +221,7 @@ def _mix(a: Sequence[float], b: Sequence[float], share: float) -> tuple[int, int
 
 
 def _paint_sweep(paint: _Painter, solid: _Solid) -> None:
-    """Everything across the width that faces the viewer: front, bonnet, screens, roof, boot, rear."""
+    """Paint everything across the width that faces the viewer: front, bonnet, screens, roof, boot, rear."""
     colour, points = COLOURS[solid.vehicle.colour], solid.outline
     for at in sorted(range(len(points) - 1), key=lambda at: (solid.kinds[at] == ROOF, points[at, 1])):
         edge = points[at + 1] - points[at]
@@ -241,7 +243,7 @@ def _paint_sweep(paint: _Painter, solid: _Solid) -> None:
 
 
 def _paint_end(paint: _Painter, solid: _Solid, front: bool) -> None:
-    """Lamps, grille or tailgate line, number plate and bumper of the end that is seen."""
+    """Paint the lamps, grille or tailgate line, number plate and bumper of the end that is visible."""
     if paint.facing(np.array([-1.0 if front else 1.0, 0, 0])) <= 0.03:
         return
     face = solid.outline[: solid.nose_end + 1] if front else solid.outline[solid.tail_start :][::-1]
@@ -268,7 +270,7 @@ def _paint_end(paint: _Painter, solid: _Solid, front: bool) -> None:
 
 
 def _paint_cabin(paint: _Painter, solid: _Solid) -> None:
-    """The near side above the belt: pillars and side windows, or a screen and seats in the open."""
+    """Paint the near side above the belt: pillars and side windows, or the screen and seats of an open car."""
     vehicle = solid.vehicle
     if solid.open:
         foot, top = solid.screen_foot, solid.screen_top
@@ -308,7 +310,7 @@ def _paint_cabin(paint: _Painter, solid: _Solid) -> None:
 
 
 def _paint_side(paint: _Painter, solid: _Solid) -> None:
-    """The near side below the belt, with its doors, lamps and sill."""
+    """Paint the near side below the belt, with its doors, lamps and sill."""
     vehicle, colour = solid.vehicle, COLOURS[solid.vehicle.colour]
     points = solid.outline
     lower = np.concatenate([points[: solid.foot + 1], points[solid.deck :]])
@@ -360,7 +362,7 @@ def _paint_wheels(paint: _Painter, solid: _Solid, near: bool) -> None:
 
 
 def footprint(vehicle: Vehicle, view: View, px: int) -> Array:
-    """Pixels `(36, 2)` of an ellipse on the ground under the vehicle, a little larger than it: its shadow."""
+    """The vehicle's shadow: pixels `(36, 2)` of an ellipse on the ground, a little larger than the vehicle."""
     circle = _disc((0, 0, 0), 1.0)
     ground = np.stack(
         [(0.5 + 0.54 * circle[:, 0]) * vehicle.length, 0 * circle[:, 0], 0.62 * vehicle.width * circle[:, 1]], -1
@@ -372,13 +374,13 @@ def paint_vehicle(vehicle: Vehicle, view: View, px: int, zoom: int = 2) -> Image
     """The vehicle alone, with a transparent background.
 
     Args:
-        vehicle: Sizes, body, colour and style.
-        view: Where it is seen from.
-        px: Size of the finished, square picture.
-        zoom: The picture is painted this many times larger; the caller reduces it, which smooths the edges.
+        vehicle: The vehicle, with its sizes, body, colour and style.
+        view: The view that it is seen from.
+        px: Side of the finished, square picture in pixels.
+        zoom: Factor by which the picture is painted larger; the caller reduces it, which smooths the edges.
 
     Returns:
-        RGBA, `(zoom * px, zoom * px)`.
+        The picture in RGBA, `(zoom * px, zoom * px)`.
     """
     paint, solid = _Painter(vehicle, view, px, zoom), _Solid(vehicle)
     _paint_wheels(paint, solid, near=False)
