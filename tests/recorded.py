@@ -20,8 +20,8 @@ def record(monkeypatch: pytest.MonkeyPatch, pipelines: ModuleType) -> Called:
     """Replace what a package's pipelines call; the record is filled as they run."""
     called: Called = []
 
-    def runner(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-        for cell in cells:
+    def runner(waves: Sequence[Sequence[Cell]]) -> dict[str, tuple[str, str]]:
+        for cell in (cell for wave in waves for cell in wave):
             called.append(("fit", [str(cell.folder), *cell.command]))
             finish(cell)
         return {}

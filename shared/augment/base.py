@@ -1,4 +1,4 @@
-"""What the augmentations share: how they print, and the checks of their settings."""
+"""What the augmentations share: how they are printed, and the checks of their settings."""
 
 import math
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Augmentation(nn.Module):
-    """An augmentation that prints as its call: `TimeOut(low=0.0, high=0.5)`."""
+    """An augmentation that is printed as it is called: `TimeOut(low=0.0, high=0.5)`."""
 
     def extra_repr(self) -> str:
         """Every setting by name."""
@@ -16,14 +16,14 @@ class Augmentation(nn.Module):
 
 
 def checked_size(name: str, value: float) -> float:
-    """The value, where it is a finite number of at least 0; else a `ValueError` with the setting's name."""
+    """The value if it is a finite number of at least 0, otherwise a `ValueError` that names the setting."""
     if not 0 <= value < math.inf:  # also catches NaN
         raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
     return value
 
 
 def checked_probability(name: str, value: float) -> float:
-    """The value, where it is in [0, 1]; else a `ValueError` with the setting's name."""
+    """The value if it is in [0, 1], otherwise a `ValueError` that names the setting."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be in [0, 1], got {value}")
     return value

@@ -14,24 +14,24 @@ from torch import Tensor
 from shared.augment.base import Augmentation, checked_probability, checked_size
 
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
-TRIES = 10  # at a crop that fits into the image, as torchvision
-SHARPEST = 1e-3  # pixels; a Gaussian that leaves its pixel alone
-CACHE_FLOATS = 262_144  # of a megabyte, what a processor core keeps at hand
+TRIES = 10  # tries to find a crop that fits into the image, as in torchvision
+SHARPEST = 1e-3  # pixels; a Gaussian this narrow changes nothing
+CACHE_FLOATS = 262_144  # one megabyte of floats, which fits into a processor core's cache
 
 
 class ImageParameters(NamedTuple):
-    """What every sample of a batch drew; B rows each.
+    """The parameters that were drawn for every sample of a batch, one row each.
 
     Attributes:
-        top: `(B,)` float32, first row of the crop, pixels of the source.
-        left: `(B,)`, its first column.
-        height: `(B,)`, its rows.
-        width: `(B,)`, its columns.
-        flip: `(B,)` bool, mirrored left to right.
-        angle: `(B,)` degrees, counter-clockwise about the centre; 0 does not rotate.
-        sigma: `(B,)` pixels of the source, of the blur; 0 does not blur.
-        operation: `(B, K)` int64, the colour operations in order: 0 brightness, 1 contrast, 2 saturation.
-        factor: `(B, K)`, their factors; 1 changes nothing.
+        top: `(B,)` float32 first row of the crop, in pixels of the source.
+        left: `(B,)` first column of the crop.
+        height: `(B,)` number of rows of the crop.
+        width: `(B,)` number of columns of the crop.
+        flip: `(B,)` bool, whether the sample is mirrored left to right.
+        angle: `(B,)` angle of the rotation in degrees, counter-clockwise about the centre; 0 does not rotate.
+        sigma: `(B,)` standard deviation of the blur in pixels of the source; 0 does not blur.
+        operation: `(B, K)` int64 colour operations, in order: 0 brightness, 1 contrast, 2 saturation.
+        factor: `(B, K)` factors of these operations; 1 changes nothing.
     """
 
     top: Tensor
@@ -46,14 +46,14 @@ class ImageParameters(NamedTuple):
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Images as an encoder takes them: `size` pixels square, float32 in [0, 1]; antialiased bilinear.
+    """Images as an encoder takes them: `size` pixels square, float32 in [0, 1]; the resizing is antialiased bilinear.
 
     Args:
-        images: `(B, C, H, W)`, uint8, or float in [0, 1]. Images that are not square are squashed.
-        size: Pixels of the output.
+        images: `(B, C, H, W)` images, uint8, or float in [0, 1]. Images that are not square are squashed.
+        size: Side of the output in pixels.
 
     Returns:
-        `(B, C, size, size)`; images that have that size already are converted only.
+        `(B, C, size, size)` images; those that already have that size are only converted.
 
     Raises:
         ValueError: `images` has another type or shape.
@@ -69,42 +69,44 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 class ImageAugment(Augmentation):
-    r"""Random crop, flip, blur, colour jitter, greyscale and rotation, as contrastive methods on images use them.
+    r"""Random crop, flip, blur, colour jitter, greyscale and rotation, as used by contrastive methods on images.
 
-    Each operation is torchvision's of the same name (`RandomResizedCrop`, `RandomHorizontalFlip`, `GaussianBlur`,
-    `ColorJitter` without hue, `RandomGrayscale`, `RandomRotation` with bilinear interpolation), drawn for each sample.
-    The defaults are MMCL's for DVM: the authors' code, which the paper's supplement describes.
+    Each operation is that of torchvision with the same name (`RandomResizedCrop`, `RandomHorizontalFlip`,
+    `GaussianBlur`, `ColorJitter` without hue, `RandomGrayscale`, `RandomRotation` with bilinear interpolation), but
+    drawn for each sample. The defaults are MMCL's for DVM: those of the authors' code, which the paper's supplement
+    describes.
 
-    Blur, crop, antialiased resize and flip are linear and act on rows and columns alike, so a sample's whole chain is
+    Blur, crop, antialiased resize and flip are linear and separate into rows and columns, so a sample's whole chain is
 
     .. math:: W_y \, x \, W_x^\top, \quad W_y \in R^{S \times H}, \; W_x \in R^{S \times W}
 
-    and the batch's two batched matrix products. A row of :math:`W_y` is the resize's triangle filter inside the crop,
-    times the (band) matrix of the blur; flipping reverses :math:`W_x`. This is exact, borders included.
+    and that of a batch is two batched matrix products. A row of :math:`W_y` is the resize's triangle filter inside the
+    crop, times the (band) matrix of the blur; flipping reverses :math:`W_x`. This is exact, borders included.
 
     The authors' order is jitter, greyscale, blur, crop, flip; for cardiac images flip, rotation, jitter, crop.
-    Flipping last is the same distribution, as angles and crops are drawn symmetrically. With `exact_order` colours are
-    changed at the source's resolution, after rotation and before the blur, as the authors do. By default they are
-    changed after the crop, on S x S pixels, which is several times as fast. The mean grey that contrast needs is still
-    that of the whole source, brought through the same operations, so the two orders agree to rounding as long as no
-    operation clamps a value to [0, 1]; where one does, a pixel may differ.
+    Flipping last gives the same distribution, as angles and crops are drawn symmetrically. With `exact_order` colours
+    are changed at the source's resolution, after rotation and before the blur, as in the authors' code. By default they
+    are changed after the crop, on S x S pixels, which is several times as fast. The mean grey that contrast needs is
+    still that of the whole source, taken through the same operations, so the two orders agree up to rounding as long as
+    no operation clamps a value to [0, 1]; if one does, a pixel may differ.
 
     Args:
-        size: S, pixels of the output.
-        crop_scale: Smallest and largest area of the crop, as a share of the image's.
+        size: Side S of the output in pixels.
+        crop_scale: Smallest and largest area of the crop, as a share of the image's area.
         crop_ratio: Smallest and largest width / height of the crop.
-        flip: Probability of a mirrored sample.
-        rotation: Largest angle in degrees, drawn from U(-rotation, rotation); outside the image is black.
-        brightness: The factor is drawn from U(max(0, 1 - brightness), 1 + brightness).
-        contrast: Same, about the mean grey of the image.
-        saturation: Same, about the grey of each pixel.
-        jitter_probability: Of changing these three, in random order.
-        grayscale: Probability of a grey sample.
-        blur_probability: Probability of a blurred sample.
-        blur_sigma: Smallest and largest standard deviation of the blur, pixels of the source.
-        blur_kernel: Width of the blur, odd.
-        probability: Of a sample to be augmented at all; the others are resized only.
-        exact_order: See above.
+        flip: Probability that a sample is mirrored.
+        rotation: Largest angle in degrees; angles are drawn from U(-rotation, rotation). Outside the image is black.
+        brightness: Strength of the change of brightness; its factor is drawn from U(max(0, 1 - brightness),
+            1 + brightness).
+        contrast: Strength of the change of contrast about the mean grey of the image, in the same way.
+        saturation: Strength of the change of saturation about the grey of each pixel, in the same way.
+        jitter_probability: Probability that these three are changed, in random order.
+        grayscale: Probability that a sample is made grey.
+        blur_probability: Probability that a sample is blurred.
+        blur_sigma: Smallest and largest standard deviation of the blur, in pixels of the source.
+        blur_kernel: Width of the blur's kernel in pixels; it must be odd.
+        probability: Probability that a sample is augmented at all; the others are only resized.
+        exact_order: Whether colours are changed in the authors' order, see above.
 
     Raises:
         ValueError: A setting is out of its range; or, when called, the images are not `(B, C, H, W)` of uint8 or float,
@@ -166,7 +168,7 @@ class ImageAugment(Augmentation):
         return self.apply_drawn(images, self.draw(images))
 
     def draw(self, images: Tensor) -> ImageParameters:
-        """Parameters for every sample of `(B, C, H, W)`."""
+        """Draw the parameters for every sample of `(B, C, H, W)`."""
         batch, device = len(images), images.device
 
         def happens(probability: float) -> Tensor:
@@ -195,11 +197,11 @@ class ImageAugment(Augmentation):
         )
 
     def apply_drawn(self, images: Tensor, drawn: ImageParameters) -> Tensor:
-        """What `forward` makes of `images` with these parameters."""
+        """Augment `images` with these parameters, as `forward` does with drawn ones."""
         with torch.autocast(images.device.type, enabled=False):  # products in half precision would show
             if images.device.type != "cpu":
                 return self._augmented(images, drawn)
-            # Few at a time: their float copies stay in the processor's cache, a batch's do not.
+            # A few at a time: their float copies fit into the processor's cache, those of a whole batch do not.
             count = max(1, CACHE_FLOATS // math.prod(images.shape[1:]))
             parts = zip(images.split(count), *(values.split(count) for values in drawn), strict=True)
             return torch.cat([self._augmented(part, ImageParameters(*values)) for part, *values in parts])
@@ -214,12 +216,12 @@ class ImageAugment(Augmentation):
         x = self._resample(*self._window(x, drawn))
         if not self.exact_order:
             x = change_colours(x, drawn.operation, drawn.factor, mean)
-        return x.clamp_(0, 1)  # of rounding
+        return x.clamp_(0, 1)  # removes rounding errors
 
     def _window(self, x: Tensor, drawn: ImageParameters) -> tuple[Tensor, ImageParameters]:
-        """The part of the source that the crop of a single sample sees, which halves the arithmetic.
+        """For a single sample, only the part of the source that its crop sees, which halves the arithmetic.
 
-        Of several samples, and on a GPU, where the host would have to wait for the bounds, all of it.
+        For several samples, and on a GPU, where the host would have to wait for the bounds, the whole source.
         """
         if x.device.type != "cpu" or len(x) > 1:
             return x, drawn
@@ -256,13 +258,13 @@ def resize_matrix(start: Tensor, extent: Tensor, length: int, size: int, flip: T
 
     Args:
         start: `(B,)` first pixel of the crop.
-        extent: `(B,)` pixels of the crop.
-        length: Pixels of the source.
-        size: Pixels of the output.
-        flip: `(B,)` bool, samples whose output is reversed.
+        extent: `(B,)` number of pixels of the crop.
+        length: Number of pixels of the source.
+        size: Number of pixels of the output.
+        flip: `(B,)` bool, whether a sample's output is reversed.
 
     Returns:
-        `(B, size, length)`.
+        `(B, size, length)` matrices.
     """
     start, extent = start[:, None, None], extent[:, None, None]
     target = torch.arange(0.5, size, device=start.device)[:, None]
@@ -277,15 +279,15 @@ def resize_matrix(start: Tensor, extent: Tensor, length: int, size: int, flip: T
 
 
 def blur_matrix(sigma: Tensor, length: int, kernel: int) -> Tensor:
-    """The matrix that blurs one axis with a Gaussian, the signal reflected at its ends.
+    """The matrix that blurs one axis with a Gaussian; the signal is reflected at its ends.
 
     Args:
         sigma: `(B,)` standard deviation in pixels; 0 gives the identity.
-        length: Pixels of the axis, more than `kernel // 2`.
-        kernel: Pixels of the Gaussian, odd; it is normalised over them.
+        length: Number of pixels of the axis; it must be more than `kernel // 2`.
+        kernel: Number of pixels of the Gaussian, which is normalised over them; it must be odd.
 
     Returns:
-        `(B, length, length)`.
+        `(B, length, length)` matrices.
     """
     offset = torch.arange(kernel, device=sigma.device) - kernel // 2
     gaussian = (-0.5 * (offset / sigma[:, None].clamp(min=SHARPEST)) ** 2).softmax(dim=1)
@@ -297,17 +299,17 @@ def blur_matrix(sigma: Tensor, length: int, kernel: int) -> Tensor:
 
 
 def change_colours(images: Tensor, operation: Tensor, factor: Tensor, mean: Tensor | None = None) -> Tensor:
-    """Brightness, contrast and saturation of each sample, in its own order, each clamped to [0, 1].
+    """Change brightness, contrast and saturation of each sample in its own order, clamping to [0, 1] after each.
 
     All three blend with a grey image, `factor * x + (1 - factor) * other`: black for brightness, the mean grey for
     contrast, and every pixel's own grey for saturation.
 
     Args:
-        images: `(B, C, H, W)` in [0, 1].
-        operation: `(B, K)` in {0: brightness, 1: contrast, 2: saturation}, in the order of application.
-        factor: `(B, K)`, at least 0; 1 changes nothing.
-        mean: `(B, 1, 1, 1)` mean grey that contrast takes for the first operation, and follows without clamping; by
-            default that of `images`, measured anew each time.
+        images: `(B, C, H, W)` images in [0, 1].
+        operation: `(B, K)` operations in {0: brightness, 1: contrast, 2: saturation}, in the order of application.
+        factor: `(B, K)` factors, at least 0; 1 changes nothing.
+        mean: `(B, 1, 1, 1)` mean grey for contrast before the first operation, which is then updated without clamping;
+            by default the mean grey of the images is measured again before each operation.
     """
     images = images.clone()
     for kinds, factors in zip(operation.unbind(1), factor.unbind(1), strict=True):
@@ -324,11 +326,11 @@ def change_colours(images: Tensor, operation: Tensor, factor: Tensor, mean: Tens
 
 
 def rotate(images: Tensor, angle: Tensor) -> Tensor:
-    """Rotate each sample of `(B, C, H, W)` about its centre, bilinear, black outside the image.
+    """Rotate each sample of `(B, C, H, W)` about its centre, with bilinear interpolation and black outside the image.
 
     Args:
         images: Float images.
-        angle: `(B,)` degrees, counter-clockwise.
+        angle: `(B,)` angles in degrees, counter-clockwise.
     """
     height, width = images.shape[2:]
     cos, sin = angle.deg2rad().cos(), angle.deg2rad().sin()
@@ -343,7 +345,7 @@ def rotate(images: Tensor, angle: Tensor) -> Tensor:
 def _draw_crop(
     images: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Top, left, height and width of a crop for each sample: the first of some tries that fits, else the centre."""
+    """Top, left, height and width of a crop for each sample: the first of several tries that fits, or the centre."""
     batch, _, rows, columns = images.shape
     shape, device = (batch, TRIES), images.device
     area = torch.empty(shape, device=device).uniform_(*scale) * (rows * columns)
@@ -364,7 +366,7 @@ def _draw_crop(
 
 
 def _grey(images: Tensor) -> Tensor:
-    """`(B, C, H, W)` to `(B, 1, H, W)`: the luma of RGB, the mean of other channels."""
+    """`(B, C, H, W)` to `(B, 1, H, W)`: the luma of RGB images, otherwise the mean of the channels."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     red, green, blue = images.split(1, dim=1)
@@ -373,7 +375,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _may_be_any(condition: Tensor) -> bool:
-    """Whether any is true, where that can be seen without waiting for a GPU."""
+    """Whether any element is true; on a GPU, for which the host would have to wait, always True."""
     return condition.device.type != "cpu" or bool(condition.any())
 
 

@@ -1,8 +1,8 @@
 """Per-sample batched augmentation of signals `(B, C, T)`: every sample of a batch draws its own parameters.
 
 The draws come from torch's generator of the tensor's device, which `shared.callbacks.SeedEachEpoch` seeds. The result
-has the signal's dtype, and the signal itself is never changed. Sizes are in units of the signal: standard deviations,
-where it is normalised.
+has the signal's dtype, and the signal itself is never changed. Sizes are in units of the signal, which are standard
+deviations if it is normalised.
 """
 
 import math
@@ -17,12 +17,12 @@ SLOWEST_WANDER = 0.05  # Hz; slower drift is an offset, which normalisation remo
 
 
 class TimeCrop(Augmentation):
-    """Keep a random window and stretch it back to full length, linearly interpolated.
+    """Keep a random window and stretch it back to full length by linear interpolation.
 
     The "random resized crop" of Mehari & Strodthoff 2022.
 
     Args:
-        low: Shortest window, as a fraction of the length.
+        low: Length of the shortest window, as a fraction of the signal's length.
 
     Raises:
         ValueError: `low` is outside (0, 1].
@@ -51,13 +51,13 @@ class TimeCrop(Augmentation):
 
 
 class Window(Augmentation):
-    """Keep a random window of fixed length: nothing is stretched, so rates stay what they are.
+    """Keep a random window of fixed length: nothing is stretched, so rates (as of the heart) do not change.
 
     A convolutional encoder that averages over time takes any length, so training on windows and evaluating on whole
     signals works, and costs proportionally less.
 
     Args:
-        fraction: Length of the window, as a fraction of the signal's.
+        fraction: Length of the window, as a fraction of the signal's length.
 
     Raises:
         ValueError: `fraction` is outside (0, 1].
@@ -82,8 +82,8 @@ class TimeOut(Augmentation):
     """Set one random stretch of each sample to zero, in all channels (Mehari & Strodthoff 2022, "time out").
 
     Args:
-        low: Shortest stretch, as a fraction of the length.
-        high: Longest stretch; the fraction is drawn from U(low, high).
+        low: Length of the shortest stretch, as a fraction of the signal's length.
+        high: Length of the longest stretch; the fraction is drawn from U(low, high).
 
     Raises:
         ValueError: `0 <= low <= high <= 1` does not hold.
@@ -109,17 +109,17 @@ class TimeOut(Augmentation):
 class Permute(Augmentation):
     """Cut each sample at random places into segments, and shuffle these (TS-TCC's strong augmentation).
 
-    Eldele et al. 2021, section 3.1. The number of segments is drawn from U{1, ..., max_segments}; where two cuts meet,
-    there is one fewer. Their public code fills every channel with the first one, shuffled; here each keeps its own.
+    Eldele et al. 2021, section 3.1. The number of segments is drawn from U{1, ..., max_segments}; if two cuts coincide,
+    there is one fewer. Their public code fills every channel with the shuffled first one; here each keeps its own.
 
     Args:
-        max_segments: Most segments of a sample.
-        groups: Channels that share their cuts and their order, and so stay synchronous; other groups draw others.
-            Channels of no group are left as they are. None is one group of all channels.
+        max_segments: Largest number of segments of a sample.
+        groups: Groups of channels. The channels of a group share their cuts and their order, and so stay synchronous;
+            every group draws its own. Channels of no group are left as they are. None is one group of all channels.
 
     Raises:
-        ValueError: `max_segments` is below 1; or `groups` holds a negative channel or one twice, or, when called, one
-            that the signal lacks.
+        ValueError: `max_segments` is below 1; or `groups` holds a negative channel, a channel twice or, when called, a
+            channel that the signal lacks.
 
     Example:
         >>> permuted = Permute(groups=[[0, 1]])(torch.arange(9.0).expand(1, 3, 9))
@@ -194,7 +194,7 @@ class Jitter(Augmentation):
     """Add white noise.
 
     Args:
-        sigma: Standard deviation, in units of the signal.
+        sigma: Standard deviation of the noise, in units of the signal.
 
     Raises:
         ValueError: `sigma` is negative or not finite.
@@ -210,10 +210,10 @@ class Jitter(Augmentation):
 
 
 class ChannelMask(Augmentation):
-    """Set each channel of each sample to zero with probability `p` (a lead that fell off).
+    """Set each channel of each sample to zero with probability `p` (like a lead that fell off).
 
     Args:
-        p: Probability of a channel.
+        p: Probability that a channel is set to zero.
 
     Raises:
         ValueError: `p` is outside [0, 1].
@@ -233,7 +233,7 @@ class Invert(Augmentation):
     """Change the sign of each sample with probability `p` (the "inversion" of ETP, section 2.2).
 
     Args:
-        p: Probability of a sample.
+        p: Probability that a sample changes its sign.
 
     Raises:
         ValueError: `p` is outside [0, 1].
@@ -250,19 +250,19 @@ class Invert(Augmentation):
 
 
 class Powerline(Augmentation):
-    r"""Add hum of the mains (Mehari & Strodthoff 2022, "powerline noise").
+    r"""Add mains hum (Mehari & Strodthoff 2022, "powerline noise").
 
     With a phase :math:`\varphi` and an amplitude :math:`a \sim U(0, amplitude)` for each sample, and a gain
     :math:`g_c \sim U(-1, 1)` for each of its channels:
 
     .. math:: x_c(t) + g_c \, a \sin(2 \pi f t + \varphi)
 
-    A lead is a difference of electrodes in one electric field, so the hum of the leads differs in size and sign only.
+    A lead is a difference of electrodes in one electric field, so the hum of the leads only differs in size and sign.
 
     Args:
         amplitude: Largest amplitude, in units of the signal.
-        frequency: f in Hz; 50, or 60 in the Americas.
-        sampling_rate: Hz.
+        frequency: Frequency f in Hz; 50, or 60 in the Americas.
+        sampling_rate: Sampling rate in Hz.
 
     Raises:
         ValueError: `amplitude` is negative or not finite, or `frequency` is outside (0, sampling_rate / 2].
@@ -285,14 +285,14 @@ class Powerline(Augmentation):
 
 
 class BaselineWander(Augmentation):
-    """Add slow sines, as breathing and moving electrodes do (Mehari & Strodthoff 2022, "baseline wander").
+    """Add slow sines, like those of breathing and moving electrodes (Mehari & Strodthoff 2022, "baseline wander").
 
-    Each sine is drawn as that of `Powerline`, with a frequency from U(0.05 Hz, max_frequency).
+    Each sine is drawn like that of `Powerline`, with a frequency from U(0.05 Hz, max_frequency).
 
     Args:
         amplitude: Largest amplitude of a sine, in units of the signal; the sum can reach `components` times as much.
-        max_frequency: Hz; breathing at rest is below 0.5.
-        duration: Seconds that the T samples last, so that one setting serves every sampling rate.
+        max_frequency: Largest frequency in Hz; breathing at rest is below 0.5.
+        duration: Duration of the T samples in seconds, so that one setting suits every sampling rate.
         components: Number of sines.
 
     Raises:
@@ -323,7 +323,7 @@ class BaselineWander(Augmentation):
 
 
 def _add_sines(signal: Tensor, amplitude: float, frequency: Tensor) -> Tensor:
-    """Sines of `frequency` `(B, K)`, in cycles a sample: phase per sine, amplitude per sine, gain per channel."""
+    """Add sines of `frequency` `(B, K)` in cycles per sample, with a phase and amplitude per sine and channel gains."""
     batch, channels, length = signal.shape
     count = frequency.shape[1]
     phase = torch.rand(batch, count, 1, device=signal.device)

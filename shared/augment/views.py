@@ -1,13 +1,13 @@
-"""How augmentations are put together: in a row, and into two views of a sample."""
+"""How augmentations are combined: one after the other, and into several views of a sample."""
 
 from torch import Tensor, nn
 
 
 class Augment(nn.Sequential):
-    """The given augmentations one after the other.
+    """Applies the given augmentations one after the other.
 
     Args:
-        transforms: Modules `(B, C, T) -> (B, C, T)`.
+        transforms: The augmentations, modules `(B, C, T) -> (B, C, T)`.
     """
 
     def __init__(self, transforms: list[nn.Module]) -> None:
@@ -15,11 +15,11 @@ class Augment(nn.Sequential):
 
 
 class TwoViews(nn.Module):
-    """Two views of every sample, as contrastive methods compare.
+    """Makes two views of every sample, for contrastive methods to compare.
 
     Args:
-        first: Augmentation `(B, C, T) -> (B, C, T')` of the first view.
-        second: Of the second; by default the first one, drawn anew.
+        first: Augmentation `(B, C, T) -> (B, C, T')` for the first view.
+        second: Augmentation for the second view; by default the same as for the first, with new draws.
     """
 
     def __init__(self, first: nn.Module, second: nn.Module | None = None) -> None:
@@ -33,11 +33,11 @@ class TwoViews(nn.Module):
 
 
 class Views(nn.Module):
-    """Several views of every sample, each drawn anew by the same augmentation.
+    """Makes several views of every sample with the same augmentation, each with new draws.
 
     Args:
-        augment: `(B, ...) -> (B, ...)`.
-        count: How many.
+        augment: The augmentation `(B, ...) -> (B, ...)`.
+        count: Number of views.
     """
 
     def __init__(self, augment: nn.Module, count: int = 2) -> None:

@@ -41,12 +41,12 @@ def own_budget_in(variant: Variant, configs: Configs, keys: Sequence[str]) -> se
         configs: The package's configs/.
         keys: Budget settings that must agree; the others may have been changed.
     """
-    class_path, given = str(variant.config["model"]["class_path"]), budget(variant.config)
+    given = budget(variant.config)
     profiles: tuple[Profile, ...] = get_args(Profile)
     return {
         profile
         for profile in profiles
-        for own in map(budget, configs.composed(class_path, variant.dataset, profile))
+        for own in map(budget, configs.composed(variant.config, profile))
         if all(own[key] == given[key] for key in keys)
     }
 
@@ -55,11 +55,13 @@ def _signature(variant: Variant) -> dict[str, Any]:
     """What all variants of a comparison must share."""
     config = compared(variant.config)
     data = {key: value for key, value in config["data"]["init_args"].items() if key not in ("seed", "batch_size")}
-    return {
-        "data settings": {"class_path": config["data"]["class_path"], **data},
-        "encoder": config["model"]["init_args"].get("encoder"),
-        "precision": config["trainer"].get("precision"),
-    }
+    signature: dict[str, Any] = {"data settings": {"class_path": config["data"]["class_path"], **data}}
+    if variant.data:
+        signature["data content"] = variant.data
+    if "model" in config:  # a verb's result without training has neither
+        signature["encoder"] = config["model"]["init_args"].get("encoder")
+        signature["precision"] = config["trainer"].get("precision")
+    return signature
 
 
 def alike(variants: Sequence[Variant], configs: Configs, apart: bool = False) -> list[list[Variant]]:
@@ -94,10 +96,12 @@ def alike(variants: Sequence[Variant], configs: Configs, apart: bool = False) ->
 def _unlike(first: Variant, second: Variant, configs: Configs) -> str:
     """What differs between two variants' trainings, with both values; empty if they were trained alike."""
     signatures = _signature(first), _signature(second)
-    for key in signatures[0]:
+    for key in [key for key in signatures[0] if key in signatures[1]]:
         one, other = (signature[key] for signature in signatures)
         if one != other:
             return f"{key} ({_difference(one, other)})"
+    if not first.is_trained or not second.is_trained:
+        return ""
     one, other = budget(first.config), budget(second.config)
     differ = [key for key in BUDGET if one[key] != other[key]]
     if differ and not own_budget_in(first, configs, differ) & own_budget_in(second, configs, differ):

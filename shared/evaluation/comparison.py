@@ -248,7 +248,9 @@ def print_comparison(
             rows = finish(compare(variants, dataset, table, statistics, rows_of, about))
             order = [RANDOM, *table.values.get(name, next(iter(table.values.values()), {}))]
             places = rows["method"].map({row: place for place, row in enumerate(order)})
-            rows = rows.iloc[places.argsort(kind="stable")].reset_index(drop=True)  # unknown rows come last
+            rows = rows.iloc[places.fillna(len(order)).argsort(kind="stable")].reset_index(
+                drop=True
+            )  # unknown rows come last
             synthetic = any(variant.is_synthetic for variant in variants)
             rows = _with_settings(rows, table, stem, name, dataset, variants[0], synthetic)
             _print(table, name, dataset, variants, rows, texts(rows), synthetic, note)

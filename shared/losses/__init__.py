@@ -1,4 +1,4 @@
-"""Losses that know no paper and no data set."""
+"""Losses that are independent of any paper's package and of any data set."""
 
 from shared.losses.barlow_twins import barlow_twins_loss
 from shared.losses.info_nce import clip_loss, nt_xent_loss, retrieval_accuracy

@@ -4,7 +4,7 @@ Under `torch.distributed` every rank scores its own rows against the columns of 
 is the mean over this rank's rows: its mean over ranks is the loss of the joined batch, and DDP's averaged
 gradient is the gradient of that loss (see `shared.distributed.gather_with_grad`).
 
-Similarities and losses are computed in float32 (float64 for float64 inputs), inside bf16 autocast too.
+Similarities and losses are computed in float32 (float64 for float64 inputs), even inside bf16 autocast.
 """
 
 import math
@@ -35,35 +35,33 @@ def clip_loss(
 
         L = \frac{1}{K} \sum_i \lambda \, \ell^{a2b}_i + (1 - \lambda) \, \ell^{b2a}_i
 
-    ETP is :math:`\lambda = 1/2`. As in both papers' references (CLIP) the denominator holds the positive;
-    MMCL Eq. 2 prints it without, and sums where this averages.
+    For ETP :math:`\lambda = 1/2`. As in both papers' references (CLIP) the denominator includes the positive; MMCL Eq.
+    2 is printed without it, and with a sum in place of the mean.
 
     With `labels` the false negatives are eliminated (MMCL section 4.6 and Table 3): the denominators lose every
-    j != i of row i's class. The positive remains the pair itself.
+    j != i of row i's class. The positive is still only the pair itself.
 
-    A row has no negative left only where the whole global batch is of one class. With the positive in the denominator
-    its loss is then 0, the equation's own value. Without it the equation has no value, and the row is left out of the
-    mean; since this happens to all rows at once, the result is 0 too, with a gradient of 0: such a batch teaches
-    nothing.
+    A row has no negative left only if the whole global batch has the same class. With the positive in the denominator
+    its loss is then 0, as the equation says. Without it the equation has no value, and the row is left out of the mean;
+    since this happens to all rows at once, the result is 0 too, with a gradient of 0: such a batch teaches nothing.
 
     Args:
         a: `(B, D)` embeddings of one modality, of any length (normalised here).
         b: `(B, D)` embeddings of the other; row i is the partner of `a[i]`.
         temperature: tau > 0, a number or a learnable 0-dim tensor.
         weight: lambda in [0, 1], the share of the direction a -> b.
-        gather: Join the ranks' batches. False where every rank already holds all pairs, as in validation.
+        gather: Whether to join the ranks' batches; False if every rank already holds all pairs, as in validation.
         labels: `(B,)` integer classes, to eliminate false negatives. A row of class -1 has no label: it is a negative
             of every other row, and every other row is one of its negatives.
-        positive_in_denominator: False leaves j = i out of the denominators, as MMCL Eq. 2 is printed.
+        positive_in_denominator: Whether the denominators include j = i; False is MMCL Eq. 2 as printed.
 
     Returns:
-        0-dim loss, at least 0; log K when all embeddings coincide. Without the positive in the denominator it may be
+        0-dim loss, at least 0; log K if all embeddings coincide. Without the positive in the denominator it may be
         negative, and coinciding embeddings give log(K - 1).
 
     Raises:
-        ValueError: if the shapes differ or are not `(B, D)`, if the global batch holds fewer than two pairs,
-            if the ranks' batch sizes differ, if temperature or weight is out of range, or if the labels are not
-            `(B,)` integers.
+        ValueError: The shapes differ or are not `(B, D)`, the global batch holds fewer than two pairs, the ranks' batch
+            sizes differ, temperature or weight is out of range, or the labels are not `(B,)` integers.
 
     Example:
         >>> clip_loss(torch.ones(8, 4), torch.ones(8, 4), temperature=0.07)  # log 8
@@ -93,13 +91,13 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float | Tensor, gather: bo
         z1: `(B, D)` embeddings of the first views, of any length (normalised here).
         z2: `(B, D)` embeddings of the second views; row i shows the same sample as `z1[i]`.
         temperature: tau > 0, a number or a learnable 0-dim tensor.
-        gather: Join the ranks' batches; see `clip_loss`.
+        gather: Whether to join the ranks' batches, see `clip_loss`.
 
     Returns:
-        0-dim loss, at least 0; log(2K - 1) when all embeddings coincide.
+        0-dim loss, at least 0; log(2K - 1) if all embeddings coincide.
 
     Raises:
-        ValueError: as `clip_loss`.
+        ValueError: As for `clip_loss`.
 
     Example:
         >>> nt_xent_loss(torch.ones(8, 4), torch.ones(8, 4), temperature=0.1)  # log 15
@@ -109,7 +107,7 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float | Tensor, gather: bo
     with torch.autocast(z1.device.type, enabled=False):
         z1, z2 = _unit(z1), _unit(z2)
         all_z1, all_z2, own = _global_batch(z1, z2, gather)
-        # Columns: all first, then all second views. Rows: this rank's first, then its second views.
+        # Columns are all first views, then all second views; rows are this rank's first views, then its second ones.
         itself = torch.cat([own, own + len(all_z1)])
         other_view = torch.cat([own + len(all_z1), own])
         logits = torch.cat([z1, z2]) @ torch.cat([all_z1, all_z2]).T / temperature
@@ -119,19 +117,19 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, temperature: float | Tensor, gather: bo
 
 @torch.no_grad()
 def retrieval_accuracy(a: Tensor, b: Tensor) -> Tensor:
-    """Share of rows whose most similar row of the other side (cosine) is their partner, over both directions.
+    """Share of rows whose most similar row (by cosine) on the other side is their partner, over both directions.
 
-    For logging: it looks at this process's batch only, so chance is 1 / B with the B of one rank.
+    This is for logging: it only looks at this process's batch, so chance is 1 / B with the B of one rank.
 
     Args:
-        a: `(B, D)`.
-        b: `(B, D)`; row i is the partner of `a[i]`.
+        a: `(B, D)` embeddings of one side.
+        b: `(B, D)` embeddings of the other; row i is the partner of `a[i]`.
 
     Returns:
         0-dim float32 in [0, 1].
 
     Raises:
-        ValueError: if the shapes differ or are not `(B, D)`.
+        ValueError: The shapes differ or are not `(B, D)`.
 
     Example:
         >>> retrieval_accuracy(torch.eye(4), torch.eye(4)[[0, 1, 3, 2]])
@@ -148,7 +146,7 @@ def retrieval_accuracy(a: Tensor, b: Tensor) -> Tensor:
 def pair_logits(
     a: Tensor, b: Tensor, temperature: float | Tensor, weight: float, gather: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Checked similarities over temperature of this rank's rows to all partners, for a loss in two directions.
+    """Similarities, divided by the temperature, of this rank's rows to all partners, for a loss in two directions.
 
     Call it with autocast off. Arguments and errors are those of `clip_loss`.
 
@@ -166,10 +164,10 @@ def pair_logits(
 def same_class(labels: Tensor, batch_size: int, gather: bool) -> Tensor:
     """`(B, K)` bool: whether this rank's row i and column j of the global batch share a class.
 
-    A negative label is not a class: a row with one shares it with no row, itself included.
+    A negative label is not a class: a row that has one shares it with no row, not even itself.
 
     Raises:
-        ValueError: if the labels are not `(B,)` integers.
+        ValueError: The labels are not `(B,)` integers.
     """
     if labels.shape != (batch_size,) or labels.is_floating_point():
         raise ValueError(
@@ -185,7 +183,7 @@ def _cross_entropy(logits: Tensor, own: Tensor, left_out: Tensor | None) -> Tens
         return F.cross_entropy(logits, own)
     denominator = logits.masked_fill(left_out, -torch.inf).logsumexp(1)
     losses = denominator - logits.gather(1, own[:, None])[:, 0]
-    # A row without a denominator means a global batch of one class: then no row of any rank has one.
+    # A row has no denominator only if the global batch has a single class; then no row of any rank has one.
     return losses.masked_fill(left_out.all(1), 0).mean()
 
 

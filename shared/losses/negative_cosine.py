@@ -8,27 +8,27 @@ from shared.losses.info_nce import check_pairs
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    r"""Minus the mean cosine of predictions and their targets; no gradient flows to the targets.
+    r"""The negative mean cosine of predictions and their targets; no gradient flows to the targets.
 
-    SimSiam's D (Chen & He 2021, Eqs. 1 and 3), and, as :math:`2 + 2 D`, BYOL's squared distance of unit vectors
+    This is SimSiam's D (Chen & He 2021, Eqs. 1 and 3); :math:`2 + 2 D` is BYOL's squared distance of unit vectors
     (Grill et al. 2020, Eq. 2):
 
     .. math::
         D(p, z) = -\frac{1}{B} \sum_i \frac{p_i}{\lVert p_i \rVert} \cdot
             \frac{\mathrm{stopgrad}(z_i)}{\lVert z_i \rVert}
 
-    A sample is compared with itself alone, so under DDP the mean over ranks is the joined batch's loss without a
-    gather. Computed in float32 (float64 for float64 inputs), inside bf16 autocast too.
+    A sample is only compared with itself, so under DDP the mean over ranks is the joined batch's loss without a gather.
+    The loss is computed in float32 (float64 for float64 inputs), even inside bf16 autocast.
 
     Args:
         p: `(B, D)` predictions, of any length.
-        z: `(B, D)` targets, of any length; row i belongs to `p[i]`. Detached here.
+        z: `(B, D)` targets, of any length, which are detached here; row i belongs to `p[i]`.
 
     Returns:
         0-dim loss in [-1, 1].
 
     Raises:
-        ValueError: if the shapes differ or are not `(B, D)`.
+        ValueError: The shapes differ or are not `(B, D)`.
 
     Example:
         >>> negative_cosine(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[3.0, 0.0], [1.0, 0.0]]))

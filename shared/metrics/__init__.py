@@ -1,4 +1,4 @@
-"""Metrics that know no paper and no data set."""
+"""Metrics that are independent of any paper's package and of any data set."""
 
 from shared.metrics.embeddings import EmbeddingPairs
 from shared.metrics.f1 import BestF1, F1AtThreshold, F1Result

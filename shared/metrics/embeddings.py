@@ -9,9 +9,9 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class EmbeddingPairs(Metric):
-    """Keeps pairs of embeddings `(B, D)`, and joins them over batches and processes, in an order of their own.
+    """Keeps pairs of embeddings `(B, D)`, and joins them over batches and processes in the order of their index.
 
-    What is computed from them then does not depend on how many processes shared the work.
+    So what is computed from them does not depend on how many processes shared the work.
 
     Example:
         >>> pairs = EmbeddingPairs()
@@ -33,12 +33,12 @@ class EmbeddingPairs(Metric):
         self.add_state("index", default=[], dist_reduce_fx="cat")
 
     def update(self, a: Tensor, b: Tensor, index: Tensor) -> None:
-        """Add a batch of pairs, and the place `(B,)` of each in the split."""
+        """Add a batch of pairs, with the index `(B,)` of each in the split."""
         self.a.append(a.float())
         self.b.append(b.float())
         self.index.append(index)
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """All pairs so far, `(N, D)` each, by ascending index."""
+        """All pairs so far, `(N, D)` each, in ascending order of their index."""
         order = torch.argsort(dim_zero_cat(self.index))
         return dim_zero_cat(self.a)[order], dim_zero_cat(self.b)[order]

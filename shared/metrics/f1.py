@@ -1,8 +1,8 @@
-"""F1 and accuracy per label, at the threshold that is best on the data itself or at thresholds chosen before.
+"""F1 and accuracy per label, at the threshold that is best on the data itself or at thresholds chosen beforehand.
 
 A label is predicted where `score >= threshold`, the convention of precision-recall curves. (With `>`,
-constant scores would predict nothing instead of everything: for a label of prevalence 0.105, accuracy 0.895
-for 0.105.)
+constant scores would predict nothing instead of everything: for a label of prevalence 0.105 the accuracy would be
+0.895 instead of 0.105.)
 
 The F1 of a label without positives is undefined. Such a label is NaN in every field of the result, and macro
 means run over the other labels.
@@ -36,25 +36,25 @@ class F1Result(NamedTuple):
 
 
 class BestF1(Metric):
-    r"""The best F1 of every label over all thresholds, and accuracy and threshold where it is reached.
+    r"""The best F1 of every label over all thresholds, with the accuracy at that threshold and the threshold itself.
 
     .. math::
         F_1(t) = \frac{2 \, TP(t)}{PP(t) + P}, \qquad
         \mathrm{ACC}(t) = \frac{TP(t) + TN(t)}{N}, \qquad \text{predicted where } s \ge t
 
-    with PP the number of predicted and P of true positives. Thresholds are the scores that occur; among
-    thresholds of equal F1 the highest (the fewest predictions) is taken. Chosen on the data it is reported
-    on, the value is optimistic: never below the predict-everything floor 2p / (1 + p), p being the label's
+    with PP the number of predicted and P that of actual positives. Thresholds are the scores that occur; among
+    thresholds of equal F1 the highest (the fewest predictions) is taken. The value is optimistic, because it is chosen
+    on the data that it is reported on: it is never below the predict-everything floor 2p / (1 + p), with p the label's
     prevalence.
 
     `update(scores, targets)` takes real scores `(N, C)` and targets `(N, C)` in {0, 1}; `compute()` returns
     an `F1Result`. Range [0, 1], higher is better. A label without positives is NaN throughout.
 
     Args:
-        num_labels: C.
+        num_labels: Number of labels, C.
 
     Raises:
-        ValueError: from `update`, for other shapes, NaN or integer scores, or targets outside {0, 1}.
+        ValueError: `update` got other shapes, NaN or integer scores, or targets outside {0, 1}.
 
     Example:
         >>> metric = BestF1(num_labels=2)
@@ -90,28 +90,28 @@ class BestF1(Metric):
         n, positives = len(scores), true_positives[-1]
         predicted = torch.arange(1, n + 1, device=scores.device)[:, None]
         f1 = 2 * true_positives / (predicted + positives)
-        # A threshold takes all records of equal score, so a cut inside a run of ties is none.
+        # A threshold takes all records of equal score, so there is no cut inside a run of ties.
         f1[:-1].masked_fill_(scores[:-1] == scores[1:], -1.0)
-        cut = f1.argmax(dim=0, keepdim=True)  # of equals the first, hence the highest threshold
+        cut = f1.argmax(dim=0, keepdim=True)  # the first among equals, and so the highest threshold
         hits = n - positives - (cut[0] + 1) + 2 * true_positives.gather(0, cut)[0]
         return _result(f1.gather(0, cut)[0], hits / n, scores.gather(0, cut)[0], undefined=positives == 0)
 
 
 class F1AtThreshold(Metric):
-    r"""F1 and accuracy of every label at given thresholds, such as those `BestF1` chose on validation data.
+    r"""F1 and accuracy of every label at given thresholds, such as those that `BestF1` chose on validation data.
 
     .. math:: F_1 = \frac{2 \, TP}{PP + P}, \qquad \mathrm{ACC} = \frac{TP + TN}{N},
         \qquad \text{predicted where } s \ge t
 
     `update(scores, targets)` takes real scores `(N, C)` and targets `(N, C)` in {0, 1}; `compute()` returns
-    an `F1Result`. Range [0, 1], higher is better. A label is NaN throughout if it has no positives here or if
-    its threshold is NaN (it had none where the threshold was chosen).
+    an `F1Result`. Range [0, 1], higher is better. A label is NaN throughout if it has no positives here, or if its
+    threshold is NaN because it had no positives in the data that the threshold was chosen on.
 
     Args:
-        thresholds: C numbers or a tensor `(C,)`, in the precision of the scores.
+        thresholds: Thresholds, as C numbers or a tensor `(C,)`, in the precision of the scores.
 
     Raises:
-        ValueError: from `update`, for other shapes, NaN or integer scores, or targets outside {0, 1}.
+        ValueError: `update` got other shapes, NaN or integer scores, or targets outside {0, 1}.
 
     Example:
         >>> metric = F1AtThreshold([0.5, 0.5])

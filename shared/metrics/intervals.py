@@ -7,14 +7,14 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-CHUNK = 2**22  # draws at a time where a statistic allows it: about 130 MB
+CHUNK = 2**22  # number of draws at a time, if a statistic allows that: about 130 MB
 
 
 class BootstrapAUROC(NamedTuple):
     """Macro AUROC of M models on R resamples of the same records.
 
-    `samples` is `(R, M)`, `point` `(M,)` holds the values on the records as they are, and `dropped` `(C,)`
-    counts the resamples in which a class was left out because it had no positive or no negative record.
+    `samples` is `(R, M)`, `point` `(M,)` holds the values on the original records, and `dropped` `(C,)` counts the
+    resamples in which a class was left out because it had no positive or no negative record.
     """
 
     samples: Floats
@@ -23,9 +23,9 @@ class BootstrapAUROC(NamedTuple):
 
 
 class BootstrapMean(NamedTuple):
-    """Mean of a value a record, of M models on R resamples of the same records.
+    """Mean of one value per record, for M models on R resamples of the same records.
 
-    `samples` is `(R, M)`, and `point` `(M,)` holds the means over the records as they are.
+    `samples` is `(R, M)`, and `point` `(M,)` holds the means over the original records.
     """
 
     samples: Floats
@@ -33,19 +33,19 @@ class BootstrapMean(NamedTuple):
 
 
 def auroc(scores: ArrayLike, targets: ArrayLike) -> Floats:
-    r"""Area under the ROC curve of every class, one versus rest, ties counting one half.
+    r"""Area under the ROC curve of every class, one versus rest; ties count one half.
 
     .. math:: \frac{1}{P N} \sum_{p: y_p = 1} \; \sum_{n: y_n = 0} [s_p > s_n] + \tfrac{1}{2} [s_p = s_n]
 
     Args:
-        scores: `(N, C)`, real, higher meaning more likely.
+        scores: `(N, C)` real scores; a higher one means more likely.
         targets: `(N, C)` in {0, 1}.
 
     Returns:
-        `(C,)` in [0, 1]; NaN for a class without a positive or without a negative record.
+        `(C,)` areas in [0, 1]; NaN for a class without a positive or without a negative record.
 
     Raises:
-        ValueError: for other shapes, NaN scores or targets outside {0, 1}.
+        ValueError: There are other shapes, NaN scores, or targets outside {0, 1}.
 
     Example:
         >>> auroc([[0.1, 1.0], [0.4, 1.0], [0.35, 1.0], [0.8, 1.0]], [[0, 1], [0, 0], [1, 0], [1, 0]])
@@ -60,21 +60,21 @@ def bootstrap_auroc(scores: ArrayLike, targets: ArrayLike, resamples: int = 1000
     """Macro AUROC of every model on the same bootstrap resamples of the records.
 
     A resample is N records drawn with replacement: those of resample r are
-    `np.random.default_rng(seed).integers(N, size=(resamples, N))[r]`. It enters as the number of times each
-    record was drawn, so every model and class is sorted once. Memory is about 40 bytes x N x resamples.
+    `np.random.default_rng(seed).integers(N, size=(resamples, N))[r]`. It is represented by the number of times that
+    each record was drawn, so every model and class is sorted once. Memory is about 40 bytes x N x resamples.
 
-    A class with no positive or no negative record in a resample has no AUROC there and is left out of that
-    resample's mean, for all models alike; `dropped` counts these. (A resample without any usable class is
-    NaN.) Many drops mean that the class is too rare for this interval.
+    A class with no positive or no negative record in a resample has no AUROC there and is left out of that resample's
+    mean, in the same way for all models; `dropped` counts these. (A resample without any usable class is NaN.) If a
+    class is dropped often, it is too rare for this interval.
 
     Args:
-        scores: `(M, N, C)` from M models, or `(N, C)` from one (then M = 1).
+        scores: `(M, N, C)` scores of M models, or `(N, C)` scores of one (then M = 1).
         targets: `(N, C)` in {0, 1}.
-        resamples: R.
-        seed: of the draws. The same seed on the same records pairs the results of separate calls too.
+        resamples: Number of resamples, R.
+        seed: Seed of the draws. With the same seed and records, the results of separate calls are paired too.
 
     Raises:
-        ValueError: for other shapes, NaN scores, targets outside {0, 1}, or a class with no positive or no
+        ValueError: There are other shapes, NaN scores, targets outside {0, 1}, or a class with no positive or no
             negative record at all.
 
     Example:
@@ -107,7 +107,7 @@ def bootstrap_auroc(scores: ArrayLike, targets: ArrayLike, resamples: int = 1000
     dropped = np.zeros(n_classes, dtype=np.int64)
     for c in range(n_classes):
         values = _weighted_auroc(models[..., c], positive[:, c], weights)
-        defined = ~np.isnan(values[0])  # depends on the targets alone
+        defined = ~np.isnan(values[0])  # depends only on the targets
         total[:, defined] += values[:, defined]
         usable += defined
         dropped[c] = resamples - defined.sum()
@@ -117,19 +117,19 @@ def bootstrap_auroc(scores: ArrayLike, targets: ArrayLike, resamples: int = 1000
 
 
 def bootstrap_mean(values: ArrayLike, resamples: int = 1000, seed: int = 0) -> BootstrapMean:
-    """Mean of a value a record (1 for a correct top-1 prediction, 0 for a wrong one) on bootstrap resamples.
+    """Mean of one value per record (say, 1 for a correct top-1 prediction and 0 for a wrong one) on resamples.
 
-    Every model has the same resamples, those of `bootstrap_auroc` for the same seed and number of records, so that
-    models can be subtracted. The draws are counted some resamples at a time, so memory does not grow with R x N. Ten
-    models, 88,207 records and 1,000 resamples take about a second.
+    Every model has the same resamples, which are those of `bootstrap_auroc` for the same seed and number of records, so
+    that models can be subtracted. The draws are counted for a few resamples at a time, so memory does not grow with
+    R x N. Ten models, 88,207 records and 1,000 resamples take about a second.
 
     Args:
-        values: `(M, N)` of M models, or `(N,)` of one (then M = 1); real or boolean.
-        resamples: R.
-        seed: of the draws.
+        values: `(M, N)` values of M models, or `(N,)` values of one (then M = 1); real or boolean.
+        resamples: Number of resamples, R.
+        seed: Seed of the draws.
 
     Raises:
-        ValueError: for other shapes, no records, or NaN.
+        ValueError: There are other shapes, no records, or NaN.
 
     Example:
         >>> hits = np.array([[1, 1, 1, 0, 1, 1], [1, 1, 0, 0, 0, 1]])
@@ -154,12 +154,12 @@ def bootstrap_mean(values: ArrayLike, resamples: int = 1000, seed: int = 0) -> B
 def over_models(samples: Floats, rng: np.random.Generator) -> Floats:
     """Mean over M models drawn with replacement in each of R resamples, `(R, M) -> (R,)`.
 
-    So an interval holds the noise of the records and that of the models. The spread over M models is widened by
-    sqrt(M / (M - 1)), which resampling a few falls short by; of three models it is still a rough guess.
+    So an interval covers the noise of the records and that of the models. Resampling only a few models underestimates
+    their spread, so it is widened by sqrt(M / (M - 1)); with three models it is still a rough guess.
 
     Args:
-        samples: A value of each model on each resample of the records.
-        rng: Of the draws; independent methods take theirs from one generator in turn.
+        samples: `(R, M)` values of each model on each resample of the records.
+        rng: Generator of the draws; independent methods draw from the same generator in turn.
     """
     models, mean = samples.shape[1], samples.mean(1)
     drawn = np.take_along_axis(samples, rng.integers(models, size=samples.shape), axis=1).mean(1)
@@ -172,13 +172,13 @@ def interval(samples: ArrayLike, level: float = 0.95) -> tuple[Any, Any]:
 
     Args:
         samples: `(R, ...)` bootstrap values.
-        level: in (0, 1), the share of samples inside.
+        level: Share of the samples inside the interval, in (0, 1).
 
     Returns:
-        Lower and upper end, each `(...)`; floats for `(R,)`. NaN samples make them NaN.
+        Lower and upper end, each `(...)`, or floats for `(R,)`. If there are NaN samples, they are NaN.
 
     Raises:
-        ValueError: if `level` is not in (0, 1).
+        ValueError: `level` is not in (0, 1).
 
     Example:
         >>> low, high = interval(np.arange(101.0), level=0.5)
@@ -193,21 +193,21 @@ def interval(samples: ArrayLike, level: float = 0.95) -> tuple[Any, Any]:
 
 
 def _draw_counts(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.int64]:
-    """How often each of n records is in the next resamples, `(resamples, n)`; `rng` goes on as with one large draw."""
+    """How often each of n records is in the next resamples, `(resamples, n)`; `rng` advances as in one large draw."""
     draws = rng.integers(n, size=(resamples, n))
     draws += n * np.arange(resamples)[:, None]
     return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n)
 
 
 def _weighted_auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """AUROC `(M, R)` of scores `(M, N)` when record n counts `weights[n, r]` times; NaN without two sides."""
+    """AUROC `(M, R)` of scores `(M, N)` if record n counts `weights[n, r]` times; NaN unless both classes occur."""
     pos_weights, neg_weights = weights[positive], weights[~positive]
     wins = np.empty((len(scores), weights.shape[1]))
     weight_below = np.zeros((len(neg_weights) + 1, weights.shape[1]))
     for m, (pos, neg) in enumerate(zip(scores[:, positive], scores[:, ~positive], strict=True)):
         order = np.argsort(neg)
         np.cumsum(neg_weights[order], axis=0, out=weight_below[1:])
-        # Negatives strictly below a positive, and below or equal: their mean counts a tie one half.
+        # Negatives strictly below a positive, and below or equal to it: their mean counts a tie as one half.
         below = np.searchsorted(neg, pos, side="left", sorter=order)
         up_to = np.searchsorted(neg, pos, side="right", sorter=order)
         wins[m] = np.einsum("pr,pr->r", pos_weights, weight_below[below] + weight_below[up_to]) / 2

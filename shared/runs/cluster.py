@@ -1,10 +1,11 @@
 """Cells on a SLURM cluster: one job array for all cells that are ready, through submitit (an optional dependency)."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from shared.data.problems import DataError
 from shared.runs.grid import Cell, Runner
@@ -20,8 +21,8 @@ class Slurm:
 
     Attributes:
         partition: Partition of the cluster; by default the cluster's own.
-        minutes: Time limit of a job. A job that runs out of time, or is preempted, is queued again and goes on from its
-            last finished epoch.
+        minutes: Time limit of a job. A job that runs out of time, or is preempted, is queued again and resumes from
+            its last finished epoch.
         gpus: Number of GPUs per job.
         cpus: Number of CPU cores per job.
         memory_gb: Memory per job in GB; by default the cluster's own.
@@ -66,21 +67,58 @@ def cluster(where: Where, options: Slurm) -> Runner:
         given |= {"mem_gb": options.memory_gb, "slurm_job_name": "quintet"}
         executor.update_parameters(**{key: value for key, value in given.items() if value is not None})
 
-    def run_all(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-        jobs = executor.submit_array([CellJob(cell.command) for cell in cells])
-        print(f"submitted {len(jobs)} jobs ({jobs[0].job_id} ...); Ctrl-C cancels them, the same command resumes them")
+    def submit(waves: Sequence[Sequence[Cell]]) -> Iterator[tuple[Cell, Any]]:
+        """The first wave is one job array; a cell that needs others is a job that depends on theirs."""
+        jobs: dict[str, Any] = {}
+        for number, wave in enumerate(waves):
+            if number == 0:
+                jobs |= dict(
+                    zip(
+                        [cell.name for cell in wave],
+                        executor.submit_array([job_of(cell) for cell in wave]),
+                        strict=True,
+                    )
+                )
+            for cell in wave:
+                if number:
+                    needed = [jobs[name] for name in cell.after if name in jobs]
+                    if where == "slurm" and needed:
+                        ids = ":".join(job.job_id for job in needed)
+                        executor.update_parameters(slurm_additional_parameters={"dependency": f"afterok:{ids}"})
+                    elif any(job.exception() for job in needed):  # waits for it: there is no scheduler that would
+                        continue
+                    jobs[cell.name] = executor.submit(job_of(cell))
+                yield cell, jobs[cell.name]
+
+    def run_all(waves: Sequence[Sequence[Cell]]) -> dict[str, tuple[str, str]]:
         ended: dict[str, tuple[str, str]] = {}
+        failed: set[str] = set()
+        submitted: list[tuple[Cell, Any]] = []
         try:
-            for cell, job in zip(cells, jobs, strict=True):
-                try:
-                    status = f"exit status {job.result()}"
-                except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
-                    status = f"job {job.job_id} {job.state}, {str(error).splitlines()[0]}"
-                ended[cell.name] = status, str(Path(job.paths.stdout))
+            for cell, job in submit(waves):
+                submitted.append((cell, job))
+            print(
+                f"submitted {len(submitted)} jobs ({submitted[0][1].job_id} ...); Ctrl-C cancels them, the same "
+                "command resumes them"
+            )
+            for cell, job in submitted:
+                if failed & set(cell.after):  # it would wait for ever
+                    job.cancel()
+                    failed.add(cell.name)
+                elif error := job.exception():
+                    failed.add(cell.name)
+                    found = re.search(r"exit status -?\d+", str(error))
+                    status = found.group() if found else str(error).strip().splitlines()[0]
+                    ended[cell.name] = f"job {job.job_id}, {status}", str(Path(job.paths.stdout))
         except KeyboardInterrupt:
-            for job in jobs:
+            for _, job in submitted:
                 job.cancel()
             raise SystemExit("stopped; the jobs are cancelled, and the same command resumes where they were") from None
         return ended
 
     return run_all
+
+
+def job_of(cell: Cell) -> CellJob:
+    """What the job of a cell runs."""
+    return CellJob(cell.command)

@@ -16,6 +16,7 @@ from shared.runs.settings import read_yaml
 
 T = TypeVar("T")
 Profile = Literal["gpu", "demo"]
+SHORT = "short"  # sets/<set>/short.yaml: every method again with few epochs, for a demonstration of a table
 
 
 class DataBlock(NamedTuple):
@@ -125,7 +126,7 @@ class Configs:
             owners = [method for method in methods if path.stem.startswith(f"{method}_")]
             if owners and path.stem not in methods:
                 found[path.stem] = Change(max(owners, key=len), [path])
-        short = folder / "short.yaml"
+        short = folder / f"{SHORT}.yaml"
         if short.is_file():
             found |= {f"{method}_short": Change(method, [short]) for method in methods}
         return found
@@ -171,24 +172,33 @@ class Configs:
             raise DataError(f"{files[-1]} lacks run.dataset or data:; by name, there are: {', '.join(self.sets())}")
         return DataBlock(run["dataset"], list(run.get("tags") or []), block)
 
-    def composed(self, class_path: str, name: str, profile: Profile) -> Iterator[dict[str, Any]]:
-        """The merged configuration of each method and variant that a model class has on a data set.
+    def composed(self, config: Mapping[str, Any], profile: Profile) -> Iterator[dict[str, Any]]:
+        """What the files give the method of a run on its data set, merged: for each method of the run's class.
+
+        If the run's name starts with a variant's, that variant is merged; the short trainings of a demonstration are
+        not variants here. If no set has the name of the run's data set, all sets with its data module's class count;
+        if none has, only the files that do not belong to a set are merged.
 
         Args:
-            class_path: Class path of the model.
-            name: Name of the data set (`run.dataset`). If it is none of the sets, only the files that do not belong to
-                a set are merged.
+            config: The configuration of the run.
             profile: The profile whose form of the data set is wanted.
         """
-        methods = [
-            name for name, path in self._methods().items() if read_yaml(path)["model"]["class_path"] == class_path
-        ]
-        sets = [each for each in self.sets() if self.data_block(each, profile).name == name]
+        class_path, name = config["model"]["class_path"], config["run"]["dataset"]
+        methods = [key for key, path in self._methods().items() if read_yaml(path)["model"]["class_path"] == class_path]
+        blocks = {dataset: self.data_block(dataset, profile) for dataset in self.sets()}
+        sets = [dataset for dataset, found in blocks.items() if found.name == name]
+        same_class = config["data"]["class_path"]
+        sets = sets or [dataset for dataset, found in blocks.items() if found.block["class_path"] == same_class]
         for dataset in sets:
-            for change in self.variants(dataset).values():
-                if change.method in methods:
-                    files = [*self.stack(change.method, dataset, profile), *change.files]
-                    yield functools.reduce(_merge, [*map(read_yaml, files), _nested(change.settings)])
+            changes = {
+                key: change
+                for key, change in self.variants(dataset).items()
+                if change.method in methods and not any(path.stem == SHORT for path in change.files)
+            }
+            named = [key for key in changes if str(config["run"]["variant"]).startswith(key)]
+            for change in [changes[max(named, key=len)]] if named else map(Change, methods):
+                files = [*self.stack(change.method, dataset, profile), *change.files]
+                yield functools.reduce(_merge, [*map(read_yaml, files), _nested(change.settings)])
         for method in [] if sets else methods:
             demo = [self.folder / "demo.yaml"] if profile == "demo" else []
             files = [self.folder / "base.yaml", self._methods()[method], *demo]

@@ -3,7 +3,6 @@
 A cell is a command, the folder that it fills, the settings that it stands for, and a test of whether it is done.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -18,11 +17,11 @@ from typing import Any
 import yaml
 
 from shared.cli import Composed, changed_settings
-from shared.data.module import DATA, DataModule
+from shared.data.module import DataModule
 from shared.data.problems import DataError
 from shared.progress import progress_bar
 from shared.runs.results import RESULTS_FILE, read_results
-from shared.runs.settings import SETTINGS, difference, read_yaml
+from shared.runs.settings import SETTINGS, changed_data, difference, read_yaml, with_seed
 from shared.runs.variant import load_data
 
 
@@ -95,12 +94,12 @@ def fit_cells(
     begun = time.time()
 
     def done(folder: Path) -> bool:
-        # A run that is to be overwritten has finished once it has been written anew.
+        # A run that is to be overwritten has finished once it has been written again.
         return fit_is_done(folder) and not (composed.overwrite and (folder / RESULTS_FILE).stat().st_mtime < begun)
 
     @cache
     def fingerprint() -> str:
-        data: DataModule[Any] = load_data(DataModule, composed.settings["data"], {})  # type: ignore[type-abstract]
+        data: DataModule[Any] = load_data(DataModule, with_seed(composed.settings["data"], seeds[0]), {})  # type: ignore[type-abstract]
         return data.fingerprint()
 
     def changed(cell: Cell) -> str:
@@ -121,22 +120,6 @@ def fit_cells(
         )
         for seed in seeds
     ]
-
-
-def changed_data(run: Path, new: Mapping[str, Any], fingerprint: Callable[[], str]) -> str:
-    """Whether the data at another root than a finished run's has another content, as two lines; empty if not.
-
-    Args:
-        run: Folder of the run.
-        new: The settings that are asked for.
-        fingerprint: Loads the data that is asked for, which takes a while.
-    """
-    kept, saved = run / DATA, read_yaml(run / "config.yaml")
-    roots = [config["data"]["init_args"].get("root") for config in (saved, new)]
-    if roots[0] == roots[1] or not kept.is_file():
-        return ""
-    before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
-    return "" if before == (now := fingerprint()) else f"- data, content: {before}\n+ data, content: {now}"
 
 
 def check_finished(cells: Sequence[Cell]) -> None:
@@ -182,8 +165,8 @@ def waves(cells: Sequence[Cell]) -> list[list[Cell]]:
     return found
 
 
-# Runs cells that are all ready, and tells how each ended: by its name, its exit status and where its output is.
-Runner = Callable[[Sequence[Cell]], dict[str, tuple[str, str]]]
+# Runs cells, wave by wave, and says how each ended: by name, its exit status and where its output is.
+Runner = Callable[[Sequence[Sequence[Cell]]], dict[str, tuple[str, str]]]
 
 
 def run_cells(cells: Sequence[Cell], runner: Runner) -> None:
@@ -201,14 +184,9 @@ def run_cells(cells: Sequence[Cell], runner: Runner) -> None:
     todo = missing(cells)
     if len(todo) < len(cells):
         print(f"{len(cells) - len(todo)} of {len(cells)} runs have already finished and are left as they are")
-    ended: dict[str, tuple[str, str]] = {}
-    for wave in waves(cells):
-        unfinished = {cell.name for cell in missing(cells)}
-        ready = [cell for cell in missing(wave) if not unfinished & set(cell.after)]
-        # A cell that starts from another's result counts as changed if that result has changed since.
-        check_finished([cell for cell in wave if cell.after])
-        if ready:
-            ended |= runner(ready)
+    ended = runner([wave for wave in map(missing, waves(cells)) if wave]) if todo else {}
+    # A finished cell that starts from another's result counts as changed if that result has just changed.
+    check_finished([cell for cell in cells if cell.after])
     if failed := missing(todo):
         lines = []
         for cell in failed:
@@ -234,8 +212,10 @@ def here(jobs: int = 1) -> Runner:
         raise DataError(f"jobs is {jobs}; at least 1 run at a time is needed")
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
 
-    def run_all(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-        with progress_bar(len(cells), "runs", "run") as bar:
+    def run_all(waves: Sequence[Sequence[Cell]]) -> dict[str, tuple[str, str]]:
+        ended: dict[str, tuple[str, str]] = {}
+        failed: set[str] = set()
+        with progress_bar(sum(map(len, waves)), "runs", "run") as bar, ThreadPoolExecutor(jobs) as pool:
 
             def run(cell: Cell) -> tuple[str, str]:
                 command = [sys.executable, "-m", *cell.command]
@@ -251,8 +231,11 @@ def here(jobs: int = 1) -> Runner:
                 bar.update()
                 return f"exit status {status}", output
 
-            with ThreadPoolExecutor(jobs) as pool:
-                # On Ctrl-C, `map` cancels the runs that have not begun.
-                return dict(zip([cell.name for cell in cells], pool.map(run, cells), strict=True))
+            for wave in waves:
+                ready = [cell for cell in wave if not failed & set(cell.after)]
+                # Stopped by Ctrl-C, `map` cancels the runs that have not begun.
+                ended |= dict(zip([cell.name for cell in ready], pool.map(run, ready), strict=True))
+                failed |= {cell.name for cell in wave if cell not in ready or not cell.done(cell.folder)}
+        return ended
 
     return run_all

@@ -23,8 +23,8 @@ class CellJob:
         self.command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __call__(self) -> int:
-        """Run it, and return its exit status.
+    def __call__(self) -> None:
+        """Run it.
 
         `fit` must not see SLURM's variables: Lightning would take SLURM's environment, install a requeue of its own
         and prefer a checkpoint from the middle of an epoch, after which the run would not be the same. A cell is one
@@ -39,10 +39,12 @@ class CellJob:
         status = self._process.wait()
         if told and status:
             time.sleep(KILL_WAIT)
-        return status
+        if status:  # so that the job fails too, and with it those that depend on it
+            raise RuntimeError(f"exit status {status}")
 
     def checkpoint(self) -> Any:
         """What submitit queues when the job is preempted or runs out of time: the same cell, which resumes."""
         if self._process is not None:  # two processes must not write one run
             self._process.kill()  # without waiting for it: the main thread waits, and holds the lock
-        return import_module("submitit").helpers.DelayedSubmission(CellJob(self.command))
+        goes_on = ["--run.overwrite", "false"] if self.command[1:2] == ["fit"] else []  # the new run has begun
+        return import_module("submitit").helpers.DelayedSubmission(CellJob([*self.command, *goes_on]))

@@ -30,13 +30,14 @@ class Options:
         target_root: Folder that holds the second data set.
         seeds: Seeds of the runs.
         jobs: Number of trainings that run at a time.
-        profile: `gpu` is the paper's setting, `demo` is one for a laptop; by default `gpu` if there is a GPU.
+        profile: `gpu` is the paper's setting, `demo` is one for a laptop. By default it is `gpu` if this machine has a
+            GPU or, with `cluster`, if its jobs ask for one.
         methods: Methods to train, by their file names in configs/methods; by default those that the pipeline is for.
         variants: Variants to train; with a single method also the name that its run is to have.
         suffix: Text appended to the names of all runs, to keep a grid with other settings separate.
         results: CSV file that the rows of the tables are appended to.
         cluster: `slurm` submits the trainings as a job array instead of running them here.
-        slurm: Resources that a job of that array asks for.
+        slurm: Resources that each job on the cluster asks for.
         evaluate_args: Options passed to `evaluate`, as one string of words.
         table_args: Options passed to `table`, as one string of words.
         fit_args: Options passed to `fit`: what follows a bare `--`.
@@ -61,7 +62,7 @@ class Options:
 
     @property
     def resolved_profile(self) -> Profile:
-        """The profile that was given; otherwise `gpu` if there is a GPU, else `demo`."""
+        """The profile that was given; otherwise `gpu` if the trainings have a GPU, else `demo`."""
         has_gpu = self.slurm.gpus > 0 if self.cluster else shutil.which("nvidia-smi") is not None
         return self.profile or ("gpu" if has_gpu else "demo")
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from shared.data.module import DATA
 from shared.data.problems import DataError
 
 # Settings that do not change a run's result: how it is started, monitored and distributed over a machine ...
@@ -51,8 +52,14 @@ def compared(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         place = f"{prefix}.{key}" if prefix else str(key)
         if place not in NOT_COMPARED and key not in PLACES:
-            kept[key] = compared(value, place) if isinstance(value, Mapping) else value
+            kept[key] = _compared(value, place)
     return kept
+
+
+def _compared(value: Any, place: str) -> Any:
+    if isinstance(value, list):
+        return [_compared(item, place) for item in value]
+    return compared(value, place) if isinstance(value, Mapping) else value
 
 
 def difference(saved: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -104,6 +111,22 @@ def upstream(config: Mapping[str, Any], seed: int) -> dict[str, str]:
         if isinstance(value, str) and value.endswith((".ckpt", ".pt", ".safetensors")) and Path(value).is_file():
             found[key] = file_fingerprint(Path(value))
     return found
+
+
+def changed_data(run: Path, new: Mapping[str, Any], fingerprint: Callable[[], str]) -> str:
+    """Whether the data at another root than a finished run's has another content, as two lines; empty if not.
+
+    Args:
+        run: Folder of the run.
+        new: The settings that are asked for.
+        fingerprint: Loads the data that is asked for, which takes a while.
+    """
+    kept, saved = run / DATA, read_yaml(run / "config.yaml")
+    roots = [str(config["data"]["init_args"].get("root")) for config in (saved, new)]
+    if Path(roots[0]).resolve() == Path(roots[1]).resolve() or not kept.is_file():
+        return ""
+    before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
+    return "" if before == (now := fingerprint()) else f"- data, content: {before}\n+ data, content: {now}"
 
 
 def file_fingerprint(path: Path) -> str:

@@ -1,6 +1,8 @@
 """A variant: the runs of one method and setting, which differ only in their seed. Its files are read once."""
 
+import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +13,8 @@ import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
 from shared.checkpoint import CheckpointError, trusted_class
+from shared.data.module import DATA
 from shared.data.problems import DataError
-from shared.methods import Pretraining
 from shared.runs.results import read_results
 from shared.runs.settings import CONFIG, SETTINGS, compared, read_yaml
 
@@ -46,6 +48,7 @@ class Variant:
             int(path.parent.name.removeprefix("seed_")): path.parent
             for name in (CONFIG, SETTINGS)
             for path in self.folder.glob(f"seed_*/{name}")
+            if re.fullmatch(r"seed_\d+", path.parent.name)
         }
         if not found:
             above = self.folder.name.startswith("seed_") and (self.folder / "config.yaml").is_file()
@@ -118,19 +121,34 @@ class Variant:
         """Arguments of its model; empty without one."""
         return dict((self.config.get("model") or {}).get("init_args") or {})
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether its runs are trainings, and not results of a verb without one."""
+        return "model" in self.config
+
+    @property
+    def package(self) -> str:
+        """Name of the package that it belongs to."""
+        return self.folder.absolute().parts[-3]
+
     @cached_property
-    def method(self) -> type[Pretraining]:
-        """Class of its model."""
+    def data(self) -> str:
+        """Fingerprint of the data that its first seed was trained on; empty if the run does not record it."""
+        return _data_of(self.first)
+
+    @cached_property
+    def method(self) -> type[Any]:
+        """Class of its model, a LightningModule with a `variant_title` (see `shared.methods.Pretraining`)."""
         source = self.first / "config.yaml"
         found = trusted_class(self.config["model"]["class_path"], source)
-        if not issubclass(found, Pretraining):
+        if not issubclass(found, pl.LightningModule) or not hasattr(found, "variant_title"):
             raise CheckpointError(f"{source} names {found.__name__}, which is not a method of Quintet")
         return found
 
     @property
     def title(self) -> str:
         """What tables call it: its method's title with the changes that the method names, or the settings' `title`."""
-        return self.method.variant_title(self.model_settings) if "model" in self.config else str(self.config["title"])
+        return str(self.method.variant_title(self.model_settings) if self.is_trained else self.config["title"])
 
     @property
     def results(self) -> dict[int, dict[str, float]]:
@@ -145,7 +163,7 @@ class Variant:
     @property
     def epochs(self) -> int:
         """Largest number of epochs that it was trained for; 0 without training."""
-        return int((self.config.get("trainer") or {}).get("max_epochs", 0))
+        return int((self.config.get("trainer") or {}).get("max_epochs") or 0)
 
     @property
     def steps(self) -> int:
@@ -164,13 +182,18 @@ class Variant:
             config = compared(_settings_of(run))
             if "model" in config:
                 config = {key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]}
-            blocks.append({key: value for key, value in config.items() if key != "seed"})
+            blocks.append({**{key: value for key, value in config.items() if key != "seed"}, "content": _data_of(run)})
             if blocks[-1] != blocks[0]:
                 raise DataError(
                     f"seed_{self.seeds[0]} and seed_{seed} of {self.folder} were trained with different settings, so "
                     "their mean says nothing: train them alike (--run.overwrite true), or under variants of their own "
                     "(--run.variant NAME)"
                 )
+
+
+def _data_of(run: Path) -> str:
+    file = run / DATA
+    return str(json.loads(file.read_text(encoding="utf-8"))["fingerprint"]) if file.is_file() else ""
 
 
 def _settings_of(run: Path) -> dict[str, Any]:

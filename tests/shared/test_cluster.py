@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -40,8 +41,8 @@ def _toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def cell(name: str, verb: str = "fit") -> Cell:
-    return Cell(name, Path("runs") / name, ["toy", verb, f"runs/{name}"], {}, fit_is_done, lambda _: "")
+def cell(name: str, verb: str = "fit", after: tuple[str, ...] = ()) -> Cell:
+    return Cell(name, Path("runs") / name, ["toy", verb, f"runs/{name}"], {}, fit_is_done, lambda _: "", after)
 
 
 def test_jobs_run_what_is_missing_without_slurms_variables_and_failures_are_named() -> None:
@@ -51,9 +52,17 @@ def test_jobs_run_what_is_missing_without_slurms_variables_and_failures_are_name
     assert [each.name for each in missing(cells)] == ["b"]
     first, failed = str(error.value).splitlines()[:2]
     assert first == "1 of 2 runs did not finish:"
-    assert failed.startswith("  b (exit status 1): ")
+    assert re.fullmatch(r"  b \(job \d+, exit status 1\): .*_log\.out", failed)
     (output,) = [path.read_text() for path in Path("runs/cluster").rglob("*_log.out") if "sees" in path.read_text()][:1]
     assert "sees []" in output
+
+
+def test_a_cell_that_needs_others_waits_for_them_and_is_not_started_without() -> None:
+    cells = [cell("second", after=("first",)), cell("first"), cell("orphan", after=("failed",)), cell("failed", "fail")]
+    with pytest.raises(DataError, match=r"orphan \(not started\): it needs one of the others"):
+        run_cells(cells, cluster("local", Slurm(minutes=5)))
+    assert [each.name for each in missing(cells)] == ["orphan", "failed"]
+    assert not Path("runs/orphan").exists()
 
 
 def test_a_preempted_job_stops_its_process_and_goes_on_when_it_is_started_again() -> None:
@@ -66,7 +75,7 @@ def test_a_preempted_job_stops_its_process_and_goes_on_when_it_is_started_again(
         assert time.monotonic() - begun < 60
         time.sleep(0.2)
     os.kill(int(started.read_text()), JobEnvironment._usr_sig())  # as SLURM tells a job that it is preempted
-    assert job.result() == 0
+    assert job.result() is None
     assert json.loads(Path("runs/slow/results.json").read_text()) == {"fit/epochs": 1}
 
 
