@@ -1,5 +1,6 @@
 """Lightning callbacks that every run has: seeding per epoch, throughput and memory, progress, and the run's record."""
 
+import json
 import resource
 import sys
 import time
@@ -11,7 +12,8 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from shared.data.module import DataModule
+from shared.data.module import DATA, DataModule
+from shared.data.problems import DataError
 from shared.progress import SECONDS
 from shared.runs.results import environment, update_results
 from shared.runs.tracking import RunCSVLogger, run_dir_of
@@ -152,27 +154,48 @@ class SaveData(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the record into the run's folder."""
         data, run_dir = trainer.datamodule, run_dir_of(trainer)  # type: ignore[attr-defined]
-        if run_dir is not None and isinstance(data, DataModule):
-            data.save(run_dir)
+        if run_dir is None or not isinstance(data, DataModule):
+            return
+        kept = run_dir / DATA
+        if trainer.ckpt_path and kept.is_file():
+            before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
+            if before != data.fingerprint():
+                raise DataError(
+                    f"{run_dir} was begun on other data, so it cannot be resumed on these: give this run a name of its "
+                    "own with --run.variant NAME, or replace it with --run.overwrite true"
+                )
+        data.save(run_dir)
 
 
 class LogProgress(Callback):
-    """If there is no terminal, prints a line every ten seconds with epoch, step, and the last logged values."""
+    """Where there is no terminal: a line every ten seconds with epoch, step, and the last logged values."""
 
     def __init__(self) -> None:
         self._said = time.monotonic()
 
     @rank_zero_only
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Print the line if it is time."""
+    def _say(self, trainer: pl.Trainer, doing: str) -> None:
         if time.monotonic() - self._said < SECONDS:
             return
         self._said = time.monotonic()
         values = ", ".join(f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
-        place = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {trainer.global_step}"
-        print(f"{place}{': ' if values else ''}{values}", file=sys.stderr, flush=True)
+        print(f"{doing}{': ' if values else ''}{values}", file=sys.stderr, flush=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Say how far the training is."""
+        self._say(trainer, f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {trainer.global_step}")
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Say that the validation goes on."""
+        self._say(trainer, f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, validation")
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Say that the test goes on."""
+        self._say(trainer, "test")
+
+    def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Say that the prediction goes on."""
+        self._say(trainer, "predict")
 
 
 class PredictionWriter(BasePredictionWriter):

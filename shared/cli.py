@@ -23,7 +23,7 @@ from shared.callbacks import LogProgress, PredictionWriter, RunRecord, SaveData,
 from shared.checkpoint import read_checkpoint
 from shared.data.problems import DataError
 from shared.runs.results import read_results
-from shared.runs.settings import UPSTREAM, difference, read_yaml, upstream, with_seed
+from shared.runs.settings import EVALUATION, UPSTREAM, changed_data, difference, read_yaml, upstream, with_seed
 from shared.runs.tracking import RunCSVLogger, WandbMode, wandb_logger
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,8 @@ class ClearRun(Callback):
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        for state in self.folder.parent.glob(f"evaluation/*/{EVALUATION}"):
+            state.unlink()  # even if the new checkpoint is the same: classifiers and results are gone
 
 
 class ShortParser(LightningArgumentParser):
@@ -195,7 +197,8 @@ class QuintetCLI(LightningCLI):
         if config.run.overwrite or not (self.run_dir / "config.yaml").is_file() or not last.is_file():
             return False  # without a finished epoch there is nothing to lose, nor to resume from
         parser = self._parser("fit")
-        if changed := changed_settings(parser, self.run_dir, as_saved(parser, config)):
+        self._saved = as_saved(parser, config)
+        if changed := changed_settings(parser, self.run_dir, self._saved):
             raise DataError(
                 f"{self.run_dir} holds a run with other settings:\n{changed}\n"
                 "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
@@ -252,6 +255,11 @@ class QuintetCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train, unless this run has already finished."""
         if self.finished:
+            if changed := changed_data(self.run_dir, self._saved, self._fingerprint):
+                raise DataError(
+                    f"{self.run_dir} holds a run on other data:\n{changed}\n"
+                    "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
+                )
             print(f"{self.run_dir} has already finished; --run.overwrite true trains it again")
             return
         try:
@@ -262,6 +270,12 @@ class QuintetCLI(LightningCLI):
             for logger in self.trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.finish()
+
+    def _fingerprint(self) -> str:
+        data = self.datamodule
+        data.prepare_data()
+        data.setup("fit")
+        return str(data.fingerprint())
 
 
 def run_lightning(package: str, args: ArgsType = None) -> QuintetCLI:

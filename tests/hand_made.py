@@ -59,6 +59,8 @@ def write_evaluation(
         protocol: {row: Outcome(range(len(array)), array) for row, array in rows.items()}
         for protocol, rows in scores.items()
     }
-    Scores(names, np.arange(count), [f"class {index}" for index in range(classes)], target, found).write(folder)
+    Scores(
+        names, np.arange(count), [f"class {index}" for index in range(classes)], target, found, ["Random init"]
+    ).write(folder)
     State({}, {}, "", {name: dict(about) for name, about in protocols.items()}).write(folder)
     return folder

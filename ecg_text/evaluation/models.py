@@ -49,12 +49,14 @@ class ECGProtocol(Protocol):
 
     Attributes:
         prompts: Prompts of zero-shot classification, see `ecg_text.prompts.load_prompts`; None means the model's own.
+        zero_shot: Whether classes are told by their prompts, without training.
     """
 
     prompts: str | None = None
+    zero_shot: bool = False
 
 
-ZERO_SHOT = ECGProtocol("zero_shot", "Zero-shot classification", "auroc")
+ZERO_SHOT = ECGProtocol("zero_shot", "Zero-shot classification", "auroc", zero_shot=True)
 LINEAR = ECGProtocol("linear", "Linear evaluation", "auroc")
 FINE_TUNE = ECGProtocol("fine_tune", "Full fine-tuning", "auroc")
 
@@ -62,7 +64,9 @@ FINE_TUNE = ECGProtocol("fine_tune", "Full fine-tuning", "auroc")
 def zero_shot_with(prompts: str) -> ECGProtocol:
     """Zero-shot classification with prompts other than the model's, given by name or as the path of a YAML file."""
     stem = Path(prompts).stem
-    return ECGProtocol(f"zero_shot_{safe_name(stem)}", f"Zero-shot classification, {stem} prompts", "auroc", prompts)
+    return ECGProtocol(
+        f"zero_shot_{safe_name(stem)}", f"Zero-shot classification, {stem} prompts", "auroc", prompts, zero_shot=True
+    )
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         if isinstance(model, ETP):
             names = self.data.class_names
             for protocol in self.protocols.values():
-                if not protocol.name.startswith(ZERO_SHOT.name):
+                if not protocol.zero_shot:
                     continue
                 if protocol.prompts is not None:
                     model.set_classes(names, load_prompts(protocol.prompts).sentences(names))

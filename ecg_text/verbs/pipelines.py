@@ -6,6 +6,7 @@ from ecg_text.data.synthetic.ecgs import write_synthetic
 from ecg_text.evaluation.tables import CONFIGS
 from ecg_text.verbs.evaluate import evaluate
 from ecg_text.verbs.table import print_table
+from shared.data.problems import DataError
 from shared.runs.configs import Profile
 from shared.runs.pipeline import Options, Plan, Wanted
 
@@ -27,6 +28,8 @@ def train(options: Options) -> None:
     plan = Plan("ecg_text", CONFIGS, options, write_synthetic)
     methods = options.methods or [default_method(options.dataset, plan.profile)]
     wanted = plan.variants(methods)
+    if len(options.variants) not in (0, len(wanted)):
+        raise DataError(f"{len(options.variants)} --variants for {len(wanted)} --methods: give each method one name")
     if options.variants:  # a single method's run gets a name of its own
         wanted = [Wanted(name, method.change) for name, method in zip(options.variants, wanted, strict=True)]
     folders = plan.train(wanted)

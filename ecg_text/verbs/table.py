@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ecg_text.evaluation.figures import draw_methods
 from ecg_text.evaluation.tables import CONFIGS, method_rows, print_class_table, read_class_table
-from shared.evaluation import RANDOM, MethodTable, print_comparison, read_method_table
+from shared.evaluation import MethodTable, print_comparison, read_method_table
 from shared.evaluation.comparison import Row
 from shared.runs.scores import Scores
 from shared.runs.variant import Variant
@@ -47,7 +47,8 @@ def print_table(table: Path, run: list[str], results: Path | None = None, apart:
 def _rows_of(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
     """Rows by the paper's names: ETP is one row with any language model."""
     for row, outcome in scores.found.get(protocol, {}).items():
-        yield row if row == RANDOM else variant.method.title, outcome, protocol, row == RANDOM
+        is_floor = row in scores.floors
+        yield row if is_floor else variant.method.title, outcome, protocol, is_floor
 
 
 def _draw(rows: pd.DataFrame, table: MethodTable, title: str, note: str) -> Figure:

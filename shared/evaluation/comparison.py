@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from shared.data.problems import DataError
 from shared.evaluation.alike import alike
-from shared.evaluation.evaluate import STATE, State
+from shared.evaluation.evaluate import State
 from shared.evaluation.protocol import RANDOM
 from shared.evaluation.statistics import STATISTICS, Statistic, statistic
 from shared.metrics import interval, over_models
 from shared.runs.configs import Configs
 from shared.runs.results import append_results
 from shared.runs.scores import FILE, Outcome, Scores
+from shared.runs.settings import EVALUATION
 from shared.runs.table import SYNTHETIC_WARNING, beside_paper, by_sign, console, difference_text, folders_text
 from shared.runs.tracking import save_figure
 from shared.runs.variant import Variant
@@ -77,7 +78,7 @@ RowsOf = Callable[[Variant, Scores, str], Iterator[Row]]
 def rows_of_protocol(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
     """The floor rows and the variant's own row under a protocol."""
     for row, outcome in scores.found.get(protocol, {}).items():
-        yield row, outcome, protocol, row == RANDOM
+        yield row, outcome, protocol, row in scores.floors
 
 
 def read_method_table(path: Path) -> MethodTable:
@@ -136,7 +137,7 @@ def compare(
         folder = variant.folder / "evaluation" / dataset
         scores, state = Scores.read(folder), State.read(folder)
         if state is None:
-            raise DataError(f"{folder / STATE} is missing or damaged; evaluate again")
+            raise DataError(f"{folder / EVALUATION} is missing or damaged; evaluate again")
         if not scores.same_samples(first):
             raise DataError(
                 f"{folder} and {variants[0].folder / 'evaluation' / dataset} were evaluated on different samples or "
@@ -251,7 +252,7 @@ def print_comparison(
             rows = rows.iloc[places.fillna(len(order)).argsort(kind="stable")].reset_index(
                 drop=True
             )  # unknown rows come last
-            synthetic = any(variant.is_synthetic for variant in variants)
+            synthetic = any(variant.is_synthetic for variant in variants) or _is_synthetic(variants[0], dataset)
             rows = _with_settings(rows, table, stem, name, dataset, variants[0], synthetic)
             _print(table, name, dataset, variants, rows, texts(rows), synthetic, note)
             figure = draw(rows, table, f"{table.title}, {dataset}", "SYNTHETIC" if synthetic else "")
@@ -262,6 +263,11 @@ def print_comparison(
     if results:
         append_results(found.round(4), results)
     return found
+
+
+def _is_synthetic(variant: Variant, dataset: str) -> bool:
+    state = State.read(variant.folder / "evaluation" / dataset)
+    return state is not None and state.kind == "synthetic"
 
 
 def _data_sets(table: MethodTable, variants: Sequence[Variant]) -> list[tuple[str, str]]:
@@ -281,7 +287,7 @@ def _data_sets(table: MethodTable, variants: Sequence[Variant]) -> list[tuple[st
                 found.append((name, dataset))
                 break
     if not found:
-        package = variants[0].folder.parts[-3]
+        package = variants[0].package
         raise DataError(
             f"no data set of {table.title} has all variants evaluated: run python -m {package} evaluate --run "
             f"{folders_text(variant.folder for variant in variants)}"
@@ -317,7 +323,8 @@ def _print(
     shown["hours"] = [f"{row['hours']:.2f}" if row["hours"] else "-" for row in records]
     shown = shown.set_index(pd.MultiIndex.from_product([[name], rows["method"]]))
     printed = table.values.get(name, {})
-    paper = {name: {row: printed.get(row, {}) for row in [*printed, *rows["method"]]}}
+    ordered = [row for row in rows["method"] if row == RANDOM] + [*printed, *rows["method"]]
+    paper = {name: {row: printed.get(row, {}) for row in ordered}}
     kind = " (SYNTHETIC data)" if synthetic else ""
     title = f"{table.title}; ours trained on {variants[0].dataset}, evaluated on {dataset}{kind}, percent"
     extra = ["over random init", f"{table.reference} over it", *texts, "epochs (steps)", "hours"]
@@ -354,5 +361,5 @@ def _with_settings(
         trained_on=variant.dataset,
         data_kind="synthetic" if synthetic else "real",
         batch_size=variant.config["data"]["init_args"].get("batch_size"),
-        precision=variant.config["trainer"]["precision"],
+        precision=(variant.config.get("trainer") or {}).get("precision"),
     )

@@ -4,6 +4,7 @@ The data flow is: variant -> its checkpoints and data -> jobs (a model, or a flo
 figures, `evaluation.json`. Everything but the figures is written to `<variant>/evaluation/<data set>/`.
 """
 
+import dataclasses
 import json
 import logging
 from abc import ABC, abstractmethod
@@ -25,13 +26,12 @@ from shared.progress import progress
 from shared.runs.configs import Configs, DataBlock, Profile
 from shared.runs.results import append_results, update_results
 from shared.runs.scores import FILE, Found, Outcome, Scores
-from shared.runs.settings import compared, file_fingerprint
+from shared.runs.settings import EVALUATION, compared, file_fingerprint, with_seed
 from shared.runs.tracking import WandbMode, save_figure, wandb_logger
 from shared.runs.variant import Variant, load_data
 
 log = logging.getLogger(__name__)
 
-STATE = "evaluation.json"  # what an evaluation was made from; written last, it marks the evaluation as complete
 RESULTS, GROUPS = "results.csv", "groups.csv"
 
 DataT = TypeVar("DataT", bound=DataModule[Any])
@@ -186,22 +186,24 @@ class State:
         checkpoints: Fingerprints of the checkpoints by seed.
         data: Fingerprint of the data's content.
         protocols: By name of a protocol, its `title`, `metric`, and what else the package says about it.
+        kind: `synthetic` or `real`.
     """
 
     asked: dict[str, Any]
     checkpoints: dict[str, str]
     data: str
     protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kind: str = "real"
 
     def write(self, folder: Path) -> None:
         """Write the file into a folder."""
-        (folder / STATE).write_text(json.dumps(vars(self), indent=1, default=str), encoding="utf-8")
+        (folder / EVALUATION).write_text(json.dumps(vars(self), indent=1, default=str), encoding="utf-8")
 
     @staticmethod
     def read(folder: Path) -> "State | None":
         """Read the file of a folder; None if there is none or it is damaged."""
         try:
-            return State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+            return State(**json.loads((folder / EVALUATION).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -212,8 +214,11 @@ class State:
 
 
 def best_or_last(variant: Variant, which: str) -> dict[int, Path]:
-    """The checkpoint of every seed that is called `best` or `last`."""
-    return {seed: variant.checkpoint(seed, which) for seed in variant.seeds}
+    """The checkpoint of every seed that is called `best` or `last`; of a seed under way only if it is there."""
+    under_way = [seed for seed, results in variant.results.items() if "fit/epochs" not in results]
+    absent = [seed for seed in under_way if not (variant.runs[seed] / "checkpoints" / f"{which}.ckpt").is_file()]
+    wanted = [seed for seed in variant.seeds if seed not in absent]
+    return {seed: variant.checkpoint(seed, which) for seed in wanted or variant.seeds}
 
 
 def evaluate_variants(
@@ -263,17 +268,21 @@ def evaluate_variants(
         written = folder / "evaluation" / name
         changes = {**request.options, **({"root": request.root} if request.root else {})}
         changes |= prepare(checkpoints)
-        key = repr((compared(source.block), source.block.get("init_args", {}).get("root"), changes))
-        data = loaded[key] if key in loaded else loaded.setdefault(key, load_data(expected, source.block, changes))
+        block = with_seed(source.block, variant.seeds[0])
+        key = repr((block, changes))
+        data = loaded[key] if key in loaded else loaded.setdefault(key, load_data(expected, block, changes))
         state = State(
             {
                 "checkpoint": request.checkpoint,
                 "resamples": request.resamples,
                 "options": dict(request.options),
+                "transfer": request.data is not None,
+                "data": _settings_of_data(block, changes),
                 **asked,
             },
             {str(seed): file_fingerprint(path) for seed, path in checkpoints.items()},
             data.fingerprint(),
+            kind="synthetic" if "synthetic" in source.tags else "real",
         )
         before = State.read(written)
         whole = all((written / file).is_file() for file in (RESULTS, FILE))
@@ -281,24 +290,25 @@ def evaluate_variants(
             print(f"{written} is up to date")
             tables.append(pd.read_csv(written / RESULTS))
             continue
-        if not (request.data or request.options or request.root):
+        if not (request.data or request.options):
             _warn_of_changed_data(variant, data)
         evaluation = make(variant, checkpoints, data, request.resamples, request.data is not None)
         title = f"evaluate {variant.title} on {data.name}"
         found, own = run_jobs(evaluation.jobs(), known.setdefault(key, {}), title)
-        kind = "synthetic" if "synthetic" in source.tags else "real"
-        table = evaluation.table(found).assign(data_kind=kind)
+        table = evaluation.table(found).assign(data_kind=state.kind)
         prefix = f"{name}/" if request.data or request.options else ""
         _record(evaluation, own, prefix)
-        _write(evaluation, found, table, state, written)
+        trained = {row for each in own.values() for rows in each.values() for row in rows}
+        floors = list(dict.fromkeys(row for rows in found.values() for row in rows if row not in trained))
+        _write(evaluation, found, floors, table, state, written)
         if request.checkpoint == "best" and not prefix:
             evaluation.keep()
-        _draw(package, evaluation, found, table, name, source.tags, request.wandb)
-        evaluation.print(table, name, kind)
+        _draw(package, evaluation, found, own, table, name, source.tags, request.wandb)
+        evaluation.print(table, name, state.kind)
         print(f"wrote {RESULTS}, {GROUPS} and scores.npz to {written}, and figures to {variant.first}/figures")
         if request.results:
             rows = table.round(4).assign(
-                trained_on=folder.parts[-2],
+                trained_on=variant.dataset,
                 variant=variant.name,
                 dataset=source.name,
                 seeds=variant.seeds_text,
@@ -310,10 +320,15 @@ def evaluate_variants(
     return pd.concat(tables, ignore_index=True)
 
 
+def _settings_of_data(block: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a data module that an evaluation may depend on, beside the content that is fingerprinted."""
+    settings = compared({**(block.get("init_args") or {}), **changes})
+    return {key: value for key, value in settings.items() if key not in ("seed", "batch_size")}
+
+
 def _warn_of_changed_data(variant: Variant, data: DataModule[Any]) -> None:
     """Warn if the data differ from those that a run recorded."""
-    file = variant.first / "data.json"
-    if file.is_file() and json.loads(file.read_text())["fingerprint"] != data.fingerprint():
+    if variant.data and variant.data != data.fingerprint():
         log.warning(
             "%s: the data have changed since it was trained, so its splits may differ; train it again with "
             "--run.overwrite true",
@@ -338,25 +353,29 @@ def _record(evaluation: Evaluation[Any], own: Mapping[int, Found], prefix: str) 
         update_results(evaluation.variant.runs[seed], values)
 
 
-def _write(evaluation: Evaluation[Any], found: Found, table: pd.DataFrame, state: State, folder: Path) -> None:
+def _write(
+    evaluation: Evaluation[Any], found: Found, floors: list[str], table: pd.DataFrame, state: State, folder: Path
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / EVALUATION).unlink(missing_ok=True)  # it marks the other files as complete
     rows, data = evaluation.test_rows(), evaluation.data
     classes, target = evaluation.target()
     ids = data.frame["id"].astype(str).iloc[rows].tolist()
-    Scores(ids, data.groups[rows], classes, target, found).write(folder)
+    Scores(ids, data.groups[rows], classes, target, found, floors).write(folder)
     evaluation.groups(found).to_csv(folder / GROUPS, index=False)
     table.to_csv(folder / RESULTS, index=False)
     protocols = {
         name: {"title": protocol.title, "metric": protocol.metric, **evaluation.about(protocol)}
         for name, protocol in evaluation.protocols.items()
     }
-    State(state.asked, state.checkpoints, state.data, protocols).write(folder)
+    dataclasses.replace(state, protocols=protocols).write(folder)
 
 
 def _draw(
     package: str,
     evaluation: Evaluation[Any],
     found: Found,
+    own: Mapping[int, Found],
     table: pd.DataFrame,
     dataset: str,
     tags: Sequence[str],
@@ -364,13 +383,14 @@ def _draw(
 ) -> None:
     """Save the figures in the first seed's folder; log them and the averages to W&B if that is on."""
     variant, first = evaluation.variant, evaluation.variant.first
-    group, name = "/".join(variant.folder.parts[-3:]), f"{variant.name}-on-{dataset}"
+    group, name = "/".join(variant.folder.absolute().parts[-3:]), f"{variant.name}-on-{dataset}"
     logger = wandb_logger(first, group, name, [package, dataset, *tags], mode, job_type="test")
     loggers = [logger] if logger else []
     note = "SYNTHETIC" if "synthetic" in tags else ""
+    rows = {row for by_protocol in own.values() for of_protocol in by_protocol.values() for row in of_protocol}
     trained = {
-        protocol: {row: outcome for row, outcome in rows.items() if set(outcome.models) & set(variant.seeds)}
-        for protocol, rows in found.items()
+        protocol: {row: outcome for row, outcome in outcomes.items() if row in rows}
+        for protocol, outcomes in found.items()
     }
     for logger in loggers:
         logger.log_metrics(_values(evaluation, trained))

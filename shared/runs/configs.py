@@ -187,8 +187,8 @@ class Configs:
         methods = [key for key, path in self._methods().items() if read_yaml(path)["model"]["class_path"] == class_path]
         blocks = {dataset: self.data_block(dataset, profile) for dataset in self.sets()}
         sets = [dataset for dataset, found in blocks.items() if found.name == name]
-        same_class = config["data"]["class_path"]
-        sets = sets or [dataset for dataset, found in blocks.items() if found.block["class_path"] == same_class]
+        if not sets and (data_class := config["data"].get("class_path")):
+            sets = [dataset for dataset, found in blocks.items() if found.block.get("class_path") == data_class]
         for dataset in sets:
             changes = {
                 key: change

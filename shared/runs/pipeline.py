@@ -16,7 +16,7 @@ from shared.main import call
 from shared.runs.cluster import Slurm, Where, cluster
 from shared.runs.compare import compare
 from shared.runs.configs import Change, Configs, Profile, as_flags
-from shared.runs.grid import Cell, fit_cells, here, run_cells
+from shared.runs.grid import fit_cells, here, run_cells
 
 
 @dataclass(frozen=True)
@@ -135,40 +135,50 @@ class Plan:
         Raises:
             DataError: Several variants would have the same name, or the grid did not finish.
         """
-        if len(grid) > 1 and any(word.split("=")[0] == "--run.variant" for word in self.options.fit_args):
-            names = ", ".join(wanted.name for wanted in grid)
+        commands = [self.words(wanted) for wanted in grid]
+        composed = [compose(self.package, words) for words in commands]
+        folders = [str(each.folder) for each in composed]
+        if len(set(folders)) < len(folders):
             raise DataError(
-                f"--run.variant would give the same name to all of {names}: use --suffix (make: SUFFIX=...), which "
-                "keeps them apart"
+                f"several of {', '.join(wanted.name for wanted in grid)} would be one run: name each once, and keep a "
+                "grid apart by --suffix (make: SUFFIX=...), not by --run.variant"
             )
+        self._runs = composed[0].folder.parents[2]
         if self.options.dataset == "synthetic":
-            block = self.configs.data_block("synthetic", self.profile).block
             try:
-                self._synthetic(Path(self.options.root or block["init_args"]["root"]))
+                self._synthetic(Path(composed[0].settings["data"]["init_args"]["root"]))
             except FileExistsError as error:
                 raise DataError(str(error)) from error
-        cells: list[list[Cell]] = []
-        folders = []
-        for wanted in grid:
-            given = self.words(wanted)
-            composed = compose(self.package, given)
-            folders.append(str(composed.folder))
-            self._runs = composed.folder.parents[2]
-            cells.append(fit_cells(self.package, wanted.name, given, composed, self.options.seeds, wanted.after))
+        cells = [
+            fit_cells(self.package, wanted.name, words, each, self.options.seeds, wanted.after)
+            for wanted, words, each in zip(grid, commands, composed, strict=True)
+        ]
         # All methods of one seed come first: a grid that is stopped half-way then has complete seeds.
         in_order = [cell for same_seed in zip(*cells, strict=True) for cell in same_seed]
         where = self.options.cluster
         run_cells(in_order, cluster(where, self.options.slurm) if where else here(self.options.jobs))
         return folders
 
-    def evaluate(self, verb: Callable[..., Any], folders: Sequence[str], *more: str) -> None:
-        """Evaluate variants on the data set that they were trained on and, if there is one, on the target."""
-        given = ["--run", *folders, *more, *shlex.split(self.options.evaluate_args)]
-        if folders:
-            call(verb, given)
-        if folders and self.options.target:
-            root = ["--root", self.options.target_root] if self.options.target_root else []
-            call(verb, [*given, "--data", self.options.target, "--profile", self.profile, *root])
+    def evaluate(
+        self, verb: Callable[..., Any], folders: Sequence[str], *more: str, on_target: Sequence[str] | None = None
+    ) -> None:
+        """Evaluate variants on the data set that they were trained on and, if there is one, on the target.
+
+        Args:
+            verb: The package's `evaluate`.
+            folders: Folders of the variants.
+            *more: Further options.
+            on_target: Further options on the target, if they are not the same.
+        """
+        options, asked = self.options, shlex.split(self.options.evaluate_args)
+        if not folders:
+            return
+        root = ["--root", options.root] if options.root else []
+        call(verb, ["--run", *folders, *more, *root, *asked])
+        if options.target:
+            root = ["--root", options.target_root] if options.target_root else []
+            target = ["--data", options.target, "--profile", self.profile, *root]
+            call(verb, ["--run", *folders, *(more if on_target is None else on_target), *target, *asked])
 
     def table(self, verb: Callable[..., Any], table: str, folders: Sequence[str], *more: str) -> None:
         """Print a table of configs/tables."""

@@ -63,6 +63,7 @@ class Scores:
         classes: `(C,)` names of the classes; empty if there are none.
         target: `(N, C)` in {0, 1}.
         found: Outcomes by protocol and row, without the validation scores.
+        floors: Rows that are not trained models: random init, and what else a package sets beside its models.
     """
 
     samples: list[str]
@@ -70,6 +71,7 @@ class Scores:
     classes: list[str]
     target: NDArray[np.float32]
     found: Found
+    floors: list[str] = field(default_factory=list)
 
     def same_samples(self, other: "Scores") -> bool:
         """Whether both have the same samples, classes and targets, so that they can be compared in pairs."""
@@ -86,12 +88,15 @@ class Scores:
             "groups": self.groups,
             "classes": np.array(self.classes, dtype=str),
             "target": self.target,
+            "floors": np.array(self.floors, dtype=str),
         }
         for protocol, rows in self.found.items():
             for row, outcome in rows.items():
                 arrays[f"{protocol}/{row}/models"] = np.array(outcome.models)
                 if outcome.test is not None:
                     arrays[f"{protocol}/{row}/scores"] = outcome.test
+                if named := [metric for metric in outcome.values if "/" in metric]:
+                    raise ValueError(f"the name of a metric must not hold a slash, got {', '.join(named)}")
                 arrays |= {f"{protocol}/{row}/values:{metric}": array for metric, array in outcome.values.items()}
         with (folder / FILE).open("wb") as file:
             np.savez_compressed(file, **arrays)
@@ -110,7 +115,8 @@ class Scores:
         try:
             with np.load(path, allow_pickle=False) as content:
                 arrays = dict(content)
-            samples, groups, classes, target = (arrays.pop(name) for name in ("samples", "groups", "classes", "target"))
+            names = ("samples", "groups", "classes", "target", "floors")
+            samples, groups, classes, target, floors = (arrays.pop(name) for name in names)
             for name, array in arrays.items():
                 place, kind = name.rsplit("/", 1)
                 protocol, row = place.split("/", 1)
@@ -122,4 +128,4 @@ class Scores:
                 found.setdefault(protocol, {})[row] = Outcome(models, scores, None, values)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} cannot be read ({error}); evaluate again") from error
-        return Scores(samples.tolist(), groups, classes.tolist(), target, found)
+        return Scores(samples.tolist(), groups, classes.tolist(), target, found, floors.tolist())

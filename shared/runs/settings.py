@@ -34,6 +34,7 @@ PLACES = {
 }
 CONFIG = "config.yaml"  # of a training
 SETTINGS = "settings.yaml"  # of a verb's result, beside it
+EVALUATION = "evaluation.json"  # of an evaluation: what it was made of
 UPSTREAM = "upstream.json"  # fingerprints of the checkpoints of other runs that a run's configuration names
 
 

@@ -89,7 +89,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
     @property
     def protocols(self) -> dict[str, ClassifierProtocol]:
         """Protocols by name; a supervised model has only its own classifier."""
-        if issubclass(self.variant.method, Supervised):
+        if issubclass(self.variant.method, Supervised) and not self.transfer:
             protocol = self.evaluator.protocol(True, self.evaluator.budgets[0], "image")
             return {protocol.name: protocol}
         return self.evaluator.protocols(self.inputs)
@@ -101,7 +101,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
             model = load_model(path, weights=False)
             if not self.transfer:  # checked once for every run, before any time is spent on it
                 _check_unseen(path.parents[1], model, self.variant.title, self.data)
-            if isinstance(model, Supervised):
+            if isinstance(model, Supervised) and not self.transfer:
                 continue
             seed = FIRST_RANDOM_SEED + index
             for kind in self.inputs:
@@ -119,7 +119,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         """Scores of one model's classifiers under every protocol."""
         torch.manual_seed(seed)
         model = load_model(checkpoint, weights=row != RANDOM)
-        if isinstance(model, Supervised):
+        if isinstance(model, Supervised) and not self.transfer:
             self.heads[seed, "image"] = own_head(model)
             (name,) = self.protocols
             val, test = _own_scores(model, self.evaluator)
@@ -137,7 +137,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         for kind, encoder in encoders.items():
             classified = self.evaluator.classify(encoder, kind, _fine_tune_augment(model, kind), seeds)
             for name, (val, test) in classified.scores.items():
-                found[name] = {row: Outcome(list(seeds), test, val)}
+                found[name] = {row: Outcome([seed] * len(seeds), test, val)}  # several classifiers of one model
             if row != RANDOM:
                 self.heads[seed, kind] = classified.head
         return found
@@ -269,7 +269,9 @@ def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], tra
     """
     part = "encoder" if kind == "image" or isinstance(model, SCARF) else "table_encoder"
     views = (model.hparams.get("views") or {}).get("init_args", {}).get("augment")
-    of_table = (model.fields, model.label_as_feature) if isinstance(model, TabularPretraining) else ()
+    of_table: tuple[Any, ...] = (model.fields, model.label_as_feature) if isinstance(model, TabularPretraining) else ()
+    if kind == "table":  # a table encoder is drawn after what its method has before it
+        of_table = (*of_table, type(model).__name__, model.hparams.get("encoder"))
     of_image = views if trainable else None
     return repr((kind, list(classifiers), model.hparams.get(part), of_image if kind == "image" else of_table))
 

@@ -14,6 +14,7 @@ from shared.backbones import ImageEncoder
 from shared.data.problems import DataError
 from shared.probe import LinearHead, encode
 from shared.runs.results import update_results
+from shared.runs.settings import with_seed
 from shared.runs.tracking import save_figure
 from shared.runs.variant import Variant
 from tabular_imaging.data.module import ImageTableBatch
@@ -25,11 +26,12 @@ from tabular_imaging.model.attributions import field_importance, guided_grad_cam
 FIELDS_SHOWN = 8
 
 
-def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
+def explain(run: Path, root: str | None = None, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
     """Draw the fields that the embeddings rely on, where the classifier looks, and what the model was trained on.
 
     Args:
         run: The variant to explain, `runs/tabular_imaging/<data set>/<variant>`; its first seed is used.
+        root: Root of the data set; by default the one that the run was trained with.
         samples: Largest number of test samples whose attributions are averaged.
         pictures: Number of test images to show.
 
@@ -40,7 +42,7 @@ def explain(run: Path, samples: int = 512, pictures: int = 6) -> pd.DataFrame:
     seed, dataset = variant.first, variant.dataset
     note = "SYNTHETIC" if variant.is_synthetic else ""
     model = load_model(variant.checkpoint(variant.seeds[0]))
-    data = load_data_module(variant.config["data"])
+    data = load_data_module(with_seed(variant.config["data"], variant.seeds[0]), {"root": root} if root else {})
     rows = data.rows("test", "evaluate")
     if not len(rows):
         raise DataError("the test split has no labelled sample to explain; change the split")

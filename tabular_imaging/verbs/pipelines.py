@@ -25,9 +25,15 @@ STUDIES = ("batch", "epochs", "temperature", "corruption")
 FROZEN = ("--settings.trainable_epochs", "0")
 
 
-def _evaluation(options: Options) -> list[str]:
-    file = CONFIGS.evaluation(options.dataset)
+def _evaluation(dataset: str) -> list[str]:
+    file = CONFIGS.evaluation(dataset)
     return ["--missing_only", "true", *(["--settings", str(file)] if file else [])]
+
+
+def _evaluate(plan: Plan, folders: Sequence[str], *more: str) -> None:
+    """Evaluate variants, on each data set by that one's own settings."""
+    on_target = [*_evaluation(plan.options.target), *more] if plan.options.target else None
+    plan.evaluate(evaluate, folders, *_evaluation(plan.options.dataset), *more, on_target=on_target)
 
 
 def _is_mmcl(name: str, plan: Plan) -> bool:
@@ -48,11 +54,11 @@ def train(options: Options) -> None:
     folders = dict(zip(names, plan.train(plan.variants(names)), strict=True))
     images = [folder for name, folder in folders.items() if _has_image_encoder(name, plan)]
     tables = [folder for name, folder in folders.items() if not _has_image_encoder(name, plan)]
-    plan.evaluate(evaluate, images, *_evaluation(options), *FROZEN)
-    plan.evaluate(evaluate, tables, *_evaluation(options), *FROZEN, "--inputs", "table")
+    _evaluate(plan, images, *FROZEN)
+    _evaluate(plan, tables, *FROZEN, "--inputs", "table")
     for name, folder in folders.items():
         if _is_mmcl(name, plan):
-            call(explain, ["--run", folder])
+            call(explain, ["--run", folder, *(["--root", options.root] if options.root else [])])
     plan.table(print_table, "table1", images)
     plan.compare()
 
@@ -69,10 +75,10 @@ def reproduce(options: Options) -> None:
     folders = dict(zip(names, plan.train(plan.variants(names)), strict=True))
     mmcl = [folders[name] for name in variants if name == "mmcl"]
     table1 = [*(folders[name] for name in methods), *mmcl]
-    plan.evaluate(evaluate, table1, *_evaluation(options))
-    plan.evaluate(evaluate, [folders[name] for name in variants if name != "mmcl"], *_evaluation(options), *FROZEN)
+    _evaluate(plan, table1)
+    _evaluate(plan, [folders[name] for name in variants if name != "mmcl"], *FROZEN)
     for name in variants:
-        call(explain, ["--run", folders[name]])
+        call(explain, ["--run", folders[name], *(["--root", options.root] if options.root else [])])
     plan.table(print_table, "table1", table1)
     plan.table(print_table, "table2", [folders[name] for name in variants if name in ("mmcl", *FIELD_VARIANTS)])
     plan.table(print_table, "table3", [folders[name] for name in variants if name not in FIELD_VARIANTS])
@@ -81,7 +87,7 @@ def reproduce(options: Options) -> None:
     plan.table(print_table, own if (CONFIGS.folder / "tables" / f"{own}.yaml").is_file() else "figure2", table1)
     if mmcl and EQUAL_VIEWS in CONFIGS.variants(options.dataset):
         equal = plan.train(plan.variants([EQUAL_VIEWS]))
-        plan.evaluate(evaluate, equal, *_evaluation(options))
+        _evaluate(plan, equal)
         plan.table(print_table, "equal_views", [*(folders[name] for name in methods), *equal])
     plan.compare()
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -55,3 +56,32 @@ def test_a_setting_that_no_longer_exists_is_a_difference(tmp_path: Path, capsys:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
     assert changed_settings(composed.parser, tmp_path, settings) == "- model.init_args.bygone: 1"
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_is_not_continued_on_other_data_and_a_new_one_makes_its_evaluations_stale(
+    command_line, synthetic_root: Path, tmp_path: Path
+) -> None:
+    def fit(root: Path, *more: str) -> Any:
+        small = ["--trainer.max_epochs", "1", "--data.init_args.root", str(root)]
+        return main(command_line("fit", tmp_path / "runs", *small, *more))
+
+    run = fit(synthetic_root).run_dir
+    copied = tmp_path / "copy"
+    shutil.copytree(synthetic_root, copied)
+    assert fit(copied).finished
+    table = copied / "ptbxl_database.csv"
+    table.write_text(table.read_text().replace("sinus", "sinuous"))
+    with pytest.raises(SystemExit, match=rf"^error: {run} holds a run on other data:\n- data, content: \w+\n\+ data, "):
+        fit(copied)
+    kept = (run / "data.json").read_bytes()
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({key: results[key] for key in results if not key.startswith("fit/")}))
+    with pytest.raises(SystemExit, match=rf"^error: {run} was begun on other data, so it cannot be resumed on these"):
+        fit(copied)
+    assert (run / "data.json").read_bytes() == kept
+    state = run.parent / "evaluation" / "set" / "evaluation.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    fit(copied, "--run.overwrite", "true")
+    assert not state.exists()
+    assert (run / "data.json").read_bytes() != kept

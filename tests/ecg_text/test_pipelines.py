@@ -150,8 +150,8 @@ def test_a_grid_takes_no_single_name(called: Called) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", "--profile", "demo", "--methods", "simclr", "etp_ngrams", "--", "--run.variant", "x"])
     assert str(stop.value.code) == (
-        "error: --run.variant would give the same name to all of simclr_short, etp_ngrams_short: use --suffix (make: "
-        "SUFFIX=...), which keeps them apart"
+        "error: several of simclr_short, etp_ngrams_short would be one run: name each once, and keep a grid apart by "
+        "--suffix (make: SUFFIX=...), not by --run.variant"
     )
 
 
@@ -162,10 +162,13 @@ def test_reproduce_trains_a_table_seeds_first_and_prints_the_tables_that_it_can(
     runs = "runs/ecg_text/ptbxl_100hz"
     assert folders(called) == [f"{runs}/{name}_x/seed_{seed}" for seed in (0, 1) for name in ("simclr", "etp_minilm")]
     both = [f"{runs}/simclr_x", f"{runs}/etp_minilm_x"]
-    more = ["--random_inits", "20", "--missing_only", "true", "--resamples", "10"]
+    more, asked = ["--random_inits", "20", "--missing_only", "true"], ["--resamples", "10"]
     others = called[4:]
     target = ["--data", "cpsc2018", "--profile", "demo", "--root", "t"]
-    assert others[:2] == [("evaluate", ["--run", *both, *more]), ("evaluate", ["--run", *both, *more, *target])]
+    assert others[:2] == [
+        ("evaluate", ["--run", *both, *more, "--root", "r", *asked]),
+        ("evaluate", ["--run", *both, *more, *target, *asked]),
+    ]
     tables = CONFIGS.folder / "tables"
     assert others[2:5] == [
         ("print_table", ["--table", f"{tables}/table1.yaml", "--run", *both, "--results", "out.csv"]),

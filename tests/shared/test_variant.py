@@ -121,3 +121,11 @@ def test_a_verbs_result_without_checkpoints_is_a_variant_too(tmp_path: Path) -> 
     write_settings(folder / "seed_1", {**settings, "px": 16, "data": {"class_path": "Flowers", "init_args": {}}})
     with pytest.raises(DataError, match=r"seed_0 and seed_1 of .* were trained with different settings"):
         Variant(folder).check_same_settings()
+
+
+def test_seeds_that_were_trained_on_other_data_are_not_averaged(variant: Variant) -> None:
+    for seed, content in ((0, "a"), (1, "b")):
+        (variant.folder / f"seed_{seed}" / "data.json").write_text(json.dumps({"fingerprint": content}))
+    assert variant.data == "a"
+    with pytest.raises(DataError, match=r"^seed_0 and seed_1 of .* were trained with different settings"):
+        variant.check_same_settings()

@@ -62,7 +62,7 @@ def test_reproduce_makes_every_table_of_the_leaves(called: Called) -> None:
     fine_tuned, frozen, equal = words(called, "evaluate")
     assert fine_tuned[1:3] == [leaf["simclr"], leaf["mmcl"]]
     assert frozen[1:3] == [leaf["mmcl_laaf"], leaf["mmcl_morphometric"]]
-    assert frozen[-2:] == ["--settings.trainable_epochs", "0"]
+    assert frozen[-4:] == ["--settings.trainable_epochs", "0", "--root", "r"]
     assert equal[1] == f"{RUNS}/leaves/mmcl_equal_views"
     assert words(called, "print_table") == [
         ["--table", table("table1"), "--run", leaf["simclr"], leaf["mmcl"]],
