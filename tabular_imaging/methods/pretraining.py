@@ -68,7 +68,7 @@ class TabularPretraining(Pretraining):
         elif self.schema != chosen:
             raise DataError(
                 f"the model was trained on other fields than the data's: {self.schema.difference(chosen)}. Use the "
-                "table it was trained on, or train anew (--run.overwrite true)"
+                "table it was trained on, or train again (--run.overwrite true)"
             )
         positions = {name: index for index, name in enumerate(schema.names)}
         self.columns = [positions[name] for name in chosen.names if name in positions]

@@ -47,11 +47,13 @@ def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) 
     kind = "SYNTHETIC data" if variants[0].is_synthetic else "real data"
     metric = METRIC_NAMES[ranked["metric"].iloc[0]]
     shown = Table(title=f"{metric} on the validation samples of {dataset} ({kind}), {protocol}, percent")
-    for column in ("Method", "Variant", "Seeds", metric):
+    for column in ("Method", "Variant", "Seeds", "Epochs (steps)", metric):
         shown.add_column(column, justify="right" if column == metric else "left", overflow="fold")
     for _, part in ranked.groupby("method", sort=False):
         for index, row in enumerate(part.to_dict("records")):
-            shown.add_row("" if index else row["method"], row["variant"], row["seeds"], f"{100 * row['val']:.1f}")
+            budget = f"{row['epochs']} ({row['steps']})"
+            name = "" if index else row["method"]
+            shown.add_row(name, row["variant"], row["seeds"], budget, f"{100 * row['val']:.1f}")
         shown.add_section()
     console().print(shown)
     if results:

@@ -325,7 +325,7 @@ def test_data_with_another_schema_are_refused(schema: Schema, difference: str) -
     net = make()
     message = (
         f"the model was trained on other fields than the data's: {difference}. Use the table it was trained on, or "
-        "train anew (--run.overwrite true)"
+        "train again (--run.overwrite true)"
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         net.use_schema(schema)
