@@ -80,7 +80,7 @@ sync: install ## upload offline W&B runs (log in first: .venv/bin/wandb login)
 	@shopt -s globstar nullglob; for run in runs/**/wandb/offline-run-*; do $(BIN)/wandb sync "$$run"; done
 
 test: install ## run the whole test suite
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --durations 15
 
 check: install ## check with ruff, its formatter and mypy
 	$(BIN)/ruff check .
