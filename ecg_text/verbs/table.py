@@ -1,7 +1,8 @@
 """`python -m ecg_text table`: a table of the paper beside the results of `evaluate`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -44,7 +45,9 @@ def print_table(table: Path, run: list[str], results: Path | None = None, apart:
     )
 
 
-def _rows_of(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
+def _rows_of(
+    variant: Variant, scores: Scores, protocol: str, protocols: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Row]:
     """Rows by the paper's names: ETP is one row with any language model."""
     for row, outcome in scores.found.get(protocol, {}).items():
         is_floor = row in scores.floors

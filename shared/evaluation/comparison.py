@@ -72,10 +72,13 @@ class MethodTable:
 
 # A row of a column: its name, its models' scores, the protocol that they belong to, and whether it is a floor row.
 Row = tuple[str, Outcome, str, bool]
-RowsOf = Callable[[Variant, Scores, str], Iterator[Row]]
+# Of a variant, its scores, the column's protocol, and what evaluation.json says about the variant's protocols.
+RowsOf = Callable[[Variant, Scores, str, Mapping[str, Mapping[str, Any]]], Iterator[Row]]
 
 
-def rows_of_protocol(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
+def rows_of_protocol(
+    variant: Variant, scores: Scores, protocol: str, protocols: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Row]:
     """The floor rows and the variant's own row under a protocol."""
     for row, outcome in scores.found.get(protocol, {}).items():
         yield row, outcome, protocol, row in scores.floors
@@ -145,7 +148,7 @@ def compare(
             )
         has_scores = False
         for name, column in table.columns.items():
-            for row, outcome, protocol, is_floor in rows_of(variant, scores, column.protocol):
+            for row, outcome, protocol, is_floor in rows_of(variant, scores, column.protocol, state.protocols):
                 has_scores |= not is_floor
                 if (row, name) in seen:
                     if not is_floor:
@@ -160,7 +163,7 @@ def compare(
                 samples, point = statistic(metric, dict(statistics))(outcome, scores.target, RESAMPLES)
                 mine |= {"models": len(point), "samples": len(scores.samples)}
                 mine |= {name: point.mean(), f"{name}_std": point.std(ddof=1) if len(point) > 1 else np.nan}
-                mine |= {f"{name}_{key}": value for key, value in described.items() if key != "title"}
+                mine |= {f"{name}_{key}": value for key, value in described.items() if key not in ("title", "beside")}
                 mine[f"{name}_metric"] = metric
                 if samples is not None:
                     drawn[row, name] = over_models(samples, rng)

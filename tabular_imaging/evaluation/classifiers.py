@@ -89,12 +89,15 @@ class ClassifierProtocol(Protocol):
         input: The input that is classified.
         labels: Number of training labels that are used.
         few: Whether these are fewer than all.
+        beside: Of fine-tuning, the name of the protocol for the frozen encoder on the same labels, beside which tables
+            show supervised training.
     """
 
     trainable: bool = False
     input: Input = "image"
     labels: int = 0
     few: bool = False
+    beside: str = ""
 
 
 def load_model(checkpoint: Path, weights: bool = True) -> Pretraining:
@@ -214,16 +217,20 @@ class Evaluator:
 
     def protocol(self, trainable: bool, budget: Budget, kind: Input) -> ClassifierProtocol:
         """The protocol of a budget and an input."""
-        names = ["trainable" if trainable else "frozen", budget.name, "" if kind == "image" else kind]
+        name, frozen = (
+            "_".join(filter(None, [start, budget.name, "" if kind == "image" else kind]))
+            for start in ("trainable" if trainable else "frozen", "frozen")
+        )
         title = ", ".join(filter(None, ["fine-tuned" if trainable else "frozen", budget.title]))
         return ClassifierProtocol(
-            name="_".join(filter(None, names)),
+            name=name,
             title=title if kind == "image" else f"{title} ({kind})",
             metric=self.data.metric,
             trainable=trainable,
             input=kind,
             labels=len(budget.rows),
             few=bool(budget.name),
+            beside=frozen if trainable else "",
         )
 
     def protocols(self, kinds: Sequence[Input]) -> dict[str, ClassifierProtocol]:

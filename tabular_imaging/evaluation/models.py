@@ -156,7 +156,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
     def about(self, protocol: Protocol) -> dict[str, Any]:
         """The number of labels that a protocol uses."""
         assert isinstance(protocol, ClassifierProtocol)
-        return {"labels": protocol.labels}
+        return {"labels": protocol.labels, "beside": protocol.beside}
 
     def _drawn(self, outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
         return self.statistics[self.data.metric](outcome, target, resamples)

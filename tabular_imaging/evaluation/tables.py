@@ -1,6 +1,6 @@
 """The paper's tables beside ours: which rows they have, and how an evaluation is printed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,22 @@ CONFIGS = Configs(Path(__file__).parents[1] / "configs")
 SUPERVISED = Supervised.title
 
 
-def rows_of(variant: Variant, scores: Scores, protocol: str) -> Iterator[Row]:
+def rows_of(
+    variant: Variant, scores: Scores, protocol: str, protocols: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Row]:
     """The rows that a variant has in a column.
 
     Fine-tuning an untrained encoder is supervised training. As in the paper's tables, it is also shown in the columns
     of frozen encoders, for comparison.
     """
-    frozen = protocol.startswith("frozen")
-    for row, outcome in scores.found.get(protocol, {}).items():
-        yield (RANDOM if frozen else SUPERVISED) if row == RANDOM else variant.title, outcome, protocol, row == RANDOM
-    if frozen:
-        trainable = protocol.replace("frozen", "trainable", 1)
-        for row, outcome in scores.found.get(trainable, {}).items():
-            if row == RANDOM or variant.title == SUPERVISED:
-                yield SUPERVISED, outcome, trainable, row == RANDOM
+    for name, about in protocols.items():
+        beside = about.get("beside")
+        for row, outcome in scores.found.get(name, {}).items() if protocol in (name, beside) else ():
+            is_floor = row in scores.floors
+            if is_floor:
+                yield SUPERVISED if beside else row, outcome, name, True
+            elif name == protocol or variant.method is Supervised:
+                yield variant.title, outcome, name, False
 
 
 def in_order(folders: list[Path]) -> list[Path]:

@@ -58,7 +58,11 @@ def variant(
     for seed in range(MODELS):
         results = {**RESULTS, "importance/morphometric": 0.25 + seed / 2}
         (folder / f"seed_{seed}" / "results.json").write_text(json.dumps(results))
-    protocols = {name: {"title": name, "metric": "accuracy", "labels": LABELS[name]} for name in by_protocol}
+    protocols = {
+        name: {"title": name, "metric": "accuracy", "labels": LABELS[name]}
+        | {"beside": name.replace("trainable", "frozen") if name.startswith("trainable") else ""}
+        for name in by_protocol
+    }
     target = np.eye(CLASSES, dtype=np.float32)[TARGET]
     write_evaluation(folder / "evaluation" / dataset, target, by_protocol, protocols, samples)
     return folder
