@@ -1,6 +1,5 @@
 """Lightning callbacks that every run has: seeding per epoch, throughput and memory, progress, and the run's record."""
 
-import json
 import resource
 import sys
 import time
@@ -12,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from shared.data.module import DATA, DataModule
+from shared.data.module import DataModule, saved_fingerprint
 from shared.data.problems import DataError
 from shared.progress import SECONDS
 from shared.runs.results import environment, update_results
@@ -156,14 +155,12 @@ class SaveData(Callback):
         data, run_dir = trainer.datamodule, run_dir_of(trainer)  # type: ignore[attr-defined]
         if run_dir is None or not isinstance(data, DataModule):
             return
-        kept = run_dir / DATA
-        if trainer.ckpt_path and kept.is_file():
-            before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
-            if before != data.fingerprint():
-                raise DataError(
-                    f"{run_dir} was begun on other data, so it cannot be resumed on these: give this run a name of its "
-                    "own with --run.variant NAME, or replace it with --run.overwrite true"
-                )
+        before = saved_fingerprint(run_dir) if trainer.ckpt_path else ""
+        if before and before != data.fingerprint():
+            raise DataError(
+                f"{run_dir} was begun on other data, so it cannot be resumed on these: give this run a name of its "
+                "own with --run.variant NAME, or replace it with --run.overwrite true"
+            )
         data.save(run_dir)
 
 

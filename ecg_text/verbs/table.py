@@ -34,7 +34,7 @@ def print_table(table: Path, run: list[str], results: Path | None = None, apart:
     print_comparison(
         read_method_table(table),
         table.stem,
-        [Path(folder) for folder in run],
+        [Variant(Path(folder)) for folder in run],
         CONFIGS,
         _draw,
         results,
@@ -55,8 +55,5 @@ def _rows_of(
 
 
 def _draw(rows: pd.DataFrame, table: MethodTable, title: str, note: str) -> Figure:
-    paper = {
-        method: value
-        for method, value in zip(rows["method"], rows.get("AUC_paper_percent", [None] * len(rows)), strict=True)
-    }
+    paper = dict(zip(rows["method"], rows.get("AUC_paper_percent", [None] * len(rows)), strict=True))
     return draw_methods(rows, paper, f"{note}: {title}" if note else title)

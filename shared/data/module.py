@@ -228,3 +228,9 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
         folder.mkdir(parents=True, exist_ok=True)
         self.frame[["id", "split"]].to_csv(folder / SAMPLES, index=False)
         (folder / DATA).write_text(json.dumps({"fingerprint": self.fingerprint()}) + "\n")
+
+
+def saved_fingerprint(run: Path) -> str:
+    """Fingerprint of the data that a run was trained on, as `DataModule.save` wrote it; empty if it is not there."""
+    file = run / DATA
+    return str(json.loads(file.read_text(encoding="utf-8"))["fingerprint"]) if file.is_file() else ""

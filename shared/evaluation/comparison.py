@@ -209,7 +209,7 @@ def beyond_noise(rows: pd.DataFrame, reference: str, column: str) -> str:
 def print_comparison(
     table: MethodTable,
     stem: str,
-    folders: Sequence[Path],
+    evaluated: Sequence[Variant],
     configs: Configs,
     draw: Callable[[pd.DataFrame, MethodTable, str, str], Figure],
     results: Path | None = None,
@@ -228,7 +228,7 @@ def print_comparison(
     Args:
         table: The paper's table.
         stem: Name of its file, which names the figures and the rows of results.
-        folders: Folders of the evaluated variants.
+        evaluated: The evaluated variants.
         configs: The package's configs/, which say what budget a method has of its own.
         draw: Draws the rows; it gets the table, a title, and a note, which is "SYNTHETIC" for synthetic data.
         results: CSV file that the rows are appended to.
@@ -247,14 +247,13 @@ def print_comparison(
         DataError: The variants were not trained alike, or there is no data set that all of them were evaluated on.
     """
     everything = []
-    for variants in alike([Variant(folder) for folder in folders], configs, apart):
+    for variants in alike(evaluated, configs, apart):
         for name, dataset in _data_sets(table, variants):
             rows = finish(compare(variants, dataset, table, statistics, rows_of, about))
             order = [RANDOM, *table.values.get(name, next(iter(table.values.values()), {}))]
             places = rows["method"].map({row: place for place, row in enumerate(order)})
-            rows = rows.iloc[places.fillna(len(order)).argsort(kind="stable")].reset_index(
-                drop=True
-            )  # unknown rows come last
+            places = places.fillna(len(order))  # rows that the paper lacks come last
+            rows = rows.iloc[places.argsort(kind="stable")].reset_index(drop=True)
             synthetic = any(variant.is_synthetic for variant in variants) or _is_synthetic(variants[0], dataset)
             rows = _with_settings(rows, table, stem, name, dataset, variants[0], synthetic)
             _print(table, name, dataset, variants, rows, texts(rows), synthetic, note)

@@ -291,7 +291,7 @@ def evaluate_variants(
             tables.append(pd.read_csv(written / RESULTS))
             continue
         if not (request.data or request.options):
-            _warn_of_changed_data(variant, data)
+            _warn_of_changed_data(variant, state.data)
         evaluation = make(variant, checkpoints, data, request.resamples, request.data is not None)
         title = f"evaluate {variant.title} on {data.name}"
         found, own = run_jobs(evaluation.jobs(), known.setdefault(key, {}), title)
@@ -303,7 +303,7 @@ def evaluate_variants(
         _write(evaluation, found, floors, table, state, written)
         if request.checkpoint == "best" and not prefix:
             evaluation.keep()
-        _draw(package, evaluation, found, own, table, name, source.tags, request.wandb)
+        _draw(package, evaluation, found, floors, table, name, source.tags, request.wandb)
         evaluation.print(table, name, state.kind)
         print(f"wrote {RESULTS}, {GROUPS} and scores.npz to {written}, and figures to {variant.first}/figures")
         if request.results:
@@ -326,9 +326,9 @@ def _settings_of_data(block: Mapping[str, Any], changes: Mapping[str, Any]) -> d
     return {key: value for key, value in settings.items() if key not in ("seed", "batch_size")}
 
 
-def _warn_of_changed_data(variant: Variant, data: DataModule[Any]) -> None:
-    """Warn if the data differ from those that a run recorded."""
-    if variant.data and variant.data != data.fingerprint():
+def _warn_of_changed_data(variant: Variant, data: str) -> None:
+    """Warn if the data, given by their fingerprint, differ from those that a run recorded."""
+    if variant.data and variant.data != data:
         log.warning(
             "%s: the data have changed since it was trained, so its splits may differ; train it again with "
             "--run.overwrite true",
@@ -375,7 +375,7 @@ def _draw(
     package: str,
     evaluation: Evaluation[Any],
     found: Found,
-    own: Mapping[int, Found],
+    floors: list[str],
     table: pd.DataFrame,
     dataset: str,
     tags: Sequence[str],
@@ -387,9 +387,8 @@ def _draw(
     logger = wandb_logger(first, group, name, [package, dataset, *tags], mode, job_type="test")
     loggers = [logger] if logger else []
     note = "SYNTHETIC" if "synthetic" in tags else ""
-    rows = {row for by_protocol in own.values() for of_protocol in by_protocol.values() for row in of_protocol}
     trained = {
-        protocol: {row: outcome for row, outcome in outcomes.items() if row in rows}
+        protocol: {row: outcome for row, outcome in outcomes.items() if row not in floors}
         for protocol, outcomes in found.items()
     }
     for logger in loggers:

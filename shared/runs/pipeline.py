@@ -112,6 +112,11 @@ class Plan:
         self._synthetic = write_synthetic
         self._runs = Path("runs")
 
+    @property
+    def root(self) -> list[str]:
+        """The option of a verb that says where the data set is; none if its configuration does."""
+        return ["--root", self.options.root] if self.options.root else []
+
     def words(self, wanted: Wanted) -> list[str]:
         """The `fit` command of a variant, without a seed."""
         change = wanted.change
@@ -173,8 +178,7 @@ class Plan:
         options, asked = self.options, shlex.split(self.options.evaluate_args)
         if not folders:
             return
-        root = ["--root", options.root] if options.root else []
-        call(verb, ["--run", *folders, *more, *root, *asked])
+        call(verb, ["--run", *folders, *more, *self.root, *asked])
         if options.target:
             root = ["--root", options.target_root] if options.target_root else []
             target = ["--data", options.target, "--profile", self.profile, *root]

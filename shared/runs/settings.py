@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from shared.data.module import DATA
+from shared.data.module import saved_fingerprint
 from shared.data.problems import DataError
 
 # Settings that do not change a run's result: how it is started, monitored and distributed over a machine ...
@@ -94,8 +94,8 @@ def with_seed(value: Any, seed: int) -> Any:
     So all seeds of a variant that starts from another run's checkpoint share one configuration.
 
     Example:
-        >>> with_seed({"init_args": {"prior": "runs/commin/set/prior/seed_{seed}/checkpoints/last.ckpt"}}, 3)
-        {'init_args': {'prior': 'runs/commin/set/prior/seed_3/checkpoints/last.ckpt'}}
+        >>> with_seed({"init_args": {"prior": "runs/package/set/prior/seed_{seed}/checkpoints/last.ckpt"}}, 3)
+        {'init_args': {'prior': 'runs/package/set/prior/seed_3/checkpoints/last.ckpt'}}
     """
     if isinstance(value, Mapping):
         return {key: with_seed(item, seed) for key, item in value.items()}
@@ -122,11 +122,10 @@ def changed_data(run: Path, new: Mapping[str, Any], fingerprint: Callable[[], st
         new: The settings that are asked for.
         fingerprint: Loads the data that is asked for, which takes a while.
     """
-    kept, saved = run / DATA, read_yaml(run / "config.yaml")
+    before, saved = saved_fingerprint(run), read_yaml(run / CONFIG)
     roots = [str(config["data"]["init_args"].get("root")) for config in (saved, new)]
-    if Path(roots[0]).resolve() == Path(roots[1]).resolve() or not kept.is_file():
+    if Path(roots[0]).resolve() == Path(roots[1]).resolve() or not before:
         return ""
-    before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
     return "" if before == (now := fingerprint()) else f"- data, content: {before}\n+ data, content: {now}"
 
 

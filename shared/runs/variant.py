@@ -1,6 +1,5 @@
 """A variant: the runs of one method and setting, which differ only in their seed. Its files are read once."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
 from shared.checkpoint import CheckpointError, trusted_class
-from shared.data.module import DATA
+from shared.data.module import saved_fingerprint
 from shared.data.problems import DataError
 from shared.runs.results import read_results
 from shared.runs.settings import CONFIG, SETTINGS, compared, read_yaml
@@ -51,7 +50,7 @@ class Variant:
             if re.fullmatch(r"seed_\d+", path.parent.name)
         }
         if not found:
-            above = self.folder.name.startswith("seed_") and (self.folder / "config.yaml").is_file()
+            above = self.folder.name.startswith("seed_") and (self.folder / CONFIG).is_file()
             hint = f"pass the folder above it, {self.folder.parent}" if above else "train first, or pass another --run"
             raise DataError(f"no {self.folder}/seed_*/config.yaml: {hint}")
         return {seed: (path, read_results(path)) for seed, path in sorted(found.items())}
@@ -134,12 +133,12 @@ class Variant:
     @cached_property
     def data(self) -> str:
         """Fingerprint of the data that its first seed was trained on; empty if the run does not record it."""
-        return _data_of(self.first)
+        return saved_fingerprint(self.first)
 
     @cached_property
     def method(self) -> type[Any]:
         """Class of its model, a LightningModule with a `variant_title` (see `shared.methods.Pretraining`)."""
-        source = self.first / "config.yaml"
+        source = self.first / CONFIG
         found = trusted_class(self.config["model"]["class_path"], source)
         if not issubclass(found, pl.LightningModule) or not hasattr(found, "variant_title"):
             raise CheckpointError(f"{source} names {found.__name__}, which is not a method of Quintet")
@@ -182,18 +181,15 @@ class Variant:
             config = compared(_settings_of(run))
             if "model" in config:
                 config = {key: config[key] for key in ("model", "data")} | {"epochs": config["trainer"]["max_epochs"]}
-            blocks.append({**{key: value for key, value in config.items() if key != "seed"}, "content": _data_of(run)})
+            blocks.append(
+                {**{key: value for key, value in config.items() if key != "seed"}, "content": saved_fingerprint(run)}
+            )
             if blocks[-1] != blocks[0]:
                 raise DataError(
                     f"seed_{self.seeds[0]} and seed_{seed} of {self.folder} were trained with different settings, so "
                     "their mean says nothing: train them alike (--run.overwrite true), or under variants of their own "
                     "(--run.variant NAME)"
                 )
-
-
-def _data_of(run: Path) -> str:
-    file = run / DATA
-    return str(json.loads(file.read_text(encoding="utf-8"))["fingerprint"]) if file.is_file() else ""
 
 
 def _settings_of(run: Path) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def rows_of(
                 yield variant.title, outcome, name, False
 
 
-def in_order(folders: list[Path]) -> list[Path]:
-    """The folders with supervised runs first; without one, the untrained encoders' fine-tuning takes its place."""
-    return sorted(folders, key=lambda folder: Variant(folder).title != SUPERVISED)
+def in_order(variants: list[Variant]) -> list[Variant]:
+    """The variants with supervised ones first; without one, the untrained encoders' fine-tuning takes its place."""
+    return sorted(variants, key=lambda variant: variant.title != SUPERVISED)
 
 
 def about_method(variant: Variant) -> dict[str, Any]:

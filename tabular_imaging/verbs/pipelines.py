@@ -58,7 +58,7 @@ def train(options: Options) -> None:
     _evaluate(plan, tables, *FROZEN, "--inputs", "table")
     for name, folder in folders.items():
         if _is_mmcl(name, plan):
-            call(explain, ["--run", folder, *(["--root", options.root] if options.root else [])])
+            call(explain, ["--run", folder, *plan.root])
     plan.table(print_table, "table1", images)
     plan.compare()
 
@@ -78,7 +78,7 @@ def reproduce(options: Options) -> None:
     _evaluate(plan, table1)
     _evaluate(plan, [folders[name] for name in variants if name != "mmcl"], *FROZEN)
     for name in variants:
-        call(explain, ["--run", folders[name], *(["--root", options.root] if options.root else [])])
+        call(explain, ["--run", folders[name], *plan.root])
     plan.table(print_table, "table1", table1)
     plan.table(print_table, "table2", [folders[name] for name in variants if name in ("mmcl", *FIELD_VARIANTS)])
     plan.table(print_table, "table3", [folders[name] for name in variants if name not in FIELD_VARIANTS])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from shared.evaluation import print_comparison, read_method_table
+from shared.runs.variant import Variant
 from tabular_imaging.evaluation.models import TABULAR_STATISTICS
 from tabular_imaging.evaluation.tables import (
     CONFIGS,
@@ -34,15 +35,15 @@ def print_table(table: Path, run: list[str], results: Path | None = None, apart:
     return print_comparison(
         paper,
         table.stem,
-        in_order([Path(folder) for folder in run]),
+        in_order([Variant(Path(folder)) for folder in run]),
         CONFIGS,
         draw_table,
         results,
         apart,
-        TABULAR_STATISTICS,
-        rows_of,
-        about_method,
-        lambda rows: with_importance(rows, paper.reference),
-        importance_text,
-        f"{SUPERVISED}: trained from scratch.",
+        statistics=TABULAR_STATISTICS,
+        rows_of=rows_of,
+        about=about_method,
+        finish=lambda rows: with_importance(rows, paper.reference),
+        texts=importance_text,
+        note=f"{SUPERVISED}: trained from scratch.",
     )

@@ -305,7 +305,9 @@ class Printed:
 
     def __call__(self, folders: list[Path], **options: Any) -> tuple[pd.DataFrame, str, list[list[str]]]:
         """The rows, the words printed, and the cells of the printed rows."""
-        rows = print_comparison(self.table, "table1", folders, self.configs, self.draw, **options)
+        rows = print_comparison(
+            self.table, "table1", [Variant(folder) for folder in folders], self.configs, self.draw, **options
+        )
         said = self.capsys.readouterr().out
         cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if line[:1] == "│"]
         return rows, " ".join(said.split()), cells
