@@ -22,7 +22,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from shared.callbacks import LogProgress, PredictionWriter, RunRecord, SaveData, SeedEachEpoch, Throughput
 from shared.checkpoint import read_checkpoint
 from shared.data.problems import DataError
-from shared.runs.results import read_results
+from shared.runs.results import has_finished, read_results
 from shared.runs.settings import EVALUATION, UPSTREAM, changed_data, difference, read_yaml, upstream, with_seed
 from shared.runs.tracking import RunCSVLogger, WandbMode, wandb_logger
 
@@ -203,7 +203,7 @@ class QuintetCLI(LightningCLI):
                 f"{self.run_dir} holds a run with other settings:\n{changed}\n"
                 "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
             )
-        self.finished = "fit/epochs" in read_results(self.run_dir)  # evaluating an interrupted run adds other values
+        self.finished = has_finished(read_results(self.run_dir))
         if not self.finished and not config.ckpt_path:
             rank_zero_only(print)(f"resuming {self.run_dir} from its last finished epoch")
             config.ckpt_path = str(last)

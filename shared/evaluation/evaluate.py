@@ -24,7 +24,7 @@ from shared.evaluation.protocol import Protocol, safe_name
 from shared.evaluation.statistics import STATISTICS, Statistic
 from shared.progress import progress
 from shared.runs.configs import Configs, DataBlock, Profile
-from shared.runs.results import append_results, update_results
+from shared.runs.results import append_results, has_finished, update_results
 from shared.runs.scores import FILE, Found, Outcome, Scores
 from shared.runs.settings import EVALUATION, compared, file_fingerprint, with_seed
 from shared.runs.tracking import WandbMode, save_figure, wandb_logger
@@ -215,7 +215,7 @@ class State:
 
 def best_or_last(variant: Variant, which: str) -> dict[int, Path]:
     """The checkpoint of every seed that is called `best` or `last`; of a seed under way only if it is there."""
-    under_way = [seed for seed, results in variant.results.items() if "fit/epochs" not in results]
+    under_way = [seed for seed, results in variant.results.items() if not has_finished(results)]
     absent = [seed for seed in under_way if not (variant.runs[seed] / "checkpoints" / f"{which}.ckpt").is_file()]
     wanted = [seed for seed in variant.seeds if seed not in absent]
     return {seed: variant.checkpoint(seed, which) for seed in wanted or variant.seeds}

@@ -75,7 +75,7 @@ def cluster(where: Where, options: Slurm) -> Runner:
                 jobs |= dict(
                     zip(
                         [cell.name for cell in wave],
-                        executor.submit_array([job_of(cell) for cell in wave]),
+                        executor.submit_array([CellJob(cell.command) for cell in wave]),
                         strict=True,
                     )
                 )
@@ -87,7 +87,7 @@ def cluster(where: Where, options: Slurm) -> Runner:
                         executor.update_parameters(slurm_additional_parameters={"dependency": f"afterok:{ids}"})
                     elif any(job.exception() for job in needed):  # waits for it: there is no scheduler that would
                         continue
-                    jobs[cell.name] = executor.submit(job_of(cell))
+                    jobs[cell.name] = executor.submit(CellJob(cell.command))
                 yield cell, jobs[cell.name]
 
     def run_all(waves: Sequence[Sequence[Cell]]) -> dict[str, tuple[str, str]]:
@@ -117,8 +117,3 @@ def cluster(where: Where, options: Slurm) -> Runner:
         return ended
 
     return run_all
-
-
-def job_of(cell: Cell) -> CellJob:
-    """What the job of a cell runs."""
-    return CellJob(cell.command)

@@ -20,14 +20,14 @@ from shared.cli import Composed, changed_settings
 from shared.data.module import DataModule
 from shared.data.problems import DataError
 from shared.progress import progress_bar
-from shared.runs.results import RESULTS_FILE, read_results
+from shared.runs.results import RESULTS_FILE, has_finished, read_results
 from shared.runs.settings import SETTINGS, changed_data, difference, read_yaml, with_seed
 from shared.runs.variant import load_data
 
 
 def fit_is_done(folder: Path) -> bool:
-    """Whether a training has finished: `results.json` has `fit/epochs`."""
-    return "fit/epochs" in read_results(folder)
+    """Whether a training has finished."""
+    return has_finished(read_results(folder))
 
 
 def verb_is_done(folder: Path) -> bool:

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -16,10 +17,15 @@ RESULTS_FILE = "results.json"
 
 
 def read_results(run_dir: Path) -> dict[str, float]:
-    """The run's `results.json`, or nothing if there is none; it has `fit/...` once the training has finished."""
+    """The run's `results.json`, or nothing if there is none."""
     path = run_dir / RESULTS_FILE
     results: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
     return results
+
+
+def has_finished(results: Mapping[str, float]) -> bool:
+    """Whether the training that wrote these results has finished; evaluating an interrupted one adds other values."""
+    return "fit/epochs" in results
 
 
 def update_results(run_dir: Path, results: dict[str, float]) -> None:

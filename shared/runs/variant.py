@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from shared.checkpoint import CheckpointError, trusted_class
 from shared.data.module import saved_fingerprint
 from shared.data.problems import DataError
-from shared.runs.results import read_results
+from shared.runs.results import has_finished, read_results
 from shared.runs.settings import CONFIG, SETTINGS, compared, read_yaml
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Variant:
         finished = {
             seed: path
             for seed, (path, results) in self._all.items()
-            if "fit/epochs" in results or (path / SETTINGS).is_file()
+            if has_finished(results) or (path / SETTINGS).is_file()
         }
         if unfinished := sorted(self._all.keys() - finished.keys()):
             done = "are left out" if finished else "are used as they are"
