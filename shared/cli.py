@@ -23,7 +23,7 @@ from shared.callbacks import LogProgress, PredictionWriter, RunRecord, SaveData,
 from shared.checkpoint import read_checkpoint
 from shared.data.problems import DataError
 from shared.runs.results import has_finished, read_results
-from shared.runs.settings import EVALUATION, UPSTREAM, changed_data, difference, read_yaml, upstream, with_seed
+from shared.runs.settings import EVALUATION, UPSTREAM, changed_data, difference, saved_settings, upstream, with_seed
 from shared.runs.tracking import RunCSVLogger, WandbMode, wandb_logger
 
 log = logging.getLogger(__name__)
@@ -255,7 +255,7 @@ class QuintetCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train, unless this run has already finished."""
         if self.finished:
-            if changed := changed_data(self.run_dir, self._saved, self._fingerprint):
+            if changed := changed_data(self.run_dir, self._fingerprint):
                 raise DataError(
                     f"{self.run_dir} holds a run on other data:\n{changed}\n"
                     "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
@@ -351,7 +351,7 @@ def changed_settings(parser: LightningArgumentParser, run: Path, new: dict[str, 
         run: Folder of the run, which holds `config.yaml`.
         new: What `config.yaml` would hold if it were saved now, with the run's own seed.
     """
-    saved = read_yaml(run / "config.yaml")
+    saved = saved_settings(run)
     changed = difference(saved, new)
     if changed:
         try:

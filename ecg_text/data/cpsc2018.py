@@ -9,7 +9,7 @@ import pandas as pd
 from ecg_text.data.labels import CPSC2018_CLASSES, cpsc2018_labels
 from ecg_text.data.module import ECGDataModule, usable_rows
 from shared.data.problems import Problems
-from shared.data.splits import SPLITS, stratified_split
+from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split
 from shared.data.tables import read_csv
 
 SEXES = {"m": "male", "f": "female"}
@@ -20,13 +20,14 @@ class CPSC2018DataModule(ECGDataModule):
 
     Layout: the records may be anywhere under `<root>`. Labels come from `<root>/REFERENCE.csv` (in the original release
     with the columns `Recording, First_label, Second_label, Third_label` and values 1..9) if it exists, otherwise from
-    the headers' `#Dx` lines (abbreviations or SNOMED codes). The set has no reports and no public test set, so the
-    split is random, stratified by the labels and seeded (72/8/20 and 42, as in MERL).
+    the headers' `#Dx` lines (abbreviations or SNOMED codes). The set has no reports, no patients' numbers and no
+    public test set, so the split is random by record, stratified by the labels and seeded (72/8/20 and 42, as in MERL).
 
     Args:
         root: Folder that holds the data set.
         split_fractions: Shares of train, validation and test.
         split_seed: Seed of the split.
+        split_version: Rule of the split, see `shared.data.splits.SplitVersion`.
         **kwargs: Further arguments of `ECGDataModule`.
 
     Raises:
@@ -40,11 +41,13 @@ class CPSC2018DataModule(ECGDataModule):
         root: str,
         split_fractions: tuple[float, float, float] = (0.72, 0.08, 0.2),
         split_seed: int = 42,
+        split_version: SplitVersion = SPLIT_VERSION,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
         self.split_fractions = split_fractions
         self.split_seed = split_seed
+        self.split_version: SplitVersion = split_version
 
     def read_classes(self) -> dict[str, str]:
         """The nine diagnoses."""
@@ -58,7 +61,7 @@ class CPSC2018DataModule(ECGDataModule):
         frame = usable_rows(frame, f"{self.root}, record", self.root, problems)
         frame["report"], frame["patient"] = "", frame["id"]
         strata = [",".join(labels) for labels in frame["labels"]]
-        parts = stratified_split(strata, self.split_fractions, self.split_seed)
+        parts = random_split(frame["id"].tolist(), strata, self.split_fractions, self.split_seed, self.split_version)
         frame["split"] = np.array(SPLITS)[parts]
         return frame
 

@@ -25,7 +25,7 @@ from shared.checkpoint import CheckpointError, read_checkpoint
 from shared.data.arrays import ArrayCache, build_cache, fingerprint
 from shared.data.module import DataModule, Purpose
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLITS, Split
+from shared.data.splits import SPLITS, Split, group_codes
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,7 @@ class ECGDataModule(DataModule[ECGBatch]):
     name = "ecg"
     noun = "record"
     file_columns = ("path",)
+    group_name = "patient"
 
     def __init__(
         self,
@@ -163,11 +164,6 @@ class ECGDataModule(DataModule[ECGBatch]):
         """Codes of the target's columns."""
         return list(self.class_names)
 
-    @property
-    def groups(self) -> NDArray[np.int64]:
-        """`(N,)` numbers of the patients; resampling draws a patient with all of his or her records."""
-        return self.patient
-
     def open_cache(self, frame: pd.DataFrame, problems: Problems) -> ArrayCache:
         """The signals, `(n, L, T)` int16 microvolts."""
         # Signals are normalised after they are read from the cache, so the mode is not part of the cache's identity.
@@ -188,7 +184,7 @@ class ECGDataModule(DataModule[ECGBatch]):
         self.class_names = self.read_classes()
         self._make_targets(frame)
         self._index_reports(frame, problems)
-        self.patient = _patient_codes(frame["patient"])
+        self.patient = group_codes(frame["patient"])
 
     def content(self) -> Sequence[Any]:
         """The classes with their names, the targets, and which records are evaluated on."""
@@ -269,13 +265,6 @@ def saved_signal_settings(checkpoint: str | Path) -> SignalSettings:
             f"{checkpoint} does not say how its signals were prepared: it was not trained on ecg_text's data"
         )
     return SignalSettings(saved["sampling_rate"], saved["duration"], tuple(saved["leads"] or LEADS), saved["normalize"])
-
-
-def _patient_codes(patients: "pd.Series[Any]") -> NDArray[np.int64]:
-    """A number for every patient; a record whose patient is unknown gets a number of its own."""
-    known = patients.astype(object).where(patients.notna() & (patients.astype(str) != ""), None)
-    codes = pd.factorize(known)[0].astype(np.int64)
-    return np.where(codes >= 0, codes, codes.max(initial=-1) + 1 + np.arange(len(codes)))
 
 
 def usable_rows(frame: pd.DataFrame, kind: str, root: Path, problems: Problems) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from shared.backbones import out_dim
 from shared.checkpoint import load_module
 from shared.data.problems import DataError
 from shared.data.samplers import EpochBatchSampler
-from shared.data.splits import SPLITS, Split, stratified_split
+from shared.data.splits import SPLITS, Split, group_split
 from shared.evaluation import RANDOM, Evaluation, Job, Protocol
 from shared.evaluation.protocol import FIRST_RANDOM_SEED, safe_name
 from shared.methods import Pretraining
@@ -339,8 +339,8 @@ def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) 
     if len(target) and ((target.sum(0) > 0) & (target.sum(0) < len(target))).all():
         return rows
     train = np.concatenate([rows["train"], rows["val"]])
-    strata = [tuple(labels) for labels in data.target[train]]
-    inner = stratified_split(strata, (0.8, 0.2), seed=0)
+    strata = [str(np.flatnonzero(labels)) for labels in data.target[train]]
+    inner = group_split([str(patient) for patient in data.frame["patient"].iloc[train]], strata, (0.8, 0.2), seed=0)
     log.warning("not every class occurs in the validation split: a fifth of the training records replaces it")
     return {**rows, "train": train[inner == 0], "val": train[inner == 1]}
 

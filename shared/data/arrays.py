@@ -1,9 +1,9 @@
 """Memory-mapped caches: many files are read once, in parallel, into one array on disk.
 
-A cache is a folder: `array.npy` (a plain NumPy file, memory-mapped), `meta.json` (what it was made from) and
-`journal.jsonl` (a line a finished chunk with its checksum, and the rows that could not be read). The journal
-makes an interrupted build go on where it stopped; the fingerprint of sources and settings makes a changed source
-a new cache.
+A cache is a folder: `array.npy` (a plain NumPy file, memory-mapped), `meta.json` (what it was made from),
+`journal.jsonl` (a line a finished chunk with its checksum, and the rows that could not be read) and `content.npz` (a
+hash of each row). The journal makes an interrupted build go on where it stopped; the fingerprint of sources and
+settings makes a changed source a new cache.
 """
 
 import errno
@@ -15,13 +15,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
@@ -50,12 +51,14 @@ class ArrayCache:
         array: `(N, *row_shape)`, read-only memory map; rows that could not be read are zero.
         unreadable: Reason by row index, for the rows that could not be read.
         checksums: Of the chunks of the array, in order: what it holds, without reading it.
+        content: `(N,)`, a hash of each row's content.
     """
 
     folder: Path
     array: NDArray[Any]
     unreadable: dict[int, str]
     checksums: tuple[int, ...]
+    content: NDArray[np.uint64]
 
 
 def build_cache(
@@ -115,7 +118,9 @@ def build_cache(
             problems.add(names[row], unreadable[row])
         array = _open(folder, shape, dtype)
         _verify(folder, array, done)
-    return ArrayCache(folder, array, unreadable, tuple(done[start]["crc"] for start in sorted(done)))
+        checksums = tuple(done[start]["crc"] for start in sorted(done))
+        hashes = _content(folder, array, checksums)
+    return ArrayCache(folder, array, unreadable, checksums, hashes)
 
 
 def fingerprint(names: Iterable[str], suffixes: Sequence[str] = ("",), stem: Callable[[str], str | Path] = str) -> str:
@@ -281,3 +286,17 @@ def _verify(folder: Path, array: NDArray[Any], done: dict[int, dict[str, Any]]) 
                 f"{folder / 'array.npy'} is damaged (rows {start} to {start + len(rows) - 1} do not match their "
                 f"checksum): delete the folder {folder} and run again"
             )
+
+
+def _content(folder: Path, array: NDArray[Any], checksums: tuple[int, ...]) -> NDArray[np.uint64]:
+    """A hash of each row, computed once (about a second a gigabyte) and kept in `content.npz`."""
+    path = folder / "content.npz"
+    with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path, allow_pickle=False) as kept:
+        if kept["checksums"].tolist() == list(checksums) and len(kept["content"]) == len(array):
+            return np.asarray(kept["content"])
+    digests = [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=8).digest() for row in array]
+    content = np.frombuffer(b"".join(digests), dtype=np.uint64)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, content=content, checksums=np.array(checksums, dtype=np.int64))
+    os.replace(partial, path)
+    return content

@@ -6,6 +6,7 @@ what is made of the frame (`make_arrays`) and how a batch is gathered (`dataset`
 
 import hashlib
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,10 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 from shared.data.arrays import ArrayCache
 from shared.data.problems import DataError, OnError, Problems
 from shared.data.samplers import batch_loader
-from shared.data.splits import SPLITS
+from shared.data.splits import SPLITS, check_groups, group_codes, group_names, identical_across_parts
+
+log = logging.getLogger(__name__)
 
 Purpose = Literal["pretrain", "evaluate"]
-SAMPLES = "samples.csv"  # in a run's folder: id and split of every sample
+SAMPLES = "samples.csv"  # in a run's folder: id, split and, if known, group of every sample
 DATA = "data.json"  # in a run's folder: the fingerprint of the data
 
 BatchT = TypeVar("BatchT")
@@ -42,12 +45,15 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
         num_workers: Number of loader processes. Batches are gathered from a memory map, so 0 is the fastest on most
             machines.
         seed: Seed of the order of the training batches; the CLI sets it to `seed_everything`.
+        allow_shared_groups: Whether samples of one group, such as a patient, may be in several parts of the split; that
+            is then only a warning.
 
     Attributes:
         name: Of the data set; the folder of its caches.
         noun: What a sample is called in messages, in the singular.
         splits: Names of the parts to train on, to select on and to report on, in this order.
         file_columns: Columns of the frame that say where a sample's files are; they are no part of its content.
+        group_name: Column of the frame that says which samples belong together, such as all of a patient; None without.
         run_files: What `save` writes into a run's folder.
         frame: One row a sample, without those that could not be read; empty before `setup`.
         split: `(N,)`, the part that each sample belongs to.
@@ -60,6 +66,7 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
     noun: ClassVar[str] = "sample"
     splits: ClassVar[tuple[str, str, str]] = SPLITS
     file_columns: ClassVar[tuple[str, ...]] = ()
+    group_name: str | None = None
     run_files: ClassVar[tuple[str, ...]] = (SAMPLES, DATA)
 
     def __init__(
@@ -70,6 +77,7 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
         cache_dir: str = "data/cache",
         num_workers: int = 0,
         seed: int = 0,
+        allow_shared_groups: bool = False,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -78,6 +86,7 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
         self.cache_dir = Path(cache_dir)
         self.num_workers = num_workers
         self.seed = seed
+        self.allow_shared_groups = allow_shared_groups
         self.purpose: Purpose = "pretrain"
         self.frame = pd.DataFrame()
         self._cache: ArrayCache | None = None
@@ -107,7 +116,8 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
         """Read the frame, open the cache, leave out what could not be read, and make the arrays; once.
 
         Raises:
-            DataError: The root does not exist, no sample is left, or one cannot be used (see `on_error`).
+            DataError: The root does not exist, no sample is left, one cannot be used (see `on_error`), or a group is in
+                several parts of the split.
         """
         if len(self.frame):
             return
@@ -121,9 +131,20 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
         if frame.empty:
             raise DataError(f"no {self.noun} is left under {self.root} ({problems.summary()})")
         self.split: NDArray[np.object_] = frame["split"].to_numpy(dtype=object)
+        self._check_parts(frame)
         self.make_arrays(frame, problems)
         problems.write(self.folder / "skipped.csv")
         self.frame = frame
+
+    def _check_parts(self, frame: pd.DataFrame) -> None:
+        """Look for what leaks from one part to another: groups that are shared, and identical contents."""
+        names = frame["id"].astype(str).tolist()
+        if self.group_name:
+            check_groups(self.split, frame[self.group_name], names, self.noun, self.allow_shared_groups)
+        if self._cache is not None:
+            content = self._cache.content[self.array_rows]
+            if said := identical_across_parts(self.split, content, names):
+                log.warning("%ss of %s: %s", self.noun, self.root, said)
 
     def _load(self) -> tuple[pd.DataFrame, ArrayCache | None, Problems]:
         if not self.root.is_dir():
@@ -143,8 +164,10 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """`(N,)`: the unit that resampling draws, such as the patient; by default each sample is its own."""
-        return np.arange(len(self.frame))
+        """`(N,)`: number of the group, such as the patient, that each sample belongs to; by default each is its own."""
+        if self.group_name is None:
+            return np.arange(len(self.frame))
+        return group_codes(self.frame[self.group_name])
 
     def cached(self, rows: NDArray[np.int64] | int) -> NDArray[Any]:
         """The cache's content of the given rows of the frame, a copy `(R, ...)`."""
@@ -226,7 +249,10 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
     def save(self, folder: Path) -> None:
         """Write what a run keeps of its data, `run_files`, into its folder: samples and splits, and the fingerprint."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.frame[["id", "split"]].to_csv(folder / SAMPLES, index=False)
+        samples = self.frame[["id", "split"]]
+        if self.group_name:
+            samples = samples.assign(group=group_names(self.frame[self.group_name]))
+        samples.to_csv(folder / SAMPLES, index=False)
         (folder / DATA).write_text(json.dumps({"fingerprint": self.fingerprint()}) + "\n")
 
 
@@ -234,3 +260,34 @@ def saved_fingerprint(run: Path) -> str:
     """Fingerprint of the data that a run was trained on, as `DataModule.save` wrote it; empty if it is not there."""
     file = run / DATA
     return str(json.loads(file.read_text(encoding="utf-8"))["fingerprint"]) if file.is_file() else ""
+
+
+def check_unseen(run: Path, data: DataModule[Any]) -> None:
+    """Check that the test samples, or others of their groups, were neither trained nor selected on.
+
+    Splits move when rows are added to a table or removed from it, which no fingerprint of settings shows.
+
+    Args:
+        run: Folder of a run, with the `samples.csv` of its training; nothing is checked without it.
+        data: The data that the run is to be evaluated on, set up.
+
+    Raises:
+        DataError: Some were.
+    """
+    if not (run / SAMPLES).is_file():
+        return
+    samples = pd.read_csv(run / SAMPLES, dtype=str, keep_default_na=False)
+    used = samples[samples["split"].isin(data.splits[:2])]
+    tested = data.frame.iloc[data.rows(data.splits[2], "evaluate")]
+    ids = tested["id"].astype(str)
+    seen = ids.isin(set(used["id"])).to_numpy(copy=True)
+    whose = ""
+    if "group" in used and data.group_name and not data.allow_shared_groups:
+        seen |= group_names(tested[data.group_name]).isin(set(used["group"]) - {""}).to_numpy()
+        whose = f", or others with the same {data.group_name},"
+    if seen.any():
+        raise DataError(
+            f"{seen.sum()} of the {len(tested)} test {data.noun}s (the first is {ids[seen].iloc[0]}){whose} were "
+            f"trained or selected on in {run}: its table or split has changed since. Train it again (--run.overwrite "
+            "true)"
+        )

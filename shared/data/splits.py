@@ -1,17 +1,199 @@
-"""Names of the usual splits, and seeded splits and subsets."""
+"""Names of the usual splits, random splits by group, what leaks from one part to another, and seeded subsets."""
 
+import hashlib
+import logging
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+
+from shared.data.problems import DataError
+
+log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, Split, Split] = ("train", "val", "test")
+# Which rule draws a random split. 1: a generator goes through the rows, so the split depends on their order. 2: see
+# `group_split`. A run that does not record the rule was trained on a split of rule 1.
+SplitVersion = Literal[1, 2]
+SPLIT_VERSION: SplitVersion = 2
+SHOWN = 3  # examples in a message
+
+
+def group_names(groups: "pd.Series[Any]") -> "pd.Series[str]":
+    """The names of groups as text, empty where unknown; a whole number has the same name if its column has gaps.
+
+    Example:
+        >>> group_names(pd.Series([7.0, None])).tolist(), group_names(pd.Series(["a ", ""])).tolist()
+        (['7', ''], ['a', ''])
+    """
+
+    def name(value: Any) -> str:
+        if pd.isna(value):
+            return ""
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+    return groups.astype(object).map(name).astype(object)
+
+
+def group_codes(groups: "pd.Series[Any]") -> NDArray[np.int64]:
+    """A number for every group, `(N,)`; a row whose group is unknown (empty) is a group of its own.
+
+    Example:
+        >>> group_codes(pd.Series(["b", None, "a", "b", ""])).tolist()
+        [0, 3, 1, 0, 6]
+    """
+    names = group_names(groups)
+    codes = pd.factorize(names.where(names != "", None))[0].astype(np.int64)
+    return np.where(codes >= 0, codes, codes.max(initial=-1) + 1 + np.arange(len(codes)))
+
+
+def random_split(
+    groups: Sequence[str],
+    strata: Sequence[str | None],
+    fractions: Sequence[float],
+    seed: int,
+    version: SplitVersion = SPLIT_VERSION,
+) -> NDArray[np.int64]:
+    """The part of every row in a random split by group, `(N,)`, by one of the rules of `SplitVersion`.
+
+    Args:
+        groups: Name of the group of every row, such as its patient; all rows of a group are in the same part.
+        strata: What is to be in the same proportion in all parts, such as the class of every row. Rule 1 takes the
+            stratum of a group's first row.
+        fractions: Size of each part; they sum to 1.
+        seed: The same seed gives the same split on every machine.
+        version: The rule.
+
+    Raises:
+        ValueError: If the fractions are not positive or do not sum to 1.
+    """
+    if version == SPLIT_VERSION:
+        return group_split(groups, strata, fractions, seed)
+    first = {group: row for row, group in reversed(list(enumerate(groups)))}
+    of_group = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    parts = stratified_split([strata[first[group]] for group in of_group], fractions, seed)
+    return parts[[of_group[group] for group in groups]]
+
+
+def _uniform(*words: object) -> float:
+    """A number in [0, 1) that depends on the words alone."""
+    text = "\0".join(map(str, words)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / 2**64
+
+
+def group_split(
+    groups: Sequence[str], strata: Sequence[str | None], fractions: Sequence[float], seed: int
+) -> NDArray[np.int64]:
+    """Split groups at random into parts of given fractions, each stratum by itself, whatever the order of the rows.
+
+    Within a stratum the groups are sorted by a hash of their name and the seed, and cut at the cumulative fractions of
+    their number. A row that is added or removed therefore moves at most its neighbours at a cut, and only if it makes
+    or unmakes a group; every other group stays where it is. Every cut is rounded with an offset that depends on stratum
+    and seed, so that many tiny strata still add up to the fractions over the whole set.
+
+    Args:
+        groups: Name of the group of every row.
+        strata: What is to be in the same proportion in all parts. The stratum of a group is the set of those of its
+            rows.
+        fractions: Size of each part; they sum to 1.
+        seed: The same seed gives the same split on every machine.
+
+    Returns:
+        The part of every row, `(N,)`, values `0 .. len(fractions) - 1`.
+
+    Raises:
+        ValueError: If the fractions are not positive or do not sum to 1.
+
+    Example:
+        >>> rows = [f"patient {row // 2}" for row in range(20)]
+        >>> parts = group_split(rows, ["sick"] * 20, [0.8, 0.2], seed=0)
+        >>> parts.tolist() == np.repeat(parts[::2], 2).tolist(), int((parts == 1).sum())
+        (True, 4)
+    """
+    cuts = _cuts(fractions)
+    strata_of: dict[str, set[str]] = {}
+    for group, stratum in zip(groups, strata, strict=True):
+        strata_of.setdefault(group, set()).add(str(stratum))
+    members: dict[str, list[str]] = {}
+    for group, found in strata_of.items():
+        members.setdefault("\0".join(sorted(found)), []).append(group)
+    part_of: dict[str, int] = {}
+    for stratum, names in members.items():
+        names.sort(key=lambda name: (_uniform(seed, "group", name), name))
+        bounds = np.floor(len(names) * cuts + max(1e-9, _uniform(seed, "stratum", stratum))).astype(int)
+        part_of |= dict(zip(names, np.searchsorted(bounds, np.arange(len(names)), side="right").tolist(), strict=True))
+    return np.array([part_of[group] for group in groups], dtype=np.int64)
+
+
+def check_groups(
+    split: NDArray[np.object_], groups: "pd.Series[Any]", names: Sequence[str], noun: str, allow: bool = False
+) -> None:
+    """Check that all samples of a group, such as a patient, are in the same part.
+
+    Args:
+        split: `(N,)`, the part of every sample.
+        groups: `(N,)`, the group of every sample; see `group_codes`.
+        names: `(N,)`, names of the samples in messages.
+        noun: What a sample is called.
+        allow: Whether to warn only.
+
+    Raises:
+        DataError: A group is in several parts, unless that is allowed.
+    """
+    groups = groups.reset_index(drop=True)
+    frame = pd.DataFrame({"code": group_codes(groups), "split": split, "name": names, "group": group_names(groups)})
+    parts = frame.groupby("code")["split"].transform("nunique")
+    shared = frame[parts > 1]
+    if shared.empty:
+        return
+    examples = "; ".join(
+        f"{group['group'].iloc[0]}: "
+        + ", ".join(f"{row['name']} in {row['split']}" for _, row in group.drop_duplicates("split").iterrows())
+        for _, group in list(shared.groupby("code", sort=False))[:SHOWN]
+    )
+    count = shared["code"].nunique()
+    said = (
+        f"{count} {groups.name}{'s' if count > 1 else ''} with {len(shared)} {noun}s are in several parts of the split "
+        f"({examples}{'; ...' if count > SHOWN else ''}), so what is tested on was partly trained on"
+    )
+    if not allow:
+        raise DataError(
+            f"{said}. Split by {groups.name} (without a given split, a random one is), name another group_column, or "
+            "accept it with --data.init_args.allow_shared_groups true"
+        )
+    log.warning("%s (allow_shared_groups)", said)
+
+
+def identical_across_parts(split: NDArray[np.object_], content: NDArray[np.uint64], names: Sequence[str]) -> str:
+    """A sentence about samples whose content is identical to one in another part; empty if there is none.
+
+    Args:
+        split: `(N,)`, the part of every sample.
+        content: `(N,)`, a hash of every sample's content.
+        names: `(N,)`, names of the samples.
+    """
+    frame = pd.DataFrame({"content": content, "split": split, "name": names})
+    frame = frame[frame["content"].duplicated(keep=False)]
+    frame = frame[frame.groupby("content")["split"].transform("nunique") > 1]
+    if frame.empty:
+        return ""
+    pairs = [group.drop_duplicates("split") for _, group in list(frame.groupby("content", sort=False))[:SHOWN]]
+    examples = "; ".join(" = ".join(f"{row['name']} ({row['split']})" for _, row in pair.iterrows()) for pair in pairs)
+    more = "; ..." if frame["content"].nunique() > SHOWN else ""
+    return f"{len(frame)} have the same content as one in another part of the split: {examples}{more}"
+
+
+def _cuts(fractions: Sequence[float]) -> NDArray[np.float64]:
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"split fractions must be at least 0 and sum to 1, got {list(fractions)}")
+    return np.asarray(np.cumsum(fractions)[:-1], dtype=np.float64)
 
 
 def stratified_split(strata: Sequence[object], fractions: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """Split items at random into parts of given fractions, each stratum by itself.
+    """Rule 1 of `SplitVersion`: split items at random into parts of given fractions, each stratum by itself.
 
     Within a stratum the items are shuffled and cut at the cumulative fractions. Every cut is rounded with an
     offset drawn once per stratum, so that many tiny strata still add up to the fractions over the whole set.
@@ -32,10 +214,8 @@ def stratified_split(strata: Sequence[object], fractions: Sequence[float], seed:
         >>> [int((parts[:50] == 1).sum()), int((parts[50:] == 1).sum())]
         [10, 2]
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"split fractions must be at least 0 and sum to 1, got {list(fractions)}")
+    cuts = _cuts(fractions)
     rng = np.random.default_rng(seed)
-    cuts = np.cumsum(fractions)[:-1]
     parts = np.empty(len(strata), dtype=np.int64)
     members: dict[object, list[int]] = {}
     for index, stratum in enumerate(strata):

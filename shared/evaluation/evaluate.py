@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from shared.data.module import DataModule
+from shared.data.module import DataModule, check_unseen
 from shared.evaluation.protocol import Protocol, safe_name
 from shared.evaluation.statistics import STATISTICS, Statistic
 from shared.progress import progress
@@ -293,8 +293,12 @@ def evaluate_variants(
         if not (request.data or request.options):
             _warn_of_changed_data(variant, state.data)
         evaluation = make(variant, checkpoints, data, request.resamples, request.data is not None)
+        jobs = evaluation.jobs()
+        if not request.data:
+            for seed in checkpoints:
+                check_unseen(variant.runs[seed], data)
         title = f"evaluate {variant.title} on {data.name}"
-        found, own = run_jobs(evaluation.jobs(), known.setdefault(key, {}), title)
+        found, own = run_jobs(jobs, known.setdefault(key, {}), title)
         table = evaluation.table(found).assign(data_kind=state.kind)
         prefix = f"{name}/" if request.data or request.options else ""
         _record(evaluation, own, prefix)

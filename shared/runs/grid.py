@@ -3,6 +3,7 @@
 A cell is a command, the folder that it fills, the settings that it stands for, and a test of whether it is done.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,13 @@ class Cell:
 
 
 def fit_cells(
-    package: str, name: str, words: Sequence[str], composed: Composed, seeds: Sequence[int], after: Sequence[str] = ()
+    package: str,
+    name: str,
+    words: Sequence[str],
+    composed: Composed,
+    seeds: Sequence[int],
+    fingerprint: Callable[[str], str],
+    after: Sequence[str] = (),
 ) -> list[Cell]:
     """The trainings of a variant, one cell per seed.
 
@@ -88,6 +95,7 @@ def fit_cells(
         words: Words of the `fit` command, without a seed.
         composed: The settings that these words stand for.
         seeds: Seeds of the runs.
+        fingerprint: `data_fingerprint`, cached for a grid, whose variants mostly have the same data.
         after: Names of the variants that these runs start from; each run starts from the one with its own seed.
     """
 
@@ -97,15 +105,11 @@ def fit_cells(
         # A run that is to be overwritten has finished once it has been written again.
         return fit_is_done(folder) and not (composed.overwrite and (folder / RESULTS_FILE).stat().st_mtime < begun)
 
-    @cache
-    def fingerprint() -> str:
-        data: DataModule[Any] = load_data(DataModule, with_seed(composed.settings["data"], seeds[0]), {})  # type: ignore[type-abstract]
-        return data.fingerprint()
+    block = with_seed(composed.settings["data"], seeds[0])
 
     def changed(cell: Cell) -> str:
-        settings = dict(cell.settings)
-        return changed_settings(composed.parser, cell.folder, settings) or changed_data(
-            cell.folder, settings, fingerprint
+        return changed_settings(composed.parser, cell.folder, dict(cell.settings)) or changed_data(
+            cell.folder, partial(fingerprint, json.dumps(block, sort_keys=True, default=str))
         )
 
     return [
@@ -120,6 +124,12 @@ def fit_cells(
         )
         for seed in seeds
     ]
+
+
+def data_fingerprint(block: str) -> str:
+    """Loads the data of a `data:` block, given as JSON, and returns their fingerprint."""
+    data: DataModule[Any] = load_data(DataModule, json.loads(block), {})  # type: ignore[type-abstract]
+    return data.fingerprint()
 
 
 def check_finished(cells: Sequence[Cell]) -> None:

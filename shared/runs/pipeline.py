@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from shared.main import call
 from shared.runs.cluster import Slurm, Where, cluster
 from shared.runs.compare import compare
 from shared.runs.configs import Change, Configs, Profile, as_flags
-from shared.runs.grid import fit_cells, here, run_cells
+from shared.runs.grid import data_fingerprint, fit_cells, here, run_cells
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,9 @@ class Plan:
                 self._synthetic(Path(composed[0].settings["data"]["init_args"]["root"]))
             except FileExistsError as error:
                 raise DataError(str(error)) from error
+        fingerprint = cache(data_fingerprint)
         cells = [
-            fit_cells(self.package, wanted.name, words, each, self.options.seeds, wanted.after)
+            fit_cells(self.package, wanted.name, words, each, self.options.seeds, fingerprint, wanted.after)
             for wanted, words, each in zip(grid, commands, composed, strict=True)
         ]
         # All methods of one seed come first: a grid that is stopped half-way then has complete seeds.

@@ -114,17 +114,14 @@ def upstream(config: Mapping[str, Any], seed: int) -> dict[str, str]:
     return found
 
 
-def changed_data(run: Path, new: Mapping[str, Any], fingerprint: Callable[[], str]) -> str:
-    """Whether the data at another root than a finished run's has another content, as two lines; empty if not.
+def changed_data(run: Path, fingerprint: Callable[[], str]) -> str:
+    """Whether the data that is asked for has another content than a finished run's, as two lines; empty if not.
 
     Args:
         run: Folder of the run.
-        new: The settings that are asked for.
         fingerprint: Loads the data that is asked for, which takes a while.
     """
-    before, saved = saved_fingerprint(run), read_yaml(run / CONFIG)
-    roots = [str(config["data"]["init_args"].get("root")) for config in (saved, new)]
-    if Path(roots[0]).resolve() == Path(roots[1]).resolve() or not before:
+    if not (before := saved_fingerprint(run)):
         return ""
     return "" if before == (now := fingerprint()) else f"- data, content: {before}\n+ data, content: {now}"
 
@@ -133,6 +130,19 @@ def file_fingerprint(path: Path) -> str:
     """A short digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+
+
+def saved_settings(run: Path) -> dict[str, Any]:
+    """The `config.yaml` of a run. One that does not record the rule of its random split was trained on rule 1's.
+
+    Raises:
+        DataError: There is no such file, or it is damaged.
+    """
+    config = read_yaml(run / CONFIG)
+    arguments = (config.get("data") or {}).get("init_args") or {}
+    if "split_seed" in arguments:
+        arguments.setdefault("split_version", 1)
+    return config
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from shared.checkpoint import CheckpointError, trusted_class
 from shared.data.module import saved_fingerprint
 from shared.data.problems import DataError
 from shared.runs.results import has_finished, read_results
-from shared.runs.settings import CONFIG, SETTINGS, compared, read_yaml
+from shared.runs.settings import CONFIG, SETTINGS, compared, read_yaml, saved_settings
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class Variant:
 
 
 def _settings_of(run: Path) -> dict[str, Any]:
-    return read_yaml(run / (CONFIG if (run / CONFIG).is_file() else SETTINGS))
+    return saved_settings(run) if (run / CONFIG).is_file() else read_yaml(run / SETTINGS)
 
 
 def load_data(expected: type[DataT], block: Mapping[str, Any], changes: Mapping[str, Any]) -> DataT:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shared.data.module import Purpose
 from shared.data.problems import DataError, OnError, Problems
-from shared.data.splits import SPLITS, stratified_split
+from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split
 from shared.data.tables import read_csv
 from tabular_imaging.data.cardiac_fields import FIELDS, ICD10, feature_column, read_fields, read_icd10
 from tabular_imaging.data.module import Metric, TabularImagingDataModule
@@ -45,11 +45,16 @@ def diagnosed(texts: pd.DataFrame, codes: Iterable[str]) -> NDArray[np.bool_]:
 
 
 def _split(
-    eids: Sequence[str], strata: Sequence[object], seed: int, splits: Path | None, problems: Problems
+    eids: Sequence[str],
+    strata: Sequence[str],
+    seed: int,
+    splits: Path | None,
+    problems: Problems,
+    version: SplitVersion,
 ) -> list[str]:
     """The split of every subject, drawn or read from a CSV `id,split`; empty for a subject that the file lacks."""
     if splits is None:
-        return [SPLITS[part] for part in stratified_split(strata, FRACTIONS, seed)]
+        return [SPLITS[part] for part in random_split(eids, strata, FRACTIONS, seed, version)]
     table = read_csv(splits, ("id", "split"), dtype=str)
     if wrong := sorted(set(table["split"].fillna("")) - set(SPLITS)):
         raise DataError(f"{splits}: a split is one of {', '.join(SPLITS)}, found {wrong[0]!r}")
@@ -77,6 +82,7 @@ def cardiac_frame(
     seed: int = 2022,
     splits: Path | None = None,
     problems: Problems | None = None,
+    split_version: SplitVersion = SPLIT_VERSION,
 ) -> pd.DataFrame:
     """The subjects of the cardiac task, one per row, sorted by eid (paper, section 4.1).
 
@@ -92,6 +98,7 @@ def cardiac_frame(
         splits: CSV `id,split` with a given split, in place of a random one.
         problems: Receives the subjects without an image, or without a split in `splits`; by default they are skipped
             and logged.
+        split_version: Rule of the random split, see `shared.data.splits.SplitVersion`.
 
     Returns:
         Columns `id` (eid as text), `image` (relative to `root`), `split`, the features and group columns by name
@@ -140,7 +147,8 @@ def cardiac_frame(
         raise DataError(f"{table.path} has none of the {len(field_list.features)} features of {fields}")
 
     eids = list(table.rows.index)
-    split = _split(eids, list(zip(*positive.values(), strict=True)), seed, splits, problems)
+    strata = [str(tuple(map(bool, row))) for row in zip(*positive.values(), strict=True)]
+    split = _split(eids, strata, seed, splits, problems, split_version)
     keys = pd.DataFrame({"id": eids, "image": [f"images/{eid}.npy" for eid in eids], "split": split})
     labels = pd.Series(np.where(positive[target], "positive", "negative"), name=target, dtype=str)
     frame = pd.concat([keys, pd.DataFrame(found).reset_index(drop=True), labels], axis=1)
@@ -189,6 +197,7 @@ class CardiacDataModule(TabularImagingDataModule):
         splits: CSV `id,split` with a given split, in place of a random one.
         balanced: Whether to fine-tune on all positive subjects and as many negative ones (section 4.1).
         split_seed: Seed of the split and of the balanced subset.
+        split_version: Rule of the split, see `shared.data.splits.SplitVersion`.
         cache_px: Side of the cached images in pixels; images are zero-padded to this size.
         channels: Number of channels of the images: end-systole and end-diastole.
         metric: Metric that runs are compared by (section 4.2: the area under the ROC curve).
@@ -210,6 +219,7 @@ class CardiacDataModule(TabularImagingDataModule):
         splits: str | None = None,
         balanced: bool = True,
         split_seed: int = 2022,
+        split_version: SplitVersion = SPLIT_VERSION,
         cache_px: int = 210,
         channels: int = 2,
         metric: Metric = "auroc",
@@ -234,6 +244,7 @@ class CardiacDataModule(TabularImagingDataModule):
         self.min_coverage = min_coverage
         self.balanced = balanced
         self.split_seed = split_seed
+        self.split_version: SplitVersion = split_version
 
     @property
     def target_column(self) -> str:
@@ -243,7 +254,14 @@ class CardiacDataModule(TabularImagingDataModule):
     def read_frame(self, problems: Problems) -> pd.DataFrame:
         """One row per subject; the list of fields gives the types of the columns."""
         frame = cardiac_frame(
-            self.root, self.fields, self.icd10, self.disease, self.split_seed, self.split_list, problems
+            self.root,
+            self.fields,
+            self.icd10,
+            self.disease,
+            self.split_seed,
+            self.split_list,
+            problems,
+            self.split_version,
         )
         fields = read_fields(self.fields)
         features = [feature for feature in fields.features if feature.name in frame]

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLITS
+from shared.data.splits import SPLITS, SplitVersion, group_split
 from tabular_imaging.data.dvm_tables import (
     CATEGORICAL,
     CONTINUOUS,
@@ -39,6 +39,8 @@ FIXES: tuple[tuple[str, str, int | None, int], ...] = (
     ("59_29", "Wheelbase", 5246, 3106),
     ("43_9", "Wheelbase", 4065, 2580),
 )
+
+FRACTIONS = (0.4, 0.1, 0.5)  # of train, val and test (section 4.1)
 
 
 def fix_sizes(adverts: pd.DataFrame) -> pd.DataFrame:
@@ -112,7 +114,11 @@ def read_splits(folder: Path) -> dict[str, str]:
     return splits
 
 
-def _random_split(models: pd.Series, seed: int) -> pd.Series:
+def _random_split(frame: pd.DataFrame, seed: int, version: SplitVersion) -> pd.Series:
+    models = frame[TARGET]
+    if version > 1:
+        parts = group_split(frame["Adv_ID"].tolist(), models.tolist(), FRACTIONS, seed)
+        return pd.Series(np.array(SPLITS, dtype=object)[parts], index=frame.index)
     # Codes by first appearance, as in the authors' code: a stratified split depends on the order of the classes.
     codes, rows = pd.factorize(models)[0], np.arange(len(models))
     try:
@@ -135,6 +141,7 @@ def dvm_frame(
     min_per_class: int = 100,
     splits: Path | str | None = None,
     jitter_mm: int = 50,
+    split_version: SplitVersion = 1,
 ) -> pd.DataFrame:
     """The data set of the paper: one row per advert, with its picture, split, 17 features and model (section 4.1).
 
@@ -149,6 +156,8 @@ def dvm_frame(
         min_per_class: Smallest number of adverts per model; models with fewer are dropped.
         splits: Folder with the authors' lists of advert ids (see `read_splits`); adverts in no list are dropped.
         jitter_mm: Largest jitter of the sizes in mm: a random whole number up to this, plus or minus, is added.
+        split_version: 1 draws the split as the authors do, which depends on the order of the published table; 2 draws
+            it by the rule of the other data sets, see `shared.data.splits.group_split`.
 
     Returns:
         `id` (Adv_ID), `image` (path relative to `root`, which need not exist), `split` (train, val or test), the
@@ -178,7 +187,7 @@ def dvm_frame(
     counts = frame.groupby(TARGET)[TARGET].transform("size")
     frame = step(f"of a model with at least {min_per_class}", frame[counts >= min_per_class])
     if splits is None:
-        split = _random_split(frame[TARGET], seed)
+        split = _random_split(frame, seed, split_version)
     else:
         split = frame["Adv_ID"].map(read_splits(Path(splits)))
         frame = step(f"in a list of {splits}", frame[split.notna()])
@@ -201,6 +210,7 @@ class DVMCarDataModule(TabularImagingDataModule):
         min_per_class: Smallest number of adverts per model; models with fewer are dropped (section 4.1: 100).
         splits: Folder with the authors' lists of advert ids, if you have them; see `read_splits`.
         split_seed: Seed of the split, of the jitter of the sizes, and of random pictures (the authors' code: 2022).
+        split_version: 1 draws the split as the authors do, 2 whatever the order of the table; see `dvm_frame`.
         **kwargs: Further arguments of `TabularImagingDataModule`.
     """
 
@@ -214,6 +224,7 @@ class DVMCarDataModule(TabularImagingDataModule):
         min_per_class: int = 100,
         splits: str | None = None,
         split_seed: int = 2022,
+        split_version: SplitVersion = 1,
         **kwargs: Any,
     ) -> None:
         columns = ColumnTypes(
@@ -224,8 +235,16 @@ class DVMCarDataModule(TabularImagingDataModule):
         self.min_per_class = min_per_class
         self.split_lists = Path(splits) if splits else None
         self.split_seed = split_seed
+        self.split_version: SplitVersion = split_version
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
         """The adverts that are left after all steps."""
-        frame = dvm_frame(self.root, self.split_seed, self.image, self.min_per_class, self.split_lists)
+        frame = dvm_frame(
+            self.root,
+            self.split_seed,
+            self.image,
+            self.min_per_class,
+            self.split_lists,
+            split_version=self.split_version,
+        )
         return frame.assign(image=[str(self.root / path) for path in frame["image"]])

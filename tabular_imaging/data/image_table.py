@@ -1,6 +1,5 @@
 """A CSV of your own with images."""
 
-import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +11,21 @@ from numpy.typing import NDArray
 
 from shared.data.images import Fit, inside
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLITS, stratified_split
+from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, group_codes, random_split
+from shared.data.tables import find_group_column, nearest
 from tabular_imaging.data.cells import category_name, listed, tidy
 from tabular_imaging.data.module import TabularImagingDataModule
 from tabular_imaging.data.spreadsheet import find_image_column, read_spreadsheet
 
 log = logging.getLogger(__name__)
 
-INIT_ARGS = {"image": "image_column", "id": "id_column", "target": "target", "split": "split_column"}
+INIT_ARGS = {
+    "image": "image_column",
+    "id": "id_column",
+    "target": "target",
+    "split": "split_column",
+    "group": "group_column",
+}
 TARGET_NAMES = ("target", "label", "class", "species", "category")
 SMALLEST_CLASS = 3  # fewer samples cannot be in all three splits; even this many need not be
 MEASURED = 0.3  # fractional numbers with more than this share of distinct values are not classes
@@ -28,8 +34,8 @@ MEASURED = 0.3  # fractional numbers with more than this share of distinct value
 class ImageTableDataModule(TabularImagingDataModule):
     """A CSV with one row per sample: the path of an image, and columns of any kind.
 
-    Which columns hold the images, the identifiers, the target and the splits is inferred, unless it is given, and
-    logged; see `tabular_imaging.data.schema.infer_kinds` for the types of the other columns.
+    Which columns hold the images, the identifiers, the target, the splits and the groups is inferred, unless it is
+    given, and logged; see `tabular_imaging.data.schema.infer_kinds` for the types of the other columns.
 
     Args:
         csv: Path of the table; a relative path is under `root` if that is given.
@@ -41,9 +47,14 @@ class ImageTableDataModule(TabularImagingDataModule):
         id_column: Column of identifiers; by default `id` if there is such a column, otherwise the image paths.
         target: Column of the class; by default one called target, label, class, species or category.
         split_column: Column with the values train, val or test; by default `split` if there is such a column, otherwise
-            the samples are split at random. A sample with neither an entry nor a label is trained on.
-        fractions: Shares of train, validation and test in the random split, which is stratified by class.
+            the samples are split at random. A sample with neither an entry nor a label is trained on, unless others of
+            its group are elsewhere.
+        group_column: Column that says which samples belong together, such as the photographs of one house; they stay in
+            one part of the split. By default the one with a usual name (`patient`, `plant_id`, ...), if there is one;
+            the column of identifiers, or of images, makes every sample its own group. It is no feature.
+        fractions: Shares of train, validation and test in the random split by group, which is stratified by class.
         split_seed: Seed of the random split.
+        split_version: Rule of the random split, see `shared.data.splits.SplitVersion`.
         cache_px: Side of the cached images in pixels.
         fit: How an image that is not square becomes square; see `shared.data.images.ImageSettings`.
         batch_size: Global batch size.
@@ -61,8 +72,10 @@ class ImageTableDataModule(TabularImagingDataModule):
         id_column: str | None = None,
         target: str | None = None,
         split_column: str | None = None,
+        group_column: str | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
+        split_version: SplitVersion = SPLIT_VERSION,
         cache_px: int = 160,
         fit: Fit = "pad",
         batch_size: int = 128,
@@ -72,11 +85,18 @@ class ImageTableDataModule(TabularImagingDataModule):
         super().__init__(folder, cache_px=cache_px, fit=fit, batch_size=batch_size, **kwargs)
         self.csv = Path(csv) if root is None else Path(root, csv)
         self.unlabelled_csv = None if unlabelled_csv is None else self.csv.parent / unlabelled_csv
-        self.given = {"image": image_column, "id": id_column, "target": target, "split": split_column}
+        self.given = {
+            "image": image_column,
+            "id": id_column,
+            "target": target,
+            "split": split_column,
+            "group": group_column,
+        }
         self.fractions = tuple(fractions)
         if len(self.fractions) != len(SPLITS):
             raise DataError(f"fractions: expected a share of train, val and test, got {list(fractions)}")
         self.split_seed = split_seed
+        self.split_version: SplitVersion = split_version
         self._target: str | None = target
 
     @property
@@ -106,8 +126,14 @@ class ImageTableDataModule(TabularImagingDataModule):
                 problems.add(name, f"{place}: {reason}")
         keep = np.array([not reason for reason in reasons])
         unlabelled = frame[target].isna().to_numpy() if target else np.arange(len(frame)) >= rows
-        split = self._splits(frame[keep], roles["split"], unlabelled[keep])
-        read = frame.drop(columns=[name for key, name in roles.items() if name and key != "target"])[keep]
+        groups = frame[roles["group"]].map(category_name, na_action="ignore") if roles["group"] else ids
+        groups = groups.where(tidy(groups).notna(), ids)[keep]
+        split = self._splits(frame[keep], roles["split"], unlabelled[keep], groups)
+        if self.group_name:
+            frame[self.group_name] = groups.reindex(frame.index)
+        read = frame.drop(columns=[name for key, name in roles.items() if name and key not in ("target", "group")])[
+            keep
+        ]
         clash = [name for name in ("id", "image", "split") if name in read]
         if clash:
             raise DataError(f"{self.csv} has a column {clash[0]} beside the one used for that; rename it")
@@ -141,8 +167,7 @@ class ImageTableDataModule(TabularImagingDataModule):
     def _roles(self, frame: pd.DataFrame) -> dict[str, str | None]:
         for option, name in self.given.items():
             if name is not None and name not in frame:
-                close = difflib.get_close_matches(name, frame.columns, 1)
-                hint = f"; did you mean {close[0]}?" if close else f"; it has {listed(frame.columns)}"
+                hint = nearest(name, frame.columns) or f"; it has {listed(frame.columns)}"
                 raise DataError(f"{self.csv} has no column {name} ({option}){hint}")
         roles = dict(self.given)
         if roles["image"] is None:
@@ -156,6 +181,9 @@ class ImageTableDataModule(TabularImagingDataModule):
                         f"--data.init_args.{INIT_ARGS[option]} NAME, and list the other under columns.ignored"
                     )
                 roles[option] = found[0] if found else None
+        if self.given["group"] or self.split_version > 1:  # runs of rule 1 knew no groups
+            group = find_group_column(frame.columns, self.given["group"], self.csv, list(roles.values()))
+            self.group_name = roles["group"] = None if group in (roles["id"], roles["image"]) else group
         described = ", ".join(f"{option}: {name or 'none'}" for option, name in roles.items())
         log.info("%s: %d rows; columns of %s", self.csv, len(frame), described)
         if roles["target"] is None:
@@ -191,20 +219,34 @@ class ImageTableDataModule(TabularImagingDataModule):
                     reasons[row] = f"class {label} has {counts[label]} of the {SMALLEST_CLASS} samples that it needs"
         return reasons
 
-    def _splits(self, frame: pd.DataFrame, column: str | None, unlabelled: NDArray[np.bool_]) -> NDArray[np.object_]:
+    def _splits(
+        self, frame: pd.DataFrame, column: str | None, unlabelled: NDArray[np.bool_], groups: "pd.Series[str]"
+    ) -> NDArray[np.object_]:
         if column is not None:
-            values = tidy(frame[column])
-            values = values.astype(object).where(values.notna() | ~unlabelled, "train").fillna("")
-            wrong = values[~values.isin(SPLITS)]
+            values = tidy(frame[column]).astype(object)
+            known = values.isin(SPLITS)
+            wrong = values[~known & (values.notna() | ~unlabelled)].fillna("")
             if len(wrong):
                 raise DataError(
                     f"{self.csv}: column {column}, row {wrong.index[0] + 2}: {str(wrong.iloc[0])!r} is not train, val "
                     f"or test (rows of that kind: {len(wrong)})"
                 )
-            return values.to_numpy(dtype=object)
-        labels = frame[self._target].astype(str) if self._target else pd.Series("", frame.index)
-        # Unlabelled samples form a stratum of their own, so that the split of the others does not depend on them.
-        strata = [None if without else label for label, without in zip(labels, unlabelled, strict=True)]
-        parts = np.array(SPLITS, dtype=object)[stratified_split(strata, self.fractions, self.split_seed)]
-        parts[unlabelled] = "train"
-        return parts
+        else:
+            known = pd.Series(~unlabelled, frame.index)
+            labels = frame[self._target].astype(str) if self._target else pd.Series("", frame.index)
+            # The split of the others must not depend on unlabelled samples: by rule 1 these are a stratum of their own.
+            strata = labels.where(known, None)
+            takes_part = known | (self.split_version == 1)
+            values = pd.Series(None, frame.index, dtype=object)
+            parts = random_split(
+                groups[takes_part].tolist(),
+                strata[takes_part].tolist(),
+                self.fractions,
+                self.split_seed,
+                self.split_version,
+            )
+            values[takes_part] = np.array(SPLITS, dtype=object)[parts]
+        # An unlabelled sample is trained on, unless labelled ones of its group are to be validated or tested on.
+        codes = pd.Series(group_codes(groups), frame.index)
+        split_of_group = dict(zip(codes[known], values[known], strict=True))
+        return values.where(known, codes.map(split_of_group).fillna("train")).to_numpy(dtype=object)

@@ -159,7 +159,7 @@ class TabularImagingDataModule(DataModule[ImageTableBatch]):
             problems.add(
                 str(frame["id"][row]), f"{target} {labels[row]} has no training sample; the sample counts as unlabelled"
             )
-        reserved = [*RESERVED, *([target] if target else [])]
+        reserved = [*RESERVED, *filter(None, [target, self.group_name])]
         kinds = infer_kinds(frame, self.columns, reserved)
         self.schema: Schema = fit_schema(frame[train], kinds, self.columns, target, classes)
         # A rare category may have no training row: its value is then imputed rather than the sample lost.

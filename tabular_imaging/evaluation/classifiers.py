@@ -4,6 +4,7 @@ Shapes: M models, N samples, C classes, D features.
 """
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,9 @@ from tabular_imaging.methods.pretraining import TabularPretraining
 Input = Literal["image", "table"]
 METRIC_NAMES = {"accuracy": "top-1 accuracy", "auroc": "AUC"}
 ValTest = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores (M, N, C) of validation and test samples
-PATIENCE, MIN_DELTA = 10, 2e-4  # for early stopping on validation in fine-tuning (recipe)
+# For early stopping on validation in fine-tuning (recipe): 10 epochs. Where an epoch has few steps, that is long before
+# validation has stopped rising, so it waits for at least so many steps too.
+PATIENCE, PATIENCE_STEPS, MIN_DELTA = 10, 300, 2e-4
 
 
 @dataclass(frozen=True)
@@ -319,7 +322,7 @@ class Evaluator:
             lr=self.settings.trainable_lr,
             epochs=self.settings.trainable_epochs,
             metric=self.data.metric,
-            patience=PATIENCE,
+            patience=max(PATIENCE, math.ceil(PATIENCE_STEPS / len(sampler))),
             min_delta=MIN_DELTA,
             device=self.device,
         )

@@ -4,6 +4,7 @@ Shapes: M models, N samples, C classes.
 """
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shared.augment import ImageAugment
-from shared.data.module import SAMPLES
 from shared.data.problems import DataError
 from shared.data.splits import Split
 from shared.evaluation import RANDOM, STATISTICS, Drawn, Evaluation, Job, Protocol, Statistic
@@ -82,17 +82,21 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         inputs: Sequence[Input],
     ) -> None:
         super().__init__(variant, checkpoints, data, resamples, transfer)
+        self.supervised = issubclass(variant.method, Supervised) and not transfer
+        if self.supervised:  # it was trained on all labels, and its own classifier is what fine-tuning would give
+            settings = dataclasses.replace(settings, trainable_epochs=0, fractions=(), per_class=())
         self.settings, self.inputs = settings, inputs
         self.evaluator = Evaluator(data, settings)
         self.heads: dict[tuple[int, Input], LinearHead | None] = {}
 
     @property
     def protocols(self) -> dict[str, ClassifierProtocol]:
-        """Protocols by name; a supervised model has only its own classifier."""
-        if issubclass(self.variant.method, Supervised) and not self.transfer:
-            protocol = self.evaluator.protocol(True, self.evaluator.budgets[0], "image")
-            return {protocol.name: protocol}
-        return self.evaluator.protocols(self.inputs)
+        """Protocols by name; for a supervised model the fine-tuned one stands for its own classifier."""
+        found = self.evaluator.protocols(self.inputs)
+        if self.supervised:
+            own = self.evaluator.protocol(True, self.evaluator.budgets[0], "image")
+            found[own.name] = own
+        return found
 
     def jobs(self) -> list[Job]:
         """The untrained encoders, then the trained ones."""
@@ -100,12 +104,10 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         for index, path in enumerate(self.checkpoints.values()):
             model = load_model(path, weights=False)
             if not self.transfer:  # checked once for every run, before any time is spent on it
-                _check_unseen(path.parents[1], model, self.variant.title, self.data)
-            if isinstance(model, Supervised) and not self.transfer:
-                continue
+                _check_target_unseen(path.parents[1], model, self.variant.title, self.data)
             seed = FIRST_RANDOM_SEED + index
             for kind in self.inputs:
-                key = _random_key(model, kind, self._classifiers(seed), bool(self.settings.trainable_epochs))
+                key = _random_key(model, kind, self._classifiers(seed), self.settings)
                 jobs.append(Job(partial(self._score, RANDOM, seed, path, [kind]), key=key))
         for seed, path in self.checkpoints.items():
             jobs.append(Job(partial(self._score, self.variant.title, seed, path, self.inputs), seed))
@@ -119,11 +121,6 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         """Scores of one model's classifiers under every protocol."""
         torch.manual_seed(seed)
         model = load_model(checkpoint, weights=row != RANDOM)
-        if isinstance(model, Supervised) and not self.transfer:
-            self.heads[seed, "image"] = own_head(model)
-            (name,) = self.protocols
-            val, test = _own_scores(model, self.evaluator)
-            return {name: {row: Outcome([seed], test, val)}}
         if isinstance(model, TabularPretraining) and "table" in kinds:  # images need not come with the same table
             model.use_schema(self.data.schema)
         encoders: dict[Input, nn.Module] = {}
@@ -140,6 +137,11 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
                 found[name] = {row: Outcome([seed] * len(seeds), test, val)}  # several classifiers of one model
             if row != RANDOM:
                 self.heads[seed, kind] = classified.head
+        if isinstance(model, Supervised) and self.supervised and row != RANDOM:
+            name = next(name for name, protocol in self.protocols.items() if protocol.trainable)
+            val, test = _own_scores(model, self.evaluator)
+            found[name] = {row: Outcome([seed], test, val)}
+            self.heads[seed, "image"] = own_head(model)
         return found
 
     def test_rows(self) -> NDArray[np.int64]:
@@ -242,28 +244,18 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
                 save_classifier(self.variant.runs[seed], kind, head, self.data.classes)
 
 
-def _check_unseen(run: Path, model: Pretraining, method: str, data: TabularImagingDataModule) -> None:
-    """Check that a model was trained neither on the test samples nor on the target as a field of the table."""
+def _check_target_unseen(run: Path, model: Pretraining, method: str, data: TabularImagingDataModule) -> None:
+    """Check that a model was not trained on the target as a field of the table."""
     fields = model.schema.features if isinstance(model, TabularPretraining) and model.schema else ()
     if data.target_column in [column.name for column in fields]:
         raise DataError(
             f"{run}: the table that {method} was trained on has {data.target_column} among its fields, so it knows "
             f"what is to be predicted; train again with --data.init_args.target {data.target_column}"
         )
-    if not (run / SAMPLES).is_file():
-        return
-    samples = pd.read_csv(run / SAMPLES, dtype=str)
-    trained = set(samples.loc[samples["split"] == "train", "id"])
-    tested = [str(name) for name in data.frame["id"].iloc[data.rows("test", "evaluate")]]
-    if seen := sum(name in trained for name in tested):
-        raise DataError(
-            f"{seen} of the {len(tested)} test samples were trained on in {run}: its table or split has changed since. "
-            "Train it again (--run.overwrite true)"
-        )
 
 
-def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], trainable: bool) -> str:
-    """What an untrained encoder's scores depend on, besides the data and settings of one call of `evaluate`.
+def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], settings: Settings) -> str:
+    """What an untrained encoder's scores depend on, besides the data.
 
     If the encoder is fine-tuned, this includes the augmentation.
     """
@@ -272,8 +264,8 @@ def _random_key(model: Pretraining, kind: Input, classifiers: Sequence[int], tra
     of_table: tuple[Any, ...] = (model.fields, model.label_as_feature) if isinstance(model, TabularPretraining) else ()
     if kind == "table":  # a table encoder is drawn after what its method has before it
         of_table = (*of_table, type(model).__name__, model.hparams.get("encoder"))
-    of_image = views if trainable else None
-    return repr((kind, list(classifiers), model.hparams.get(part), of_image if kind == "image" else of_table))
+    of_image = views if settings.trainable_epochs else None
+    return repr((kind, settings, list(classifiers), model.hparams.get(part), of_image if kind == "image" else of_table))
 
 
 def _own_scores(model: Supervised, evaluator: Evaluator) -> ValTest:

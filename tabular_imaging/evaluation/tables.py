@@ -17,10 +17,9 @@ from shared.runs.table import console, interval_text
 from shared.runs.variant import Variant
 from tabular_imaging.evaluation.classifiers import METRIC_NAMES
 from tabular_imaging.evaluation.figures import draw_low_data, draw_results
-from tabular_imaging.methods import Supervised
 
 CONFIGS = Configs(Path(__file__).parents[1] / "configs")
-SUPERVISED = Supervised.title
+SCRATCH = f"{RANDOM}, fine-tuned"
 
 
 def rows_of(
@@ -28,22 +27,17 @@ def rows_of(
 ) -> Iterator[Row]:
     """The rows that a variant has in a column.
 
-    Fine-tuning an untrained encoder is supervised training. As in the paper's tables, it is also shown in the columns
-    of frozen encoders, for comparison.
+    The untrained encoder fine-tuned is also shown in the columns of frozen encoders, for comparison, as the paper shows
+    supervised training; it is a row of its own beside the method `Supervised`, which has its own budget.
     """
     for name, about in protocols.items():
         beside = about.get("beside")
         for row, outcome in scores.found.get(name, {}).items() if protocol in (name, beside) else ():
             is_floor = row in scores.floors
             if is_floor:
-                yield SUPERVISED if beside else row, outcome, name, True
-            elif name == protocol or variant.method is Supervised:
+                yield SCRATCH if beside else row, outcome, name, True
+            elif name == protocol:
                 yield variant.title, outcome, name, False
-
-
-def in_order(variants: list[Variant]) -> list[Variant]:
-    """The variants with supervised ones first; without one, the untrained encoders' fine-tuning takes its place."""
-    return sorted(variants, key=lambda variant: variant.title != SUPERVISED)
 
 
 def about_method(variant: Variant) -> dict[str, Any]:
@@ -115,7 +109,7 @@ def print_results(table: pd.DataFrame, dataset: str, kind: str) -> None:
         out.print(ONE_MODEL, style="yellow")
     out.print(
         "±: standard deviation over the classifiers. For the intervals, test samples and classifiers are resampled. "
-        "`trainable` for an untrained encoder is supervised training from scratch.",
+        "`trainable` of a supervised model is its own classifier.",
         highlight=False,
         markup=False,
     )

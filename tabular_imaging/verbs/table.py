@@ -9,11 +9,10 @@ from shared.runs.variant import Variant
 from tabular_imaging.evaluation.models import TABULAR_STATISTICS
 from tabular_imaging.evaluation.tables import (
     CONFIGS,
-    SUPERVISED,
+    SCRATCH,
     about_method,
     draw_table,
     importance_text,
-    in_order,
     rows_of,
     with_importance,
 )
@@ -35,7 +34,7 @@ def print_table(table: Path, run: list[str], results: Path | None = None, apart:
     return print_comparison(
         paper,
         table.stem,
-        in_order([Variant(Path(folder)) for folder in run]),
+        [Variant(Path(folder)) for folder in run],
         CONFIGS,
         draw_table,
         results,
@@ -45,5 +44,6 @@ def print_table(table: Path, run: list[str], results: Path | None = None, apart:
         about=about_method,
         finish=lambda rows: with_importance(rows, paper.reference),
         texts=importance_text,
-        note=f"{SUPERVISED}: trained from scratch.",
+        note=f"Supervised: frozen is a linear classifier on its features, trainable its own one. {SCRATCH}: as the "
+        "pre-trained encoders are, in both columns.",
     )

@@ -272,7 +272,7 @@ def test_the_rate_asked_for_is_read_where_it_is_stored(ptbxl: Path, write_record
 DEFAULTS: dict[str, Any] = {
     "root": None, "sampling_rate": 500, "duration": 10.0, "leads": None, "normalize": "record", "batch_size": 128,
     "label_mode": "single", "missing_classes": "raise", "on_error": "raise", "cache_dir": "data/cache",
-    "num_workers": 0, "seed": 0,
+    "num_workers": 0, "seed": 0, "allow_shared_groups": False,
 }  # fmt: skip
 
 
@@ -281,9 +281,10 @@ DEFAULTS: dict[str, Any] = {
     [
         (PTBXLDataModule, {"label_set": "superclass", "report_source": "raw"} | dict.fromkeys(
             ("train_folds", "val_folds", "test_folds"))),
-        (CPSC2018DataModule, {"split_fractions": (0.72, 0.08, 0.2), "split_seed": 42}),
+        (CPSC2018DataModule, {"split_fractions": (0.72, 0.08, 0.2), "split_seed": 42, "split_version": 2}),
         (WFDBFolderDataModule, {"csv": "records.csv", "label_names": None, "label_separator": ";",
-                                "split_fractions": (0.8, 0.1, 0.1), "split_seed": 42}),
+                                "split_fractions": (0.8, 0.1, 0.1), "split_seed": 42, "split_version": 2,
+                                "group_column": None}),
     ],
 )  # fmt: skip
 def test_the_parser_finds_every_argument_with_its_default(kind: type[ECGDataModule], defaults: dict[str, Any]) -> None:
@@ -297,7 +298,8 @@ def test_a_run_keeps_the_records_and_a_fingerprint(ptbxl: Path, tmp_path: Path) 
     data = ready(PTBXLDataModule, ptbxl)
     data.save(tmp_path / "run")
     kept = pd.read_csv(tmp_path / "run" / "samples.csv", dtype=str)
-    assert kept.to_dict("list") == {"id": data.frame["id"].tolist(), "split": data.split.tolist()}
+    patients = [str(int(patient)) for patient in data.frame["patient"]]
+    assert kept.to_dict("list") == {"id": list(data.frame["id"]), "split": data.split.tolist(), "group": patients}
     assert {path.name for path in (tmp_path / "run").iterdir()} == set(data.run_files)
 
 
@@ -351,7 +353,7 @@ def test_the_label_mode_is_part_of_the_fingerprint_and_names_are_too(tmp_path: P
 
 def test_the_groups_are_the_patients(tmp_path: Path, write_record: Write) -> None:
     root = own_set(tmp_path, write_record, columns={"patient": ["x", "y", "x", "y", None, None]})
-    groups = ready(WFDBFolderDataModule, root, missing_classes="drop").groups
+    groups = ready(WFDBFolderDataModule, root, missing_classes="drop", allow_shared_groups=True).groups
     assert groups.dtype == np.int64
     assert (groups[0], groups[1]) == (groups[2], groups[3])
     assert len(set(groups.tolist())) == 4
@@ -728,7 +730,9 @@ def test_the_random_split_is_stratified_seeded_and_stable(tmp_path: Path, write_
     assert Counter(zip(data.frame["labels"].str[0], data.frame["split"], strict=True)) == {
         (code, split): count for code in ("AF", "PVC") for split, count in (("train", 18), ("val", 2), ("test", 5))
     }
-    assert list(data.frame["id"][data.split == "val"]) == ["A0004", "A0031", "A0041", "A0046"]
+    assert list(data.frame["id"][data.split == "val"]) == ["A0004", "A0011", "A0045", "A0046"]
+    old = ready(CPSC2018DataModule, root, split_version=1, **settings)
+    assert list(old.frame["id"][old.split == "val"]) == ["A0004", "A0031", "A0041", "A0046"]
     again = ready(CPSC2018DataModule, root, split_seed=7, **settings)
     assert list(again.frame["split"]) != list(data.frame["split"])
 
@@ -804,7 +808,8 @@ def test_patients_are_not_divided_by_the_random_split(tmp_path: Path, write_reco
         assert split[1] == split[3]
         splits.add(tuple(split))
     assert any(split[4] != split[5] for split in splits)  # without a number, each record is a patient
-    assert len(splits) == 4  # each half of two patients with AF, and of two with SR
+    # Each half of two patients with SR; those with AF differ in what else they have, so they are drawn apart.
+    assert len(splits) == 7
 
 
 def test_a_missing_table_of_your_own_and_its_columns(tmp_path: Path, write_record: Write) -> None:

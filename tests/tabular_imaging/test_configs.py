@@ -20,7 +20,8 @@ from tabular_imaging.cli import main
 from tabular_imaging.data.cardiac_fields import read_fields
 from tabular_imaging.data.schema import ColumnTypes
 from tabular_imaging.evaluation.classifiers import Settings
-from tabular_imaging.evaluation.tables import CONFIGS, SUPERVISED
+from tabular_imaging.evaluation.tables import CONFIGS
+from tabular_imaging.methods import Supervised
 from tests.command_line import words
 from tests.signatures import class_of, departures
 
@@ -183,7 +184,7 @@ def test_yaml_and_signatures_agree(name: str) -> None:
 
 def test_the_rows_of_table_1_are_the_methods_that_there_is_a_file_for() -> None:
     titles = {title_of(composed(method)) for method in OF_IMAGES}  # the paper has no row of tables alone
-    assert SUPERVISED in titles
+    assert Supervised.title in titles
     table = read_method_table(TABLES[0])
     for values in table.values.values():
         assert set(values) == titles
@@ -196,7 +197,7 @@ def test_the_rows_of_tables_2_and_3_are_the_variants_that_there_are() -> None:
     of_fields = {title for name, title in titles.items() if name == "mmcl" or name.endswith("morphometric")}
     of_labels = {title for name, title in titles.items() if not name.endswith("morphometric")}
     assert len(set(titles.values())) == len(VARIANTS) + 1
-    for path, expected in ((TABLES[1], of_fields), (TABLES[2], of_labels | {SUPERVISED})):
+    for path, expected in ((TABLES[1], of_fields), (TABLES[2], of_labels | {Supervised.title})):
         assert [set(values) for values in read_method_table(path).values.values()] == [expected] * 3
 
 
@@ -245,8 +246,8 @@ def test_the_settings_of_an_evaluation_name_what_there_is_and_a_figure_draws_the
     assert protocols == {"frozen", *(f"frozen_{regime}" for regime in few)}
 
 
-def test_every_method_of_images_without_labels_is_tuned_over_as_many_settings() -> None:
-    tuned = {method: CONFIGS.tuning(method) for method in OF_IMAGES if method != "supervised"}
+def test_every_method_of_images_is_tuned_over_as_many_settings() -> None:
+    tuned = {method: CONFIGS.tuning(method) for method in OF_IMAGES}
     assert read(FOLDER / "tuning.yaml").keys() == tuned.keys()
     assert {len(grid) for grid in tuned.values()} == {8}
 

@@ -88,7 +88,7 @@ def skipped(root: Path) -> list[list[str]]:
 def test_roles_are_inferred_and_said_in_the_log(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tabular_imaging.data.image_table"):
         data = ready(root)
-    columns = "columns of image: photo, id: none, target: Species, split: none"
+    columns = "columns of image: photo, id: none, target: Species, split: none, group: none"
     assert caplog.messages[0] == f"{root / 'leaves.csv'}: 40 rows; {columns}"
     assert data.target_column == data.schema.target == "Species"
     assert data.schema.names == ("length", "colour")  # the leaves' names are taken for identifiers
@@ -424,18 +424,20 @@ def test_no_row_left_says_why(root: Path) -> None:
 DEFAULTS: dict[str, Any] = {
     "root": None, "cache_px": 300, "channels": 3, "fit": "stretch", "batch_size": 512, "metric": "accuracy",
     "label_fraction": 1.0, "on_error": "raise", "cache_dir": "data/cache", "num_workers": 0, "seed": 0,
+    "allow_shared_groups": False,
 }  # fmt: skip
-OF_A_CSV = ("csv", "unlabelled_csv", "image_column", "id_column", "target", "split_column", "columns")
+OF_A_CSV = ("csv", "unlabelled_csv", "image_column", "id_column", "target", "split_column", "group_column", "columns")
 
 
 @pytest.mark.parametrize(
     ("kind", "defaults", "fixed"),
     [
         (ImageTableDataModule, dict.fromkeys(OF_A_CSV) | {"fractions": (0.7, 0.15, 0.15), "split_seed": 0,
-                                "cache_px": 160, "fit": "pad", "batch_size": 128}, ()),
-        (DVMCarDataModule, {"image": "first", "min_per_class": 100, "splits": None, "split_seed": 2022}, ()),
+                                "split_version": 2, "cache_px": 160, "fit": "pad", "batch_size": 128}, ()),
+        (DVMCarDataModule, {"image": "first", "min_per_class": 100, "splits": None, "split_seed": 2022,
+                              "split_version": 1}, ()),
         (CardiacDataModule, {"disease": "infarction", "fields": None, "icd10": None, "splits": None, "balanced": True,
-                             "split_seed": 2022, "cache_px": 210, "channels": 2, "metric": "auroc",
+                             "split_seed": 2022, "split_version": 2, "cache_px": 210, "channels": 2, "metric": "auroc",
                              "min_coverage": 0.8, "on_error": "skip"}, ("fit",)),
     ],
 )  # fmt: skip

@@ -123,8 +123,8 @@ def test_what_was_trained_on_is_not_evaluated_on(evaluated: Path, tmp_path: Path
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "--run", str(run), *SETTINGS])
     assert str(stop.value) == (
-        f"error: 3 of the {len(tested)} test samples were trained on in {run}/seed_0: its table or split has changed "
-        "since. Train it again (--run.overwrite true)"
+        f"error: 3 of the {len(tested)} test samples (the first is {table['id'][tested[0]]}) were trained or selected "
+        f"on in {run}/seed_0: its table or split has changed since. Train it again (--run.overwrite true)"
     )
 
 

@@ -57,19 +57,27 @@ def test_reproduce_makes_every_table_of_the_leaves(called: Called) -> None:
     fits = [word[0] for word in words(called, "fit")]
     assert fits == [
         *(f"{folder}/seed_{seed}" for seed in (0, 1) for folder in leaf.values()),
-        *(f"{RUNS}/leaves/mmcl_equal_views/seed_{seed}" for seed in (0, 1)),
+        *(
+            f"{RUNS}/leaves/{name}/seed_{seed}"
+            for name in ("mmcl_equal_views", "simclr_equal_steps")
+            for seed in (0, 1)
+        ),
     ]
-    fine_tuned, frozen, equal = words(called, "evaluate")
+    fine_tuned, frozen, equal, longer = words(called, "evaluate")
     assert fine_tuned[1:3] == [leaf["simclr"], leaf["mmcl"]]
     assert frozen[1:3] == [leaf["mmcl_laaf"], leaf["mmcl_morphometric"]]
     assert frozen[-4:] == ["--settings.trainable_epochs", "0", "--root", "r"]
     assert equal[1] == f"{RUNS}/leaves/mmcl_equal_views"
+    assert longer[1] == f"{RUNS}/leaves/simclr_equal_steps"
+    epochs = [yaml.safe_load(Path(fit, "config.yaml").read_text())["trainer"]["max_epochs"] for fit in fits]
+    assert epochs == [40] * 8 + [80] * 4
     assert words(called, "print_table") == [
         ["--table", table("table1"), "--run", leaf["simclr"], leaf["mmcl"]],
         ["--table", table("table2"), "--run", leaf["mmcl"], leaf["mmcl_morphometric"]],
         ["--table", table("table3"), "--run", leaf["mmcl"], leaf["mmcl_laaf"]],
         ["--table", table("figure2_leaves"), "--run", leaf["simclr"], leaf["mmcl"]],
-        ["--table", table("equal_views"), "--run", leaf["simclr"], f"{RUNS}/leaves/mmcl_equal_views"],
+        ["--table", table("equal_views"), "--run", leaf["simclr"], equal[1]],
+        ["--table", table("equal_steps"), "--run", longer[1], equal[1]],
     ]
 
 
@@ -84,7 +92,7 @@ def test_both_cardiac_targets_share_one_folder_of_settings(called: Called) -> No
 
 @pytest.mark.parametrize(
     ("verb", "options", "mark", "count"),
-    [("tune", ["--methods", "simclr", "mmcl"], "@", 16), ("study", ["--variants", "epochs", "batch"], "+", 5)],
+    [("tune", ["--methods", "simclr", "mmcl"], "@", 16), ("study", ["--variants", "epochs", "batch"], "+", 9)],
 )
 def test_a_search_trains_its_grid_and_ranks_all_that_was_ever_tried(
     called: Called, verb: str, options: list[str], mark: str, count: int

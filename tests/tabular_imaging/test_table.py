@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from tabular_imaging.cli import main
 from tabular_imaging.evaluation import tables
+from tabular_imaging.evaluation.tables import SCRATCH
 from tests.hand_made import RESULTS, write_evaluation, write_variant
 
 SAMPLES, CLASSES, MODELS, RESAMPLES = 30, 3, 2, 1000
@@ -113,7 +114,7 @@ def ends(differences: list[float]) -> tuple[float, float]:
 
 
 def test_values_differences_and_intervals_are_those_of_numpy(runs: list[Path], paper: Path) -> None:
-    rows = compare(paper, *runs).loc[[RANDOM, "MMCL", "Supervised", "SimCLR"]]
+    rows = compare(paper, *runs).loc[[RANDOM, "MMCL", SCRATCH, "SimCLR"]]
     assert len(rows) == 4
 
     rng = np.random.default_rng(0)
@@ -138,9 +139,9 @@ def test_values_differences_and_intervals_are_those_of_numpy(runs: list[Path], p
     assert rows.loc["SimCLR", "Frozen_reference_over"] == 0
     assert rows.loc["SimCLR", "Frozen_reference_over_low"] < 0 < rows.loc["SimCLR", "Frozen_reference_over_high"]
     assert pd.isna(rows.loc["SimCLR", "Trainable"])
-    # Supervised training has no frozen encoder; it stands beside them as it is, as in the paper's tables.
+    # An untrained encoder fine-tuned has no frozen one; it stands beside them as it is.
     for end in ("", "_std", "_labels"):
-        assert rows.loc["Supervised", f"Frozen{end}"] == rows.loc["Supervised", f"Trainable{end}"]
+        assert rows.loc[SCRATCH, f"Frozen{end}"] == rows.loc[SCRATCH, f"Trainable{end}"]
 
     assert rows.loc["MMCL", "Trainable_labels"] == 200
     assert rows["models"].tolist() == [MODELS] * 4
@@ -150,18 +151,21 @@ def test_values_differences_and_intervals_are_those_of_numpy(runs: list[Path], p
     assert rows["morphometric_importance"].fillna(-1).tolist() == [-1, 0.5, -1, 0.5]
 
 
-def test_an_untrained_encoder_fine_tuned_stands_for_supervised_training_unless_there_is_some(
+def test_supervised_training_and_an_untrained_encoder_fine_tuned_are_rows_of_their_own(
     runs: list[Path], paper: Path, tmp_path: Path
 ) -> None:
     rows = compare(paper, *runs)
     own = scores(0.6, 4)
-    assert rows.loc["Supervised", "Trainable"] == pytest.approx((own.argmax(2) == TARGET).mean())
-    assert rows.loc["Supervised", "variant"] == ""
-    trained = scores(0.8, 6)
-    supervised = variant(tmp_path, "Supervised", {"trainable": {"Supervised": trained}})
-    rows = compare(paper, *runs, supervised)
-    assert rows.loc["Supervised", "Trainable"] == pytest.approx((trained.argmax(2) == TARGET).mean())
+    assert rows.loc[SCRATCH, "Trainable"] == pytest.approx((own.argmax(2) == TARGET).mean())
+    assert rows.loc[SCRATCH, "variant"] == ""
+    assert "Supervised" not in rows.index
+    probe, trained = scores(0.7, 5), scores(0.8, 6)
+    found = {"frozen": {"Supervised": probe}, "trainable": {"Supervised": trained}}
+    rows = compare(paper, *runs, variant(tmp_path, "Supervised", found))
+    for column, outcome in (("Frozen", probe), ("Trainable", trained)):
+        assert rows.loc["Supervised", column] == pytest.approx((outcome.argmax(2) == TARGET).mean())
     assert rows.loc["Supervised", "variant"] == "supervised"
+    assert rows.loc[SCRATCH, "Trainable"] == pytest.approx((own.argmax(2) == TARGET).mean())
 
 
 def test_the_importance_of_a_variants_fields_is_that_for_the_model_of_all_fields(
@@ -177,7 +181,7 @@ def test_the_importance_of_a_variants_fields_is_that_for_the_model_of_all_fields
     rows = compare(paper, runs[0], *others)
     assert rows.loc["MMCL", "importance"] == 1
     assert rows.loc[list(names.values()), "importance"].tolist() == pytest.approx([0.3, 0.7])
-    assert rows.loc[[RANDOM, "Supervised"], "importance"].isna().all()
+    assert rows.loc[[RANDOM, SCRATCH], "importance"].isna().all()
     assert " importance " in capsys.readouterr().out
     compare(paper, *runs)
     assert " importance " not in capsys.readouterr().out
@@ -194,14 +198,14 @@ def test_the_table_is_printed_drawn_and_appended(
     cells = [re.split(r"\s*│\s*", line) for line in said.splitlines() if line.startswith("│")]
     cells = [line for line in cells if line[2]]  # the others go on with a line above
     # The paper's order; what its table lacks comes after.
-    assert {line[2] for line in cells} == {RANDOM, "SimCLR", "MMCL", "Supervised"}
-    assert rows.index.tolist() == [RANDOM, "SimCLR", "MMCL", "Supervised"]
+    assert {line[2] for line in cells} == {"Random init", "Random init,", "fine-tuned", "SimCLR", "MMCL"}
+    assert rows.index.tolist() == [RANDOM, "SimCLR", "MMCL", SCRATCH]
     (mmcl,) = (line for line in cells if line[2] == "MMCL")
     assert mmcl[3] == "91.4"
     assert mmcl[7].startswith(f"{gain:+.1f} [")
     assert mmcl[8:11] == ["-", "15 (150)", "0.50"]
     said = " ".join(said.split())
-    assert "in pairs for differences. The differences are those of Frozen. Supervised: trained from scratch." in said
+    assert "in pairs for differences. The differences are those of Frozen. Supervised: frozen is a linear " in said
     (beyond,) = re.findall(r"Frozen: against .*?\. Trainable: against", said)
     assert "SimCLR (+0.0)" in beyond.partition("MMCL against each method")[2].partition("includes 0 for ")[2]
     assert (tmp_path / "leaves" / "comparison" / "figures" / "leaves_table1.png").stat().st_size > 0
@@ -295,7 +299,7 @@ def test_methods_that_were_trained_otherwise_are_compared_only_apart(
     )
     capsys.readouterr()
     rows = compare(paper, runs[0], simclr, apart="true")
-    assert rows.index.tolist() == [RANDOM, "MMCL", "Supervised", "SimCLR"]
+    assert rows.index.tolist() == [RANDOM, "MMCL", SCRATCH, "SimCLR"]
     assert np.isnan(rows.loc["SimCLR", "Frozen_reference_over"])
     assert capsys.readouterr().out.count("Table 1; ours trained on leaves, evaluated on leaves") == 2
 
