@@ -1,4 +1,4 @@
-"""ETP's data path, text features and cache, CLOCS's loss and the bootstrap of AUROC: `make bench-etp`.
+"""ETP's data path, text features and cache, and CLOCS's loss: `make bench-etp`.
 
 Every figure is a ratio of two ways of doing the same, timed in turn in one run (A B A B ...): the median of the pairs,
 with their range. Signals and reports are SYNTHETIC; speed does not depend on whether a heart made them.
@@ -29,7 +29,6 @@ from ecg_text.methods.clocs import clocs_loss
 from shared.augment import Augment, ChannelMask, Jitter, Scale, Window
 from shared.backbones import HashedNgrams, HuggingFaceText, ResNet1D
 from shared.losses import clip_loss
-from shared.metrics import bootstrap_auroc
 
 BATCH = 128
 
@@ -230,25 +229,6 @@ def bench_clocs(pairs: int) -> Rows:
     return result
 
 
-def bench_bootstrap(pairs: int) -> Rows:
-    """Macro AUROC of resampled test sets, for 25 models at once, against a call of scikit-learn for each."""
-    rng = np.random.default_rng(0)
-    models, records, classes, resamples = 25, 342, 5, 50
-    targets = np.eye(classes, dtype=int)[rng.integers(classes, size=records)]
-    scores = rng.normal(size=(models, records, classes))
-    draws = np.random.default_rng(0).integers(records, size=(resamples, records))
-
-    def ours() -> np.ndarray:
-        return bootstrap_auroc(scores, targets, resamples, seed=0).samples
-
-    def one_by_one() -> np.ndarray:
-        return np.array([[roc_auc_score(targets[rows], model[rows]) for model in scores] for rows in draws])
-
-    np.testing.assert_allclose(ours(), one_by_one(), rtol=0, atol=1e-12)
-    name = f"bootstrap of the macro AUROC, {models} models, {records} records, against scikit-learn"
-    return [ratio(name, "resamples/s", ours, one_by_one, resamples, min(pairs, 3), calls=10)]
-
-
 def anonymous_memory(pid: int) -> int:
     """Anonymous memory of a process and its children, bytes (Linux)."""
     total = 0
@@ -313,7 +293,7 @@ def run(
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a loader's work is compared on one core; the other ways cannot use a second
         rows = bench_loading(low, folder, pairs) + bench_loading(high, folder, pairs)
-        rows += bench_clocs(pairs) + bench_bootstrap(pairs)
+        rows += bench_clocs(pairs)
         torch.set_num_threads(threads)
         rows += bench_step(low, pairs) + bench_text(low, folder, pairs) + bench_cache(folder, cache_records)
     return write_rows(rows, output, data_kind="synthetic", batch_size=BATCH, wfdb=wfdb.__version__)

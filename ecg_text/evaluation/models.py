@@ -33,7 +33,17 @@ from shared.data.splits import SPLITS, Split, group_split
 from shared.evaluation import RANDOM, Evaluation, Job, Protocol
 from shared.evaluation.protocol import FIRST_RANDOM_SEED, safe_name
 from shared.methods import Pretraining
-from shared.metrics import BestF1, F1AtThreshold, auroc, bootstrap_auroc, interval
+from shared.metrics import (
+    BestF1,
+    F1AtThreshold,
+    PseudoValues,
+    auroc,
+    auroc_values,
+    difference,
+    interval,
+    usable_classes,
+)
+from shared.metrics.pseudovalues import FEWEST
 from shared.probe import encode, fine_tune, linear_probe
 from shared.runs.scores import Found, Outcome
 from shared.runs.variant import Variant
@@ -98,7 +108,6 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         variant: The trained models. Only ETP's are also evaluated by zero-shot classification.
         checkpoints: Their checkpoints by seed.
         data: The data module, set up.
-        resamples: Number of bootstrap resamples for the intervals.
         transfer: Whether the data set is another one than the models were trained on.
         settings: How models are evaluated.
 
@@ -111,11 +120,10 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         variant: Variant,
         checkpoints: Mapping[int, Path],
         data: ECGDataModule,
-        resamples: int,
         transfer: bool,
         settings: Settings,
     ) -> None:
-        super().__init__(variant, checkpoints, data, resamples, transfer)
+        super().__init__(variant, checkpoints, data, transfer)
         self.settings = settings
         rows = {split: data.rows(split, "evaluate") for split in SPLITS}
         if not len(rows["test"]):
@@ -195,22 +203,24 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
     def table(self, found: Found) -> pd.DataFrame:
         """One row for each protocol, method and class (and `Average`), as in the paper's Tables 2 and 3.
 
-        A row has `auroc` with its standard deviation over the models; the best F1 over thresholds on the test records
-        and the accuracy there (most likely the paper's choice); and F1 and accuracy at thresholds chosen on validation.
-        The `Average` row adds the bootstrap intervals of the AUROC and of its difference from random init, and accuracy
-        and macro F1 when the class with the highest score is predicted.
+        A row has `auroc` with its standard deviation over the models, its interval, and its difference from random init
+        with interval and p-value; the best F1 over thresholds on the test records and the accuracy there (most likely
+        the paper's choice); and F1 and accuracy at thresholds chosen on validation. The average AUROC is over the
+        classes that enough test records have (`usable_classes`). The `Average` row adds accuracy and macro F1 when the
+        class with the highest score is predicted, and `majority`, the accuracy of always predicting the most frequent.
         """
         tables = [self._of_protocol(name, found[name]) for name in self.protocols]
         return pd.concat(tables, ignore_index=True).assign(label_mode=self.data.label_mode)
 
     def _of_protocol(self, protocol: str, rows: Mapping[str, Outcome]) -> pd.DataFrame:
         target, val_target = (torch.from_numpy(self.targets[split]).long() for split in ("test", "val"))
-        means: dict[str, Array] = {}
+        usable = usable_classes(self.targets["test"])
+        values: dict[str, list[PseudoValues | None]] = {}
         frames: list[pd.DataFrame] = []
         for name, outcome in rows.items():
             assert outcome.test is not None
             assert outcome.val is not None
-            means[name] = bootstrap_auroc(outcome.test, self.targets["test"], resamples=self.resamples).samples.mean(1)
+            values[name] = self._auroc_values(outcome.test)
             per_model = []
             for model_val, model_test in zip(outcome.val, outcome.test, strict=True):
                 best, chosen = BestF1(len(self.data.classes)), BestF1(len(self.data.classes))
@@ -219,29 +229,45 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
                 at_threshold = F1AtThreshold(chosen.compute().threshold)
                 at_threshold.update(torch.from_numpy(model_test), target)
                 on_test, from_val = best.compute(), at_threshold.compute()
-                values = {
+                measured = {
                     "auroc": auroc(model_test, self.targets["test"]),
                     "best_f1": on_test.f1.numpy(),
                     "best_f1_accuracy": on_test.accuracy.numpy(),
                     "f1": from_val.f1.numpy(),
                     "accuracy": from_val.accuracy.numpy(),
                 }
-                per_model.append({key: np.append(value, np.nanmean(value)) for key, value in values.items()})
+                per_model.append({key: np.append(value, np.nanmean(value)) for key, value in measured.items()})
+                per_model[-1]["auroc"][-1] = measured["auroc"][usable].mean()
             frame = pd.DataFrame({"protocol": protocol, "method": name, "class": [*self.data.classes, AVERAGE]})
             frame["models"], frame["samples"] = len(per_model), len(target)
             for key in per_model[0]:
-                stacked = np.stack([values[key] for values in per_model])
+                stacked = np.stack([measured[key] for measured in per_model])
                 frame[key] = stacked.mean(0)
                 frame[f"{key}_std"] = stacked.std(0, ddof=1) if len(stacked) > 1 else np.nan
-            average = frame.index[-1]
-            frame.loc[average, ["auroc_low", "auroc_high"]] = interval(means[name])
-            if name != RANDOM and RANDOM in means:
-                frame.loc[average, ["gain_low", "gain_high"]] = interval(means[name] - means[RANDOM])
-                frame.loc[average, "gain"] = frame.loc[average, "auroc"] - frames[0]["auroc"].iloc[-1]
+            frame[["auroc_low", "auroc_high"]] = [
+                (np.nan, np.nan) if of_class is None else interval(of_class)[1:3] for of_class in values[name]
+            ]
+            if name != RANDOM and RANDOM in values:
+                frame[["gain", "gain_low", "gain_high", "gain_p"]] = [
+                    (np.nan,) * 4 if plus is None or minus is None else difference(plus, minus)
+                    for plus, minus in zip(values[name], values[RANDOM], strict=True)
+                ]
+                _warn_of_inverted(frame, self.protocols[protocol].title)
             top = [_highest_score(model, self.targets["test"]) for model in outcome.test]
+            average = frame.index[-1]
             frame.loc[average, ["top1_accuracy", "top1_f1"]] = np.mean(top, axis=0)
+            frame.loc[average, "majority"] = self.targets["test"].mean(0).max()
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
+
+    def _auroc_values(self, scores: Array) -> list[PseudoValues | None]:
+        """Pseudo-values of each class's AUROC, then of their average; None for a class that too few records have."""
+        target, patients = self.targets["test"], self.data.groups[self.rows["test"]]
+        of_classes = [
+            auroc_values(scores[..., [c]], target[:, [c]], patients) if enough else None
+            for c, enough in enumerate(usable_classes(target))
+        ]
+        return [*of_classes, auroc_values(scores, target, patients)]
 
     def groups(self, found: Found) -> pd.DataFrame:
         """Macro AUROC, averaged over the models, in each sex and age group, over the classes that occur there."""
@@ -267,11 +293,10 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
     def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
         """Macro AUROC with its interval, and best F1."""
         assert outcome.test is not None
-        areas = bootstrap_auroc(outcome.test, self.targets["test"])
-        low, high = interval(areas.samples.mean(1))
-        f1 = self.statistics["best_f1"](outcome, self.targets["test"], 0).point.mean()
-        area = areas.point.mean()
-        return {"auroc": float(area), "auroc_low": float(low), "auroc_high": float(high), "best_f1": float(f1)}
+        patients = self.data.groups[self.rows["test"]]
+        area, low, high, _ = interval(auroc_values(outcome.test, self.targets["test"], patients))
+        f1 = self.statistics["best_f1"](outcome, self.targets["test"], patients).point.mean()
+        return {"auroc": area, "auroc_low": low, "auroc_high": high, "best_f1": float(f1)}
 
     def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
         """Bars by class for each protocol; for ETP also the similarities and one record with its scores."""
@@ -326,10 +351,28 @@ def check_test(data: ECGDataModule, target: NDArray[np.float32]) -> None:
             f"every test record has the class {', '.join(everywhere)}, so there is nothing to distinguish it from; "
             "change the split, label_set or label_mode"
         )
-    # A resample lacks a class that has P records with a probability of about exp(-P), which is 5% for P = 3.
-    if rare := [code for code, count in positives.items() if count < 3]:
+    if not usable_classes(target).any():
+        raise DataError(
+            f"no class has {FEWEST} test records that have it and {FEWEST} that do not; change the split or label_mode"
+        )
+    if rare := [code for code, enough in zip(data.classes, usable_classes(target), strict=True) if not enough]:
         log.warning(
-            "classes with fewer than 3 test records, which many bootstrap resamples leave out: %s", ", ".join(rare)
+            "classes that fewer than %d test records have, and so left out of the average AUC and its intervals: %s",
+            FEWEST,
+            ", ".join(rare),
+        )
+
+
+def _warn_of_inverted(frame: pd.DataFrame, title: str) -> None:
+    """Warn of classes whose AUC is below 0.5 beyond noise: their prompts describe the records that lack the class."""
+    for row in frame[(frame["auroc_high"] < 0.5) & (frame["class"] != AVERAGE)].to_dict("records"):
+        log.warning(
+            "%s: %s ranks the records with %s below the others: AUC %.1f [%.1f, %.1f]. Try other prompts for it, or "
+            "another normalisation",
+            title,
+            row["method"],
+            row["class"],
+            *(100 * row[key] for key in ("auroc", "auroc_low", "auroc_high")),
         )
 
 

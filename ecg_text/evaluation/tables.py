@@ -143,18 +143,23 @@ def print_classes(table: pd.DataFrame, titles: Mapping[str, str], dataset: str, 
                     _percent(getattr(row, key), getattr(row, f"{key}_std"))
                     for key in ("auroc", "best_f1_accuracy", "best_f1", "f1")
                 ]
+                if not np.isnan(row.auroc_low):
+                    cells[0] += f" \\[{100 * row.auroc_low:.1f}, {100 * row.auroc_high:.1f}]"
                 styled = f"[bold]{row.method}[/]" if row.method != RANDOM else str(row.method)
                 shown.add_row(str(code) if index == 0 else "", styled, *cells)
             shown.add_section()
         out.print(shown)
         for name, row in average.to_dict("index").items():
             line = f"{name}: macro AUC {100 * row['auroc']:.1f} {interval_text(row, 'auroc_')}; highest score: "
-            line += f"accuracy {100 * row['top1_accuracy']:.1f}, macro F1 {100 * row['top1_f1']:.1f}"
+            line += (
+                f"accuracy {100 * row['top1_accuracy']:.1f} (always the most frequent: {100 * row['majority']:.1f}), "
+            )
+            line += f"macro F1 {100 * row['top1_f1']:.1f}"
             if name != RANDOM and not np.isnan(row.get("gain", np.nan)):
                 line += f"; gain over random init {100 * row['gain']:+.1f} {interval_text(row, 'gain_')}"
             out.print(line, highlight=False, markup=False)
     out.print(
-        "[...]: 95% bootstrap interval over the records. ±: standard deviation over the models. ACC and F1 are at the "
+        "[...]: 95% interval over patients and models. ±: standard deviation over the models. ACC and F1 are at the "
         "threshold of best F1 on the test records, most likely as in the paper (optimistic); the last column is at "
         "thresholds chosen on validation.",
         highlight=False,

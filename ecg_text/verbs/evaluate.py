@@ -22,7 +22,6 @@ def evaluate(
     options: dict[str, Any] | None = None,
     checkpoint: Literal["best", "last"] = "best",
     random_inits: int = 20,
-    resamples: int = 1000,
     fine_tune_epochs: int = 0,
     prompts: list[str] | None = None,
     results: Path | None = None,
@@ -42,7 +41,6 @@ def evaluate(
             separately, in a folder whose name lists these settings.
         checkpoint: Checkpoint to evaluate: `best` (by the monitored value) or `last`.
         random_inits: Number of untrained models to compare with.
-        resamples: Number of bootstrap resamples for the intervals.
         fine_tune_epochs: Number of epochs for which the whole encoder is fine-tuned too; 0 leaves this out.
         prompts: Further prompts to try (`paper`, `clinical`, `german`, `ensemble` or a YAML file of your own).
         results: CSV file that the rows are appended to, with seeds, hardware and versions.
@@ -54,9 +52,7 @@ def evaluate(
         The table, with one row for each variant, protocol, method and class.
     """
     settings = Settings(random_inits, fine_tune_epochs, prompts or ())
-    request = Request(
-        run, data, profile, root, options or {}, checkpoint, resamples, results, missing_only, wandb, threads
-    )
+    request = Request(run, data, profile, root, options or {}, checkpoint, results, missing_only, wandb, threads)
     return evaluate_variants(
         "ecg_text",
         CONFIGS,

@@ -6,12 +6,11 @@ A package defines its protocols, its rows and its table; `evaluate.py` runs them
 from shared.evaluation.comparison import MethodTable, compare, print_comparison, read_method_table
 from shared.evaluation.evaluate import Evaluation, Job, Request, evaluate_variants
 from shared.evaluation.protocol import RANDOM, Protocol
-from shared.evaluation.statistics import STATISTICS, Drawn, Statistic
+from shared.evaluation.statistics import STATISTICS, Statistic
 
 __all__ = [
     "RANDOM",
     "STATISTICS",
-    "Drawn",
     "Evaluation",
     "Job",
     "MethodTable",

@@ -1,6 +1,6 @@
 """Methods side by side on the same test samples: a paper's table beside ours, with intervals of the differences.
 
-Shapes: R bootstrap resamples, M models, N samples, C classes.
+Shapes: M models, N samples, C classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from shared.data.problems import DataError
 from shared.evaluation.alike import alike
 from shared.evaluation.evaluate import State
 from shared.evaluation.protocol import RANDOM
 from shared.evaluation.statistics import STATISTICS, Statistic, statistic
-from shared.metrics import interval, over_models
+from shared.metrics import PseudoValues, difference, holm, interval
+from shared.metrics.pseudovalues import FEWEST
 from shared.runs.configs import Configs
 from shared.runs.results import append_results
 from shared.runs.scores import FILE, Outcome, Scores
@@ -28,7 +28,7 @@ from shared.runs.table import SYNTHETIC_WARNING, beside_paper, by_sign, console,
 from shared.runs.tracking import save_figure
 from shared.runs.variant import Variant
 
-RESAMPLES = 1000
+ALPHA = 0.05
 ONE_MODEL = (
     "One pre-trained model per method: the intervals cover the noise of the samples, but not that of pre-training, "
     'which more seeds would show (make: SEEDS="0 1 2 3 4").'
@@ -110,9 +110,9 @@ def compare(
 ) -> pd.DataFrame:
     """One row for each floor row and each variant, all on the same test samples.
 
-    A row has intervals of its value, of its difference from random init, and of the reference's difference from it.
-    They come from resampling the test samples, in the same way for every row, and each row's models, if it has several
-    (see `shared.metrics.over_models`).
+    A row has intervals of its value, of its difference from random init, and of the reference's difference from it,
+    over test samples and models (see `shared.metrics.interval`). The p-values of all differences of the table together
+    are adjusted for their number (`shared.metrics.holm`).
 
     Args:
         variants: Variants that were evaluated on the data set and trained alike (see `shared.evaluation.alike`).
@@ -124,8 +124,9 @@ def compare(
 
     Returns:
         `method, variant, seeds, epochs, steps, models, samples, hours`; for each column of the table its value with
-        `_std`, `_low`, `_high` and `_metric`, what evaluation.json says about its protocol, and the differences
-        `_over_random` and `_reference_over` with `_low` and `_high`. Values are fractions, not percent.
+        `_std`, `_low`, `_high`, `_models` (the value of each model) and `_metric`, what evaluation.json says about its
+        protocol, and the differences `_over_random` and `_reference_over` with `_low`, `_high`, `_p` and `_holm`.
+        Values are fractions, not percent. `attrs["left_out"]` names classes that the columns leave out.
 
     Raises:
         DataError: A variant has no such evaluation, or was evaluated on other samples than the first; or two variants
@@ -133,9 +134,8 @@ def compare(
     """
     first = Scores.read(variants[0].folder / "evaluation" / dataset)
     rows: dict[str, dict[str, Any]] = {}
-    drawn: dict[tuple[str, str], NDArray[np.float64]] = {}
+    found: dict[tuple[str, str], PseudoValues] = {}
     seen: set[tuple[str, str]] = set()
-    rng = np.random.default_rng(0)
     for variant in variants:
         folder = variant.folder / "evaluation" / dataset
         scores, state = Scores.read(folder), State.read(folder)
@@ -160,25 +160,41 @@ def compare(
                 mine = rows.setdefault(row, _about(None if is_floor else variant, row, about))
                 described = state.protocols[protocol]
                 metric = column.metric or described["metric"]
-                samples, point = statistic(metric, dict(statistics))(outcome, scores.target, RESAMPLES)
+                values = statistic(metric, dict(statistics))(outcome, scores.target, scores.groups)
+                point, found[row, name] = values.point, values
                 mine |= {"models": len(point), "samples": len(scores.samples)}
                 mine |= {name: point.mean(), f"{name}_std": point.std(ddof=1) if len(point) > 1 else np.nan}
+                mine[f"{name}_models"] = " ".join(f"{value:.4f}" for value in point)
                 mine |= {f"{name}_{key}": value for key, value in described.items() if key not in ("title", "beside")}
                 mine[f"{name}_metric"] = metric
-                if samples is not None:
-                    drawn[row, name] = over_models(samples, rng)
-                    mine[f"{name}_low"], mine[f"{name}_high"] = interval(drawn[row, name])
+                _, mine[f"{name}_low"], mine[f"{name}_high"], _ = interval(values)
         if not has_scores:
             wanted = ", ".join(column.protocol for column in table.columns.values())
             raise DataError(f"{folder} has no scores of {wanted}; evaluate again")
-    for row, name in drawn:
-        pairs = (("over_random", row, RANDOM), ("reference_over", table.reference, row))
-        for key, plus, minus in pairs:
-            if plus != minus and (plus, name) in drawn and (minus, name) in drawn:
-                rows[row][f"{name}_{key}"] = rows[plus][name] - rows[minus][name]
-                ends = interval(drawn[plus, name] - drawn[minus, name])
-                rows[row][f"{name}_{key}_low"], rows[row][f"{name}_{key}_high"] = ends
-    return pd.DataFrame(rows.values())
+    _add_differences(rows, found, table.reference)
+    compared = pd.DataFrame(rows.values())
+    left_out = sorted({index for values in found.values() for index in values.left_out})
+    compared.attrs["left_out"] = [first.classes[index] for index in left_out]
+    return compared
+
+
+def _add_differences(
+    rows: dict[str, dict[str, Any]], found: Mapping[tuple[str, str], PseudoValues], reference: str
+) -> None:
+    """Add the differences to the rows, with p-values adjusted for the number of all of them."""
+    tested: dict[tuple[str, str, str], float] = {}
+    for row, name in found:
+        for key, plus, minus in (("over_random", row, RANDOM), ("reference_over", reference, row)):
+            if plus != minus and (plus, name) in found and (minus, name) in found:
+                value, low, high, p = difference(found[plus, name], found[minus, name])
+                column = f"{name}_{key}"
+                rows[row] |= {column: value, f"{column}_low": low, f"{column}_high": high, f"{column}_p": p}
+                tested[plus, minus, name] = p  # the reference over random init stands in two rows
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    for (plus, minus, name), p in adjusted.items():
+        for key, row, partner in (("over_random", plus, RANDOM), ("reference_over", minus, reference)):
+            if partner == (minus if key == "over_random" else plus):
+                rows[row][f"{name}_{key}_holm"] = p
 
 
 def _about(variant: Variant | None, row: str, about: Callable[[Variant], dict[str, Any]]) -> dict[str, Any]:
@@ -197,12 +213,23 @@ def _about(variant: Variant | None, row: str, about: Callable[[Variant], dict[st
 
 
 def beyond_noise(rows: pd.DataFrame, reference: str, column: str) -> str:
-    """Sentences that say for which differences of a column the 95% interval excludes 0."""
-    over_random, over = (by_sign(rows, f"{column}_{key}") for key in ("over_random", "reference_over"))
+    """Sentences that say which differences of a column are beyond noise, by their adjusted p-values."""
+    over_random, over = (by_sign(rows, f"{column}_{key}", ALPHA) for key in ("over_random", "reference_over"))
     return (
-        f"{column}: against random init, the 95% interval of the difference excludes 0 for (better) {over_random[0]}; "
-        f"(worse) {over_random[1]}; it includes 0 for {over_random[2]}. {reference} against each method: better than "
-        f"{over[0]}; worse than {over[1]}; the interval includes 0 for {over[2]}."
+        f"{column}: better than random init are {over_random[0]}; worse {over_random[1]}; not told apart from it "
+        f"{over_random[2]}. {reference} is better than {over[0]}; worse than {over[1]}; not told apart from {over[2]}."
+    )
+
+
+def tested(rows: pd.DataFrame, columns: Sequence[str]) -> str:
+    """A sentence that says how many differences of a table were tested, and how."""
+    keys = [f"{column}_{key}" for column in columns for key in ("over_random", "reference_over")]
+    # The reference over random init is one comparison that stands in two rows.
+    twice = sum(f"{column}_reference_over_p" in rows and bool((rows["method"] == RANDOM).any()) for column in columns)
+    count = sum(int(rows[f"{key}_p"].notna().sum()) for key in keys if f"{key}_p" in rows) - twice
+    return (
+        f"Tested: {count} differences, each by a t-test over test samples and models; a difference is called better or "
+        f"worse if its p-value, adjusted for their number (Holm), is below {ALPHA}. Intervals are not adjusted."
     )
 
 
@@ -332,19 +359,25 @@ def _print(
     extra = ["over random init", f"{table.reference} over it", *texts, "epochs (steps)", "hours"]
     hours = sum(variant.hours for variant in variants)
     out.print(beside_paper(shown, paper, hours, title, extra, columns))
+    left_out = rows.attrs.get("left_out", [])
     differences = f" The differences are those of {first}." if len(columns) > 1 else ""
     said = [
-        f"[...]: 95% interval; {rows['samples'].iloc[0]} test samples and the models are resampled, in pairs for "
+        f"[...]: 95% interval over {rows['samples'].iloc[0]} test samples and the models, paired by sample for "
         f"differences.{differences}",
+        *([f"Left out, as fewer than {FEWEST} test samples have them: {', '.join(left_out)}."] if left_out else []),
         *([table.setting] if table.setting else []),
         *([note] if note else []),
     ]
     out.print(" ".join(said), highlight=False, markup=False)
     if any(len(row["seeds"].split()) == 1 for row in records):
         out.print(ONE_MODEL, style="yellow", highlight=False, markup=False)
-    for column in columns:
-        if {f"{column}_over_random", f"{column}_reference_over"} & set(rows):
-            out.print(beyond_noise(rows, table.reference, column), highlight=False, markup=False)
+    with_differences = [
+        column for column in columns if {f"{column}_over_random", f"{column}_reference_over"} & set(rows)
+    ]
+    if with_differences:
+        out.print(tested(rows, with_differences), highlight=False, markup=False)
+    for column in with_differences:
+        out.print(beyond_noise(rows, table.reference, column), highlight=False, markup=False)
 
 
 def _with_settings(

@@ -49,7 +49,6 @@ class Request:
         root: Folder that holds the data set.
         options: Further data settings to change.
         checkpoint: Checkpoint to evaluate: `best` (by the monitored value) or `last`.
-        resamples: Number of bootstrap resamples for the intervals.
         results: CSV file that the rows are appended to.
         missing_only: Whether to skip variants whose evaluation is up to date.
         wandb: Where W&B logs to, as `run.wandb` of a training run.
@@ -62,7 +61,6 @@ class Request:
     root: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str = "best"
-    resamples: int = 1000
     results: Path | None = None
     missing_only: bool = False
     wandb: WandbMode = "auto"
@@ -92,17 +90,14 @@ class Evaluation(ABC, Generic[DataT]):
         variant: The trained models.
         checkpoints: Their checkpoints by seed.
         data: The data module, set up.
-        resamples: Number of bootstrap resamples for the intervals.
         transfer: Whether the data set is another one than the models were trained on.
     """
 
     statistics: ClassVar[dict[str, Statistic]] = STATISTICS
 
-    def __init__(
-        self, variant: Variant, checkpoints: Mapping[int, Path], data: DataT, resamples: int, transfer: bool
-    ) -> None:
+    def __init__(self, variant: Variant, checkpoints: Mapping[int, Path], data: DataT, transfer: bool) -> None:
         self.variant, self.checkpoints, self.data = variant, checkpoints, data
-        self.resamples, self.transfer = resamples, transfer
+        self.transfer = transfer
 
     @property
     @abstractmethod
@@ -226,7 +221,7 @@ def evaluate_variants(
     configs: Configs,
     request: Request,
     expected: type[DataT],
-    make: Callable[[Variant, Mapping[int, Path], DataT, int, bool], Evaluation[DataT]],
+    make: Callable[[Variant, Mapping[int, Path], DataT, bool], Evaluation[DataT]],
     asked: Mapping[str, Any],
     covers: Callable[[dict[str, Any], dict[str, Any]], bool] = lambda before, now: before == now,
     prepare: Callable[[Mapping[int, Path]], dict[str, Any]] = lambda checkpoints: {},
@@ -239,8 +234,8 @@ def evaluate_variants(
         configs: The package's configs/.
         request: What is asked for.
         expected: Class of the data modules.
-        make: Makes the package's evaluation of a variant from its checkpoints, the data, the number of resamples, and
-            whether this is a transfer.
+        make: Makes the package's evaluation of a variant from its checkpoints, the data, and whether this is a
+            transfer.
         asked: The package's own settings of the evaluation.
         covers: Tells whether an evaluation with the first settings includes all that one with the second would give.
         prepare: Gives the data settings that a variant's checkpoints require; they override the data set's own.
@@ -274,7 +269,6 @@ def evaluate_variants(
         state = State(
             {
                 "checkpoint": request.checkpoint,
-                "resamples": request.resamples,
                 "options": dict(request.options),
                 "transfer": request.data is not None,
                 "data": _settings_of_data(block, changes),
@@ -292,7 +286,7 @@ def evaluate_variants(
             continue
         if not (request.data or request.options):
             _warn_of_changed_data(variant, state.data)
-        evaluation = make(variant, checkpoints, data, request.resamples, request.data is not None)
+        evaluation = make(variant, checkpoints, data, request.data is not None)
         jobs = evaluation.jobs()
         if not request.data:
             for seed in checkpoints:

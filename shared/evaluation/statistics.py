@@ -1,37 +1,23 @@
-"""Statistics of scores: the value of each model, and its values on bootstrap resamples of the test samples.
+"""Metrics of scores, as pseudo-values, from which values, intervals and differences follow.
 
-Shapes: R bootstrap resamples, M models, N samples, C classes.
+Shapes: M models, N samples, G groups of samples, C classes.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from shared.data.problems import DataError
-from shared.metrics import BestF1, bootstrap_auroc, bootstrap_mean
+from shared.metrics import BestF1, PseudoValues, auroc_values, mean_values
 from shared.runs.scores import Outcome
 
 Floats = NDArray[np.float64]
 
-
-class Drawn(NamedTuple):
-    """A statistic of every model.
-
-    Attributes:
-        samples: `(R, M)` values on the resamples; None if the statistic has no interval.
-        point: `(M,)` values on the original samples.
-    """
-
-    samples: Floats | None
-    point: Floats
-
-
-# A function of an outcome, the target `(N, C)` in {0, 1}, and R.
-Statistic = Callable[[Outcome, NDArray[np.float32], int], Drawn]
+# A function of an outcome, the target `(N, C)` in {0, 1}, and the samples' groups `(N,)`.
+Statistic = Callable[[Outcome, NDArray[np.float32], NDArray[np.int64]], PseudoValues]
 
 
 def _scores(outcome: Outcome) -> Floats:
@@ -40,41 +26,39 @@ def _scores(outcome: Outcome) -> Floats:
     return outcome.test
 
 
-def accuracy(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
+def accuracy(outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64]) -> PseudoValues:
     """Share of the samples whose highest score is that of their class, for samples with one label each."""
-    means = bootstrap_mean(_scores(outcome).argmax(2) == target.argmax(1), resamples)
-    return Drawn(means.samples, means.point)
+    return mean_values(_scores(outcome).argmax(2) == target.argmax(1), groups)
 
 
-def macro_auroc(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
-    """Area under the ROC curve, averaged over the classes."""
-    areas = bootstrap_auroc(_scores(outcome), target, resamples=resamples)
-    return Drawn(areas.samples, areas.point)
+def macro_auroc(outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64]) -> PseudoValues:
+    """Area under the ROC curve, averaged over the classes that enough samples have, see `auroc_values`."""
+    return auroc_values(_scores(outcome), target, groups)
 
 
-def auroc_of_one_label(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
+def auroc_of_one_label(outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64]) -> PseudoValues:
     """As `macro_auroc`, for samples with one label each: with two classes only the second's area."""
     if target.shape[1] == 2:
         outcome, target = Outcome(outcome.models, _scores(outcome)[..., 1:]), target[:, 1:]
-    return macro_auroc(outcome, target, resamples)
+    return macro_auroc(outcome, target, groups)
 
 
-def best_f1(outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
+def best_f1(outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64]) -> PseudoValues:
     """F1 at the threshold that is best on these very samples (optimistic), averaged over the classes; no interval."""
     points = []
     for scores in _scores(outcome):
         best = BestF1(target.shape[1])
         best.update(torch.from_numpy(scores), torch.from_numpy(target).long())
         points.append(float(best.compute().f1.nanmean()))
-    return Drawn(None, np.array(points))
+    return PseudoValues(np.array(points)[:, None])  # as one group, whose noise nobody knows
 
 
-def mean_value(metric: str, outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
-    """Mean of a metric's plain values, one per sample."""
+def mean_value(metric: str, outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64]) -> PseudoValues:
+    """Mean of a metric's plain values, one per sample; it is bounded if all values lie in [0, 1]."""
     if metric not in outcome.values:
         raise DataError(f"these scores hold no {metric}; evaluate again")
-    means = bootstrap_mean(outcome.values[metric], resamples)
-    return Drawn(means.samples, means.point)
+    values = outcome.values[metric]
+    return mean_values(values, groups, bounded=bool(((values >= 0) & (values <= 1)).all()))
 
 
 STATISTICS: dict[str, Statistic] = {"accuracy": accuracy, "auroc": macro_auroc, "best_f1": best_f1}

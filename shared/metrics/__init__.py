@@ -2,26 +2,21 @@
 
 from shared.metrics.embeddings import EmbeddingPairs
 from shared.metrics.f1 import BestF1, F1AtThreshold, F1Result
-from shared.metrics.intervals import (
-    BootstrapAUROC,
-    BootstrapMean,
-    auroc,
-    bootstrap_auroc,
-    bootstrap_mean,
-    interval,
-    over_models,
-)
+from shared.metrics.intervals import Interval, difference, holm, interval
+from shared.metrics.pseudovalues import PseudoValues, auroc, auroc_values, mean_values, usable_classes
 
 __all__ = [
     "BestF1",
-    "BootstrapAUROC",
-    "BootstrapMean",
     "EmbeddingPairs",
     "F1AtThreshold",
     "F1Result",
+    "Interval",
+    "PseudoValues",
     "auroc",
-    "bootstrap_auroc",
-    "bootstrap_mean",
+    "auroc_values",
+    "difference",
+    "holm",
     "interval",
-    "over_models",
+    "mean_values",
+    "usable_classes",
 ]

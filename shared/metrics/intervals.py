@@ -1,229 +1,168 @@
-"""Exact AUROC, and bootstraps over records for one model or many on the same records."""
+"""Confidence intervals over test samples and models, of a value and of the difference of two methods.
 
-from typing import Any, NamedTuple
+The statistics of imaging trials call this the problem of several readers and several cases: models that differ in their
+seed are the readers, and test samples, or groups of them such as patients, the cases. Both are random. A method's value
+is the mean over its models; `benchmarks/interval_coverage.py` simulates how often the intervals hold the truth.
+
+Shapes: M models, G groups of samples.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from scipy import stats
 
-Floats = NDArray[np.float64]
-
-CHUNK = 2**22  # number of draws at a time, if a statistic allows that: about 130 MB
+from shared.metrics.pseudovalues import Floats, PseudoValues
 
 
-class BootstrapAUROC(NamedTuple):
-    """Macro AUROC of M models on R resamples of the same records.
+class Interval(NamedTuple):
+    """A value or a difference with its confidence interval, as fractions; NaN ends if there are fewer than two groups.
 
-    `samples` is `(R, M)`, `point` `(M,)` holds the values on the original records, and `dropped` `(C,)` counts the
-    resamples in which a class was left out because it had no positive or no negative record.
+    Attributes:
+        value: Mean over the models.
+        low: Lower end.
+        high: Upper end.
+        p: Of a difference, the p-value of the hypothesis that there is none; NaN for a value.
     """
 
-    samples: Floats
-    point: Floats
-    dropped: NDArray[np.int64]
+    value: float
+    low: float
+    high: float
+    p: float = np.nan
 
 
-class BootstrapMean(NamedTuple):
-    """Mean of one value per record, for M models on R resamples of the same records.
+def interval(values: PseudoValues, level: float = 0.95) -> Interval:
+    r"""Confidence interval of a method's mean over models and samples.
 
-    `samples` is `(R, M)`, and `point` `(M,)` holds the means over the original records.
-    """
+    With pseudo-values :math:`Z_{mg}`, the variance of their mean has a part of the groups, and one of the models that
+    is beyond what the groups explain (a two-way layout with random effects, as Dorfman, Berbaum and Metz 1992):
 
-    samples: Floats
-    point: Floats
+    .. math:: V = \frac{s^2_G}{G} + \max\Big(0,\; k_M \frac{s^2_M}{M} - \frac{MS_E}{M G}\Big)
 
+    :math:`s^2_G` is the variance over the groups of the models' mean, :math:`s^2_M` that over the models, and
+    :math:`MS_E` the mean square of the residual. Two or three models often agree by chance: half of the time the
+    unbiased variance of two lies below 0.45 of the truth. :math:`k_M = (M - 1) / \mathrm{median}(\chi^2_{M-1})` makes
+    it median-unbiased (1.19 for five models). V has the degrees of freedom of Satterthwaite, those of the groups' part
+    corrected for its kurtosis. With one model, the interval covers the noise of the samples only.
 
-def auroc(scores: ArrayLike, targets: ArrayLike) -> Floats:
-    r"""Area under the ROC curve of every class, one versus rest; ties count one half.
-
-    .. math:: \frac{1}{P N} \sum_{p: y_p = 1} \; \sum_{n: y_n = 0} [s_p > s_n] + \tfrac{1}{2} [s_p = s_n]
+    The interval of a metric in [0, 1] is symmetric on the logit scale, so its ends stay within.
 
     Args:
-        scores: `(N, C)` real scores; a higher one means more likely.
-        targets: `(N, C)` in {0, 1}.
-
-    Returns:
-        `(C,)` areas in [0, 1]; NaN for a class without a positive or without a negative record.
-
-    Raises:
-        ValueError: There are other shapes, NaN scores, or targets outside {0, 1}.
-
-    Example:
-        >>> auroc([[0.1, 1.0], [0.4, 1.0], [0.35, 1.0], [0.8, 1.0]], [[0, 1], [0, 0], [1, 0], [1, 0]])
-        array([0.75, 0.5 ])
-    """
-    models, positive = _check(np.asarray(scores)[None], targets)
-    once = np.ones((len(positive), 1))
-    return np.array([_weighted_auroc(models[..., c], positive[:, c], once)[0, 0] for c in range(models.shape[2])])
-
-
-def bootstrap_auroc(scores: ArrayLike, targets: ArrayLike, resamples: int = 1000, seed: int = 0) -> BootstrapAUROC:
-    """Macro AUROC of every model on the same bootstrap resamples of the records.
-
-    A resample is N records drawn with replacement: those of resample r are
-    `np.random.default_rng(seed).integers(N, size=(resamples, N))[r]`. It is represented by the number of times that
-    each record was drawn, so every model and class is sorted once. Memory is about 40 bytes x N x resamples.
-
-    A class with no positive or no negative record in a resample has no AUROC there and is left out of that resample's
-    mean, in the same way for all models; `dropped` counts these. (A resample without any usable class is NaN.) If a
-    class is dropped often, it is too rare for this interval.
-
-    Args:
-        scores: `(M, N, C)` scores of M models, or `(N, C)` scores of one (then M = 1).
-        targets: `(N, C)` in {0, 1}.
-        resamples: Number of resamples, R.
-        seed: Seed of the draws. With the same seed and records, the results of separate calls are paired too.
-
-    Raises:
-        ValueError: There are other shapes, NaN scores, targets outside {0, 1}, or a class with no positive or no
-            negative record at all.
-
-    Example:
-        Two groups of three models on the same (synthetic) records: the paired difference is a subtraction.
-
-        >>> rng = np.random.default_rng(0)
-        >>> targets = np.eye(4)[rng.integers(4, size=200)]
-        >>> noise = rng.normal(size=(6, 200, 4))
-        >>> strength = np.array([1.5, 1.5, 1.5, 1.0, 1.0, 1.0])[:, None, None]
-        >>> samples, point, dropped = bootstrap_auroc(strength * targets + noise, targets)
-        >>> difference = samples[:, :3].mean(1) - samples[:, 3:].mean(1)
-        >>> low, high = interval(difference)
-        >>> print(f"{point[:3].mean() - point[3:].mean():.3f} ({low:.3f} to {high:.3f})")
-        0.077 (0.048 to 0.106)
-    """
-    models = np.asarray(scores)
-    models, positive = _check(models[None] if models.ndim == 2 else models, targets)
-    n_models, n, n_classes = models.shape
-    one_sided = np.flatnonzero(positive.all(0) | ~positive.any(0))
-    if len(one_sided):
-        raise ValueError(
-            f"Classes (columns) {one_sided.tolist()} have no positive or no negative record among {n}, so "
-            "their AUROC is undefined. Remove these columns and name them beside the result."
-        )
-    counts = _draw_counts(np.random.default_rng(seed), n, resamples)
-    weights = np.ascontiguousarray(counts.T, dtype=np.float64)  # (N, R): a record's row is contiguous
-
-    total = np.zeros((n_models, resamples))
-    usable = np.zeros(resamples)
-    dropped = np.zeros(n_classes, dtype=np.int64)
-    for c in range(n_classes):
-        values = _weighted_auroc(models[..., c], positive[:, c], weights)
-        defined = ~np.isnan(values[0])  # depends only on the targets
-        total[:, defined] += values[:, defined]
-        usable += defined
-        dropped[c] = resamples - defined.sum()
-    with np.errstate(invalid="ignore"):
-        samples = (total / usable).T
-    return BootstrapAUROC(samples, np.array([auroc(model, targets).mean() for model in models]), dropped)
-
-
-def bootstrap_mean(values: ArrayLike, resamples: int = 1000, seed: int = 0) -> BootstrapMean:
-    """Mean of one value per record (say, 1 for a correct top-1 prediction and 0 for a wrong one) on resamples.
-
-    Every model has the same resamples, which are those of `bootstrap_auroc` for the same seed and number of records, so
-    that models can be subtracted. The draws are counted for a few resamples at a time, so memory does not grow with
-    R x N. Ten models, 88,207 records and 1,000 resamples take about a second.
-
-    Args:
-        values: `(M, N)` values of M models, or `(N,)` values of one (then M = 1); real or boolean.
-        resamples: Number of resamples, R.
-        seed: Seed of the draws.
-
-    Raises:
-        ValueError: There are other shapes, no records, or NaN.
-
-    Example:
-        >>> hits = np.array([[1, 1, 1, 0, 1, 1], [1, 1, 0, 0, 0, 1]])
-        >>> samples, point = bootstrap_mean(hits)
-        >>> low, high = interval(samples[:, 0] - samples[:, 1])
-        >>> print(f"{point[0] - point[1]:.3f} ({low:.3f} to {high:.3f})")
-        0.333 (0.000 to 0.667)
-    """
-    models = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if models.ndim != 2 or models.size == 0:
-        raise ValueError(f"Expected values (N,) or (M, N) with at least one record, got {np.shape(values)}.")
-    if np.isnan(models).any():
-        model, record = np.argwhere(np.isnan(models))[0]
-        raise ValueError(f"Values hold NaN, first at model {model}, record {record}: leave such records out for all.")
-    n = models.shape[1]
-    rng = np.random.default_rng(seed)
-    at_once = max(1, CHUNK // n)
-    sums = [_draw_counts(rng, n, min(at_once, resamples - first)) @ models.T for first in range(0, resamples, at_once)]
-    return BootstrapMean(np.concatenate(sums) / n, models.mean(1))
-
-
-def over_models(samples: Floats, rng: np.random.Generator) -> Floats:
-    """Mean over M models drawn with replacement in each of R resamples, `(R, M) -> (R,)`.
-
-    So an interval covers the noise of the records and that of the models. Resampling only a few models underestimates
-    their spread, so it is widened by sqrt(M / (M - 1)); with three models it is still a rough guess.
-
-    Args:
-        samples: `(R, M)` values of each model on each resample of the records.
-        rng: Generator of the draws; independent methods draw from the same generator in turn.
-    """
-    models, mean = samples.shape[1], samples.mean(1)
-    drawn = np.take_along_axis(samples, rng.integers(models, size=samples.shape), axis=1).mean(1)
-    widened: Floats = mean + (drawn - mean) * (models / max(models - 1, 1)) ** 0.5
-    return widened
-
-
-def interval(samples: ArrayLike, level: float = 0.95) -> tuple[Any, Any]:
-    """Percentile interval over the first axis.
-
-    Args:
-        samples: `(R, ...)` bootstrap values.
-        level: Share of the samples inside the interval, in (0, 1).
-
-    Returns:
-        Lower and upper end, each `(...)`, or floats for `(R,)`. If there are NaN samples, they are NaN.
+        values: Pseudo-values of a method's models.
+        level: Confidence level, in (0, 1).
 
     Raises:
         ValueError: `level` is not in (0, 1).
 
     Example:
-        >>> low, high = interval(np.arange(101.0), level=0.5)
-        >>> print(low, high)
-        25.0 75.0
+        >>> from shared.metrics import mean_values
+        >>> hits = np.array([[1, 1, 1, 0, 1, 1, 1, 1, 0, 1], [1, 1, 0, 0, 1, 1, 1, 1, 1, 1]])
+        >>> value, low, high, _ = interval(mean_values(hits))
+        >>> print(f"{value:.2f} [{low:.2f}, {high:.2f}]")
+        0.80 [0.45, 0.95]
     """
+    theta = float(values.point.mean())
+    groups = values.values.shape[1]
+    if groups < 2:
+        return Interval(theta, np.nan, np.nan)
+    variance, freedom = _variance(values.values.mean(0), [values])
+    half = _quantile(level, freedom) * variance**0.5
+    if not values.bounded:
+        return Interval(theta, theta - half, theta + half)
+    if variance == 0 or not 0 < theta < 1:  # no sample speaks against the value: Wilson's interval, which is not empty
+        return Interval(theta, *_wilson(theta, groups, _quantile(level, groups - 1)))
+    odds, spread = theta / (1 - theta), np.exp(min(half / (theta * (1 - theta)), 500.0))
+    return Interval(theta, odds / (odds + spread), odds * spread / (1 + odds * spread))
+
+
+def difference(plus: PseudoValues, minus: PseudoValues, level: float = 0.95) -> Interval:
+    """Confidence interval of the difference of two methods on the same samples, and its p-value.
+
+    As `interval`: the groups are shared by both methods, so their part is that of the differences; the models are not,
+    so each method adds its own part, and the sum of these is what must exceed 0.
+
+    Args:
+        plus: Pseudo-values of one method.
+        minus: Pseudo-values of the other, for the same groups.
+        level: Confidence level, in (0, 1).
+
+    Raises:
+        ValueError: `level` is not in (0, 1), or the methods have different groups or left out different classes.
+    """
+    groups = plus.values.shape[1]
+    if minus.values.shape[1] != groups or plus.left_out != minus.left_out:
+        raise ValueError(
+            f"two methods on {groups} and {minus.values.shape[1]} groups, or on other classes, do not pair"
+        )
+    value = float(plus.point.mean() - minus.point.mean())
+    if groups < 2:
+        return Interval(value, np.nan, np.nan)
+    variance, freedom = _variance(plus.values.mean(0) - minus.values.mean(0), [plus, minus])
+    half = _quantile(level, freedom) * variance**0.5
+    low, high = value - half, value + half
+    if plus.bounded:
+        low, high = max(low, -1.0), min(high, 1.0)
+    if variance == 0:
+        return Interval(value, low, high, float(value == 0))
+    return Interval(value, low, high, float(2 * stats.t.sf(abs(value) / variance**0.5, freedom)))
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """P-values adjusted for their number (Holm 1979): below 0.05 with at most 5% chance of any false one.
+
+    Args:
+        p_values: `(K,)`; NaN is no comparison and does not count.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03, np.nan])
+        array([0.03, 0.06, 0.06,  nan])
+    """
+    adjusted = np.array(p_values, dtype=np.float64)
+    order = np.argsort(adjusted)[: np.count_nonzero(~np.isnan(adjusted))]  # NaN goes last
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(adjusted[order] * factors), 1)
+    return adjusted
+
+
+def _variance(of_groups: Floats, methods: Sequence[PseudoValues]) -> tuple[float, float]:
+    """Variance of a mean over groups `(G,)` and of the methods' models, and its degrees of freedom."""
+    groups = len(of_groups)
+    samples = float(of_groups.var(ddof=1)) / groups
+    uncertainty = samples**2 / _freedom(of_groups)
+    models = uncertainty_of_models = 0.0
+    for method in methods:
+        count = len(method.values)
+        if count < 2:
+            continue
+        residual = method.values - method.values.mean(0) - method.point[:, None] + method.values.mean()
+        error = float((residual**2).sum()) / ((count - 1) * (groups - 1)) / (count * groups)
+        spread = float(method.point.var(ddof=1)) / count * (count - 1) / float(stats.chi2.median(count - 1))
+        models += spread - error
+        uncertainty_of_models += max(spread - error, 0.0) ** 2 / (count - 1)
+    if models <= 0:
+        models = uncertainty_of_models = 0.0
+    variance, total = samples + models, uncertainty + uncertainty_of_models
+    return variance, max(variance**2 / total, 1.0) if total > 0 else groups - 1.0
+
+
+def _freedom(values: Floats) -> float:
+    """Degrees of freedom of a variance of values `(G,)`: G - 1 for a normal distribution, fewer with heavier tails."""
+    squares = (values - values.mean()) ** 2
+    spread = float(((squares - squares.mean()) ** 2).sum())
+    full = len(values) - 1.0
+    return min(max(2 * float(squares.sum()) ** 2 / spread, 1.0), full) if spread > 0 else full
+
+
+def _quantile(level: float, freedom: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level must lie strictly between 0 and 1, got {level}.")
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.asarray(samples), [tail, 1 - tail], axis=0)
-    return low, high
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
-def _draw_counts(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.int64]:
-    """How often each of n records is in the next resamples, `(resamples, n)`; `rng` advances as in one large draw."""
-    draws = rng.integers(n, size=(resamples, n))
-    draws += n * np.arange(resamples)[:, None]
-    return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n)
-
-
-def _weighted_auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """AUROC `(M, R)` of scores `(M, N)` if record n counts `weights[n, r]` times; NaN unless both classes occur."""
-    pos_weights, neg_weights = weights[positive], weights[~positive]
-    wins = np.empty((len(scores), weights.shape[1]))
-    weight_below = np.zeros((len(neg_weights) + 1, weights.shape[1]))
-    for m, (pos, neg) in enumerate(zip(scores[:, positive], scores[:, ~positive], strict=True)):
-        order = np.argsort(neg)
-        np.cumsum(neg_weights[order], axis=0, out=weight_below[1:])
-        # Negatives strictly below a positive, and below or equal to it: their mean counts a tie as one half.
-        below = np.searchsorted(neg, pos, side="left", sorter=order)
-        up_to = np.searchsorted(neg, pos, side="right", sorter=order)
-        wins[m] = np.einsum("pr,pr->r", pos_weights, weight_below[below] + weight_below[up_to]) / 2
-    with np.errstate(invalid="ignore"):
-        return np.asarray(wins / (pos_weights.sum(0) * neg_weights.sum(0)))
-
-
-def _check(scores: NDArray[Any], targets: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-    targets = np.asarray(targets)
-    if scores.ndim != 3 or targets.shape != scores.shape[1:] or targets.size == 0:
-        raise ValueError(
-            f"Expected scores (N, C) or (M, N, C) and targets (N, C), got {scores.shape} and {targets.shape}."
-        )
-    if not np.isin(targets, (0, 1)).all():
-        raise ValueError("Targets must be 0 or 1, one column a class.")
-    if np.isnan(scores).any():
-        model, row, column = np.argwhere(np.isnan(scores))[0]
-        raise ValueError(f"Scores hold NaN, first at model {model}, row {row}, column {column}: check the model.")
-    return scores.astype(np.float64), targets.astype(bool)
+def _wilson(theta: float, count: int, quantile: float) -> tuple[float, float]:
+    square = quantile**2
+    middle = (theta + square / (2 * count)) / (1 + square / count)
+    half = (square * theta * (1 - theta) / count + square**2 / (4 * count**2)) ** 0.5 / (1 + square / count)
+    return middle - half, middle + half

@@ -86,19 +86,20 @@ def difference_text(row: Mapping[Any, Any], key: str) -> str:
     return f"{100 * value:+.1f} \\{interval_text(row, f'{key}_')}"
 
 
-def by_sign(rows: pd.DataFrame, key: str) -> tuple[str, str, str]:
-    """The methods grouped by their difference `key`: its interval lies above 0, below 0, or includes 0.
+def by_sign(rows: pd.DataFrame, key: str, alpha: float) -> tuple[str, str, str]:
+    """The methods grouped by their difference `key`: above 0, below 0, or not told apart from 0.
 
     Each method is named with its difference in percentage points.
 
     Args:
-        rows: Rows with `method` and the difference `<key>` with its interval `<key>_low` to `<key>_high`, as fractions.
+        rows: Rows with `method`, the difference `<key>` as a fraction, and its adjusted p-value `<key>_holm`.
         key: Name of the difference. Rows without it are left out.
+        alpha: A difference with an adjusted p-value of at least this is not told apart from 0.
     """
     groups: tuple[list[str], list[str], list[str]] = ([], [], [])
     for row in rows.to_dict("records"):
         if not pd.isna(row.get(key)):
-            group = 0 if row[f"{key}_low"] > 0 else 1 if row[f"{key}_high"] < 0 else 2
+            group = 2 if not row[f"{key}_holm"] < alpha else 0 if row[key] > 0 else 1
             groups[group].append(f"{row['method']} ({100 * row[key]:+.1f})")
     above, below, alike = (", ".join(names) or "none" for names in groups)
     return above, below, alike

@@ -20,11 +20,11 @@ from torch import nn
 from shared.augment import ImageAugment
 from shared.data.problems import DataError
 from shared.data.splits import Split
-from shared.evaluation import RANDOM, STATISTICS, Drawn, Evaluation, Job, Protocol, Statistic
+from shared.evaluation import RANDOM, STATISTICS, Evaluation, Job, Protocol, Statistic
 from shared.evaluation.protocol import FIRST_RANDOM_SEED
 from shared.evaluation.statistics import auroc_of_one_label
 from shared.methods import Pretraining
-from shared.metrics import interval, over_models
+from shared.metrics import PseudoValues, difference, interval
 from shared.probe import LinearHead, encode
 from shared.runs.scores import Found, Outcome
 from shared.runs.variant import Variant
@@ -59,7 +59,6 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         variant: The trained models.
         checkpoints: Their checkpoints by seed.
         data: The data module, set up.
-        resamples: Number of bootstrap resamples for the intervals.
         transfer: Whether the data set is another one than the models were trained on.
         settings: How classifiers are trained.
         inputs: The inputs that are classified: images, tables, or both (each on its own).
@@ -76,12 +75,11 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         variant: Variant,
         checkpoints: Mapping[int, Path],
         data: TabularImagingDataModule,
-        resamples: int,
         transfer: bool,
         settings: Settings,
         inputs: Sequence[Input],
     ) -> None:
-        super().__init__(variant, checkpoints, data, resamples, transfer)
+        super().__init__(variant, checkpoints, data, transfer)
         self.supervised = issubclass(variant.method, Supervised) and not transfer
         if self.supervised:  # it was trained on all labels, and its own classifier is what fine-tuning would give
             settings = dataclasses.replace(settings, trainable_epochs=0, fractions=(), per_class=())
@@ -160,34 +158,34 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         assert isinstance(protocol, ClassifierProtocol)
         return {"labels": protocol.labels, "beside": protocol.beside}
 
-    def _drawn(self, outcome: Outcome, target: NDArray[np.float32], resamples: int) -> Drawn:
-        return self.statistics[self.data.metric](outcome, target, resamples)
+    def _values(
+        self, outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64] | None = None
+    ) -> PseudoValues:
+        groups = np.arange(len(target)) if groups is None else groups
+        return self.statistics[self.data.metric](outcome, target, groups)
 
     def table(self, found: Found) -> pd.DataFrame:
         """One row for each protocol and method.
 
-        A row has the `value` of the data's metric with `std` over the models and its bootstrap interval `low` to
+        A row has the `value` of the data's metric with `std` over the models and its interval `low` to
         `high`; `gain`, the paired difference from the untrained encoder; and `val`, the value on the validation samples
         that the classifier was chosen on, which serves to choose settings.
         """
         rows: list[dict[str, Any]] = []
         for name, protocol in self.protocols.items():
-            drawn: dict[str, NDArray[np.float64]] = {}
-            values: dict[str, float] = {}
-            rng = np.random.default_rng(0)
+            values: dict[str, PseudoValues] = {}
             for row, outcome in found[name].items():
-                samples, point = self._drawn(outcome, self._one_hot("test"), self.resamples)
-                assert samples is not None
-                drawn[row], values[row] = over_models(samples, rng), point.mean()
+                values[row] = self._values(outcome, self._one_hot("test"), self.data.groups[self.test_rows()])
+                point = values[row].point
                 about: dict[str, Any] = {"protocol": name, "title": protocol.title, "method": row, "models": len(point)}
                 about |= {"samples": len(self.test_rows()), "metric": self.data.metric, "value": point.mean()}
                 about["std"] = point.std(ddof=1) if len(point) > 1 else np.nan
-                about["low"], about["high"] = interval(drawn[row])
+                _, about["low"], about["high"], _ = interval(values[row])
                 validation = Outcome(outcome.models, outcome.val)
-                about["val"] = self._drawn(validation, self._one_hot("val"), 1).point.mean()
-                if row != RANDOM and RANDOM in drawn:
-                    about["gain"] = values[row] - values[RANDOM]
-                    about["gain_low"], about["gain_high"] = interval(drawn[row] - drawn[RANDOM])
+                about["val"] = self._values(validation, self._one_hot("val")).point.mean()
+                if row != RANDOM and RANDOM in values:
+                    gain = difference(values[row], values[RANDOM])
+                    about["gain"], about["gain_low"], about["gain_high"], about["gain_p"] = gain
                 rows.append(about | {"labels": protocol.labels, "checkpoints": len(self.checkpoints)})
         return pd.DataFrame(rows)
 
@@ -209,13 +207,13 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
                     for name, outcome in rows.items():
                         assert outcome.test is not None
                         part = Outcome(outcome.models, outcome.test[:, inside])
-                        point = self._drawn(part, target[inside], 1).point
+                        point = self._values(part, target[inside]).point
                         result.append((protocol, name, kind, value, int(inside.sum()), float(point.mean())))
         return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "samples", self.data.metric])
 
     def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
         """The value of the data's metric."""
-        return {protocol.metric: float(self._drawn(outcome, self._one_hot("test"), 1).point.mean())}
+        return {protocol.metric: float(self._values(outcome, self._one_hot("test")).point.mean())}
 
     def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
         """Every method with all labels, and its frozen image encoder over the number of labels."""

@@ -108,7 +108,7 @@ def print_results(table: pd.DataFrame, dataset: str, kind: str) -> None:
     if table["checkpoints"].iloc[0] == 1:
         out.print(ONE_MODEL, style="yellow")
     out.print(
-        "±: standard deviation over the classifiers. For the intervals, test samples and classifiers are resampled. "
+        "±: standard deviation over the classifiers. [...]: 95% interval over test samples and classifiers. "
         "`trainable` of a supervised model is its own classifier.",
         highlight=False,
         markup=False,

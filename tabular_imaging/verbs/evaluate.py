@@ -26,7 +26,6 @@ def evaluate(
     inputs: list[str] | None = None,
     checkpoint: Literal["best", "last"] = "best",
     settings: Settings | None = None,
-    resamples: int = 1000,
     results: Path | None = None,
     missing_only: bool = False,
     wandb: WandbMode = "auto",
@@ -46,7 +45,6 @@ def evaluate(
         inputs: Inputs to classify: `image` (the default), `table`, or both.
         checkpoint: Checkpoint to evaluate: `best` (by the monitored value) or `last`.
         settings: How classifiers are trained, e.g. `--settings.trainable_epochs 100`, or a YAML file.
-        resamples: Number of bootstrap resamples for the intervals.
         results: CSV file that the rows are appended to, with seeds, hardware and versions.
         missing_only: Whether to skip variants whose evaluation is up to date.
         wandb: Where W&B logs to, as `run.wandb` of a training run.
@@ -57,9 +55,7 @@ def evaluate(
     """
     kinds = _inputs(inputs)
     settings = settings or Settings()
-    request = Request(
-        run, data, profile, root, options or {}, checkpoint, resamples, results, missing_only, wandb, threads
-    )
+    request = Request(run, data, profile, root, options or {}, checkpoint, results, missing_only, wandb, threads)
     return evaluate_variants(
         "tabular_imaging",
         CONFIGS,
