@@ -85,10 +85,11 @@ sync: install ## upload offline W&B runs (log in first: .venv/bin/wandb login)
 test: install ## run the whole test suite
 	$(RUN) -m pytest -n 2 --dist loadfile --durations 15
 
-check: install ## check with ruff, its formatter and mypy
+check: install ## check with ruff, its formatter and mypy, and the documents' figures against results/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(RUN) -m shared.runs.cited README.md */README.md
 
 format: install ## fix what ruff can fix
 	$(BIN)/ruff check --fix .

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 import wfdb
 from jsonargparse import auto_cli
-from sklearn.metrics import roc_auc_score
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from benchmarks.timing import PAIRS, Rows, ratio, write_rows

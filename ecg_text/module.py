@@ -199,8 +199,10 @@ class ETP(Pretraining):
         self.val_pairs.reset()
         size = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
         chunks = [(a, b) for a, b in zip(ecg.split(size), text.split(size), strict=True) if len(a) > 1]
-        loss = torch.stack([clip_loss(a, b, self.temperature, gather=False) for a, b in chunks]).mean()
-        accuracy = torch.stack([retrieval_accuracy(a, b) for a, b in chunks]).mean()
+        # A record counts the same in a last chunk that is smaller, where its loss is lower.
+        share = torch.tensor([len(a) for a, _ in chunks], device=ecg.device) / sum(len(a) for a, _ in chunks)
+        loss = share @ torch.stack([clip_loss(a, b, self.temperature, gather=False) for a, b in chunks])
+        accuracy = share @ torch.stack([retrieval_accuracy(a, b) for a, b in chunks])
         # Every process has the whole split's values; sync_dist only keeps Lightning from warning.
         self.log_dict({"val/loss": loss, "val/retrieval_accuracy": accuracy}, sync_dist=True)
         self._log_auroc("val")

@@ -109,7 +109,27 @@ def peak_memory_gb() -> float:
 
 
 class RunRecord(Callback):
-    """Writes `environment.txt` when a run starts and `results.json` when it has finished."""
+    """Writes `environment.txt` when a run starts and `results.json` when it has finished.
+
+    Its state in a checkpoint is the time that the training has taken so far, so that of a resumed run is counted too.
+    """
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time that the training has taken, up to now."""
+        return self._before + time.perf_counter() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the time of the checkpoint; one of an earlier version has none."""
+        self._before = float(state_dict.get("seconds", 0.0))
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -137,7 +157,7 @@ class RunRecord(Callback):
         results = {
             "fit/epochs": trainer.current_epoch,
             "fit/steps": trainer.global_step,
-            "fit/seconds": time.perf_counter() - self._started,
+            "fit/seconds": self.seconds,
             "fit/peak_memory_gb": peak_memory_gb(),
         }
         for callback in trainer.checkpoint_callbacks:

@@ -176,7 +176,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
                     model.set_classes(names, load_prompts(protocol.prompts).sentences(names))
                 elif list(model.class_names) != self.data.classes:
                     model.set_classes(names)
-                keep(protocol, _zero_shot(model, features["val"].x), _zero_shot(model, features["test"].x))
+                keep(protocol, zero_shot(model, features["val"].x), zero_shot(model, features["test"].x))
         if not probed:
             return found
         train, val, test = (features[split] for split in SPLITS)
@@ -329,7 +329,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
 
 
 @torch.no_grad()
-def _zero_shot(model: ETP, features: Tensor) -> NDArray[np.float64]:
+def zero_shot(model: ETP, features: Tensor) -> NDArray[np.float64]:
     """Scores `(N, C)` of encoded records `(N, D)`."""
     model = model.cpu()
     embedded = model.model.ecg_projector(features)

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -31,9 +32,8 @@ def group_names(groups: "pd.Series[Any]") -> "pd.Series[str]":
     """
 
     def name(value: Any) -> str:
-        if pd.isna(value):
-            return ""
-        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+        text = "" if pd.isna(value) else str(value).strip()
+        return text.removesuffix(".0") if re.fullmatch(r"-?\d+\.0", text) else text
 
     return groups.astype(object).map(name).astype(object)
 
@@ -161,8 +161,8 @@ def check_groups(
     )
     if not allow:
         raise DataError(
-            f"{said}. Split by {groups.name} (without a given split, a random one is), name another group_column, or "
-            "accept it with --data.init_args.allow_shared_groups true"
+            f"{said}. Give all {noun}s of a {groups.name} the same part (without a given split, the random one does), "
+            "name another group_column, or accept it with --data.init_args.allow_shared_groups true"
         )
     log.warning("%s (allow_shared_groups)", said)
 

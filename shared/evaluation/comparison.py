@@ -290,7 +290,8 @@ def print_comparison(
             everything.append(rows)
     found = pd.concat(everything, ignore_index=True)
     if results:
-        append_results(found.round(4), results)
+        configs_by_name = {variant.name: variant.save_config(results) for variant in evaluated}
+        append_results(found.round(4).assign(config=found["variant"].map(configs_by_name)), results)
     return found
 
 

@@ -312,6 +312,7 @@ def evaluate_variants(
                 seeds=variant.seeds_text,
                 epochs=variant.epochs,
                 steps=variant.steps,
+                config=variant.save_config(request.results),
             )
             append_results(rows, request.results)
         tables.append(table)

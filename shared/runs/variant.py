@@ -1,5 +1,6 @@
 """A variant: the runs of one method and setting, which differ only in their seed. Its files are read once."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
+import yaml
 from jsonargparse import ArgumentParser
 
 from shared.checkpoint import CheckpointError, trusted_class
@@ -169,6 +171,22 @@ class Variant:
         """Optimiser steps, as a mean over the seeds; 0 if the runs do not record them."""
         found = [results["fit/steps"] for results in self.results.values() if "fit/steps" in results]
         return round(sum(found) / len(found)) if found else 0
+
+    def save_config(self, results: Path) -> str:
+        """Keep the settings that all its runs share beside a CSV of results, as `configs/<digest>.yaml`.
+
+        Args:
+            results: The CSV.
+
+        Returns:
+            The digest, for the column `config` of its rows.
+        """
+        text = yaml.safe_dump(compared(self.config), sort_keys=True, allow_unicode=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        folder = results.parent / "configs"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{digest}.yaml").write_text(text, encoding="utf-8")
+        return digest
 
     def check_same_settings(self) -> None:
         """Check that its runs differ only in their seed, because only such runs may be averaged.

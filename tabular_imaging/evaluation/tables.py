@@ -43,8 +43,10 @@ def rows_of(
 def about_method(variant: Variant) -> dict[str, Any]:
     """The fields that a variant saw, and the morphometric fields' share of the importance if it was explained."""
     shares = [results.get("importance/morphometric", np.nan) for results in variant.results.values()]
-    share = float(np.nanmean(shares)) if np.isfinite(shares).any() else np.nan
-    return {"fields": variant.model_settings.get("fields", ""), "morphometric_importance": share}
+    explained = int(np.isfinite(shares).sum())
+    share = float(np.nanmean(shares)) if explained else np.nan
+    fields = variant.model_settings.get("fields", "")
+    return {"fields": fields, "morphometric_importance": share, "explained_models": explained}
 
 
 def with_importance(rows: pd.DataFrame, reference: str) -> pd.DataFrame:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from shared.augment import Views, resize
 from shared.backbones import ImageEncoder
 from shared.data.problems import DataError
+from shared.methods import Pretraining
 from shared.probe import LinearHead, encode
 from shared.runs.results import update_results
 from shared.runs.settings import with_seed
 from shared.runs.tracking import save_figure
 from shared.runs.variant import Variant
-from tabular_imaging.data.module import ImageTableBatch
+from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
 from tabular_imaging.evaluation.classifiers import load_classifier, load_data_module, load_model
 from tabular_imaging.evaluation.figures import draw_grad_cam, draw_importance, draw_pairs
 from tabular_imaging.methods.pretraining import TabularPretraining
@@ -30,7 +31,8 @@ def explain(run: Path, root: str | None = None, samples: int = 512, pictures: in
     """Draw the fields that the embeddings rely on, where the classifier looks, and what the model was trained on.
 
     Args:
-        run: The variant to explain, `runs/tabular_imaging/<data set>/<variant>`; its first seed is used.
+        run: The variant to explain, `runs/tabular_imaging/<data set>/<variant>`. The importance is averaged over its
+            seeds; the pictures are those of its first one.
         root: Root of the data set; by default the one that the run was trained with.
         samples: Largest number of test samples whose attributions are averaged.
         pictures: Number of test images to show.
@@ -50,11 +52,14 @@ def explain(run: Path, root: str | None = None, samples: int = 512, pictures: in
     rows = np.random.default_rng(0).permutation(rows)
     table = pd.DataFrame(columns=["field", "importance", "morphometric"])
     if isinstance(model, TabularPretraining):
-        model.use_schema(data.schema)
-        table = _importance(model, next(data.batches(rows[:samples], samples)))
+        batch = next(data.batches(rows[:samples], samples))
+        tables = [_importance(load_model(variant.checkpoint(each)), data, batch) for each in variant.seeds]
+        shares = [float(of_seed.loc[of_seed["morphometric"], "importance"].sum()) for of_seed in tables]
+        for each, share in zip(variant.seeds, shares, strict=True):
+            update_results(variant.runs[each], {"importance/morphometric": share})
+        table = tables[0].assign(importance=np.mean([of_seed["importance"] for of_seed in tables], axis=0))
+        table = table.sort_values("importance", ascending=False, ignore_index=True)
         table.to_csv(run / "importance.csv", index=False)
-        share = table.loc[table["morphometric"], "importance"].sum()
-        update_results(seed, {"importance/morphometric": float(share)})
         figure = draw_importance(
             table["field"].tolist(),
             table["importance"].to_numpy(),
@@ -64,7 +69,11 @@ def explain(run: Path, root: str | None = None, samples: int = 512, pictures: in
         )
         print(f"wrote {save_figure(figure, seed, f'{dataset}_importance')}")
         if count := table["morphometric"].sum():
-            print(f"morphometric fields: {100 * share:.1f}% of the importance, {count} of {len(table)} fields")
+            of_seeds = ", ".join(f"{100 * share:.1f}" for share in shares)
+            print(
+                f"morphometric fields: {100 * np.mean(shares):.1f}% of the importance (by seed: {of_seeds}), "
+                f"{count} of {len(table)} fields"
+            )
     shown = rows[:pictures]
     batch = next(data.batches(shown, len(shown)))
     views = getattr(model, "views", None)
@@ -97,15 +106,16 @@ def explain(run: Path, root: str | None = None, samples: int = 512, pictures: in
     return table
 
 
-def _importance(model: TabularPretraining, batch: ImageTableBatch) -> pd.DataFrame:
+def _importance(model: Pretraining, data: TabularImagingDataModule, batch: ImageTableBatch) -> pd.DataFrame:
+    assert isinstance(model, TabularPretraining)
+    model.use_schema(data.schema)
     schema = model.schema
     assert schema is not None
     inputs = model.table_encoder.one_hot(model.select(batch.table, batch.target))
     shares = field_importance(model.table_encoder.mlp, inputs, torch.from_numpy(schema.field_of_input))
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {"field": schema.names, "importance": shares.numpy().astype(float), "morphometric": schema.morphometric}
     )
-    return table.sort_values("importance", ascending=False, ignore_index=True)
 
 
 def _fields(names: Sequence[str], row: "pd.Series[Any]") -> dict[str, str]:

@@ -1,6 +1,7 @@
 """ETP's wiring: the paper's equations on its weights, what is trained, and what a model built in Python can do."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ecg_text import ETP, ECGBatch
 from shared.backbones import HashedNgrams, ResNet1D
 from shared.data.problems import DataError
+from shared.metrics import EmbeddingPairs
 
 REPORTS = ["sinus rhythm", "atrial fibrillation", "left bundle branch block", "old infarct"]
 
@@ -74,6 +76,26 @@ def test_two_steps_follow_equations_1_to_5(tmp_path: Path, monkeypatch: pytest.M
         optimizer.step()
         losses.append(loss.item())
     assert losses[1] < losses[0]
+
+
+def test_a_record_counts_the_same_in_the_last_chunk_of_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of 4 and 2: their plain mean would count the last two records twice, where the loss is lower."""
+    model, logged = make(tmp_path).eval(), {}
+    monkeypatch.setattr(model, "log_dict", lambda values, **_: logged.update(values))
+    monkeypatch.setattr(model, "_trainer", SimpleNamespace(datamodule=SimpleNamespace(batch_size=4)))
+    model.val_pairs, model.scored = EmbeddingPairs(), EmbeddingPairs()
+    ecg, text = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(1))
+    model.val_pairs.update(ecg, text, torch.arange(6))
+    model.on_validation_epoch_end()
+    identity = {"We": np.eye(8), "be": np.zeros(8), "Wt": np.eye(8), "bt": np.zeros(8)}
+    of_four, of_two = (
+        oracle(ecg[rows].double().numpy(), text[rows].double().numpy(), identity, 0.07)
+        for rows in (slice(0, 4), slice(4, 6))
+    )
+    assert float(logged["val/loss"]) == pytest.approx((4 * of_four + 2 * of_two) / 6, rel=1e-5)
+    assert abs(of_four - of_two) > 0.1
 
 
 class Frozen(nn.Module):

@@ -63,6 +63,11 @@ def test_a_killed_run_typed_again_ends_as_the_uninterrupted_one(
     assert 2 <= interrupted < EPOCHS
     assert not (folder / "results.json").exists()
 
+    last = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    assert 0 < checkpoint["callbacks"]["RunRecord"]["seconds"] < 90
+    checkpoint["callbacks"]["RunRecord"]["seconds"] = 1000.0
+    torch.save(checkpoint, last)
     # Typed again, and stopped once more before training goes on: what was logged must not be lost.
     (folder / "metrics.earlier.csv").write_bytes((folder / "metrics.csv").read_bytes())
     (folder / "metrics.csv").unlink()
@@ -88,4 +93,6 @@ def test_a_killed_run_typed_again_ends_as_the_uninterrupted_one(
         assert resumed["step"].tolist() == expected["step"].tolist()
         if not column.startswith("throughput/"):
             assert resumed[column].tolist() == pytest.approx(expected[column].tolist(), abs=1e-6), column
-    assert json.loads((folder / "results.json").read_text())["fit/epochs"] == EPOCHS
+    results = json.loads((folder / "results.json").read_text())
+    assert results["fit/epochs"] == EPOCHS
+    assert 1000 < results["fit/seconds"] < 1200  # the hours of a table count both parts of the training

@@ -1,6 +1,7 @@
-"""The memory-mapped cache: built once, resumed after an interruption, checked, and clear about a full disk."""
+"""The memory-mapped cache: built once, resumed after an interruption, checked, clear about a full disk; its hashes."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -360,3 +361,81 @@ def test_another_failure_to_write_is_not_called_a_full_disk(tmp_path: Path, monk
     fill_the_disk(monkeypatch, "array.npy", 1, errno.EIO)
     with pytest.raises(OSError, match=re.escape(os.strerror(errno.EIO))):
         build(tmp_path, CountingReader())
+
+
+# --- the hash of each row ---
+
+
+def test_every_row_has_the_hash_of_its_content_and_equal_rows_have_equal_ones(tmp_path: Path) -> None:
+    sources = [3, 1, 3, *range(4, 2 * CHUNK), 1]
+    content = build(tmp_path, CountingReader(), sources=sources).content
+    assert content.dtype == np.uint64
+    assert content.tolist() == [
+        int.from_bytes(hashlib.blake2b(row_of(source).tobytes(), digest_size=8).digest(), sys.byteorder)
+        for source in sources
+    ]
+    assert content[0] == content[2]
+    assert content[1] == content[-1]
+    assert len(set(content.tolist())) == len(sources) - 2
+
+
+def test_the_hashes_are_computed_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build(tmp_path, CountingReader())
+    assert sorted(path.name for path in first.folder.glob("content*")) == ["content.npz"]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a row is hashed again")
+
+    monkeypatch.setattr(hashlib, "blake2b", refuse)
+    assert build(tmp_path, CountingReader()).content.tolist() == first.content.tolist()
+
+
+def shorten(path: Path, cache: ArrayCache) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_byte(path: Path, cache: ArrayCache) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(cache.content.tobytes())] ^= 1
+    path.write_bytes(content)
+
+
+def of_another_array(path: Path, cache: ArrayCache) -> None:
+    np.savez(path, content=np.zeros(ROWS, np.uint64), checksums=np.array(cache.checksums) + 1)
+
+
+def of_fewer_rows(path: Path, cache: ArrayCache) -> None:
+    np.savez(path, content=np.zeros(ROWS - 1, np.uint64), checksums=np.array(cache.checksums))
+
+
+def without_checksums(path: Path, cache: ArrayCache) -> None:
+    np.savez(path, content=np.zeros(ROWS, np.uint64))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path, cache: path.unlink(),
+        lambda path, cache: path.write_bytes(b"no archive"),
+        shorten,
+        flip_a_byte,
+        of_another_array,
+        of_fewer_rows,
+        without_checksums,
+    ],
+    ids=["missing", "no archive", "shortened", "flipped byte", "other checksums", "fewer rows", "no checksums"],
+)
+def test_hashes_that_are_damaged_or_of_another_array_are_computed_again(
+    tmp_path: Path, change: Callable[[Path, ArrayCache], None]
+) -> None:
+    first = build(tmp_path, CountingReader())
+    path = first.folder / "content.npz"
+    kept = path.read_bytes()
+    change(path, first)
+    assert not path.is_file() or path.read_bytes() != kept
+    reader = CountingReader()
+    assert build(tmp_path, reader).content.tolist() == first.content.tolist()
+    assert reader.asked == []
+    with np.load(path) as repaired:
+        assert repaired["content"].tolist() == first.content.tolist()
+        assert repaired["checksums"].tolist() == list(first.checksums)

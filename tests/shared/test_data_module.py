@@ -1,4 +1,4 @@
-"""The base of the data modules: read once, other splits, no cache, episodes, what a run keeps, lazy readers."""
+"""The base of the data modules: read once, other splits, no cache, episodes, leaks, what a run keeps, lazy readers."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from shared.data.arrays import ArrayCache, build_cache
-from shared.data.module import DataModule
+from shared.data.module import DataModule, check_unseen
 from shared.data.problems import DataError, Problems
 
 SKIP = "(on_error: skip would leave it out and list it)"
@@ -83,6 +83,13 @@ class Files(DataModule[Tensor]):
 
     def content(self) -> Sequence[Any]:
         return [(self.root / f"{name}.txt").read_text() for name in self.frame["id"]]
+
+
+class Plants(Numbers):
+    """Numbers of which several may belong to one plant, by the column `plant` of `splits.csv`."""
+
+    noun = "shoot"
+    group_name = "plant"
 
 
 class Episodes(Sampler[list[int]]):
@@ -206,6 +213,129 @@ def test_a_batch_may_be_an_episode(root: Path) -> None:
     assert [batch.tolist() for batch in data.batches(data.rows("novel", "evaluate"))] == [[80, 90], [80, 90], [90, 80]]
 
 
+# --- what leaks from one part to another ---
+
+
+def put_plants(root: Path, plants: dict[int, str]) -> None:
+    """Write the plants of shoots into the table; the other shoots have none."""
+    table = pd.read_csv(root / "splits.csv", dtype=str)
+    table["plant"] = [plants.get(int(name)) for name in table["id"]]
+    table.to_csv(root / "splits.csv", index=False)
+
+
+def test_a_group_in_several_parts_is_refused_or_on_request_warned_of(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_plants(root, {0: "oak", 1: "oak", 6: "elm", 8: "oak", 9: "ash"})
+    said = (
+        "1 plant with 3 shoots are in several parts of the split (oak: 0 in train, 8 in test), so what is tested on "
+        "was partly trained on"
+    )
+    assert message(Plants, root) == (
+        f"{said}. Split by plant (without a given split, a random one is), name another group_column, or accept it "
+        "with --data.init_args.allow_shared_groups true"
+    )
+    assert caplog.messages == []
+    data = ready(Plants, root, allow_shared_groups=True)
+    assert caplog.messages == [f"{said} (allow_shared_groups)"]
+    assert data.groups.tolist() == [0, 0, 5, 6, 7, 8, 1, 10, 0, 2]
+
+
+def test_a_group_that_only_a_sample_left_out_shares_is_not_shared(root: Path) -> None:
+    put_plants(root, {0: "oak", 8: "oak"})
+    (root / "8.txt").write_text("?")
+    data = ready(Plants, root, on_error="skip")
+    assert data.frame.loc[data.frame["plant"] == "oak", "id"].tolist() == ["0"]
+
+
+def test_the_same_content_in_several_parts_is_warned_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "1.txt").write_text("20")  # as the second, which is trained on too
+    ready(Numbers, root)
+    assert caplog.messages == []
+    (root / "9.txt").write_text("20")
+    ready(Numbers, root)
+    assert caplog.messages == [
+        f"numbers of {root}: 3 have the same content as one in another part of the split: 1 (train) = 9 (test)"
+    ]
+
+
+def test_samples_that_cannot_be_read_are_not_the_same_content(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for bad in (1, 6, 8):  # they are zero in the cache, as is the sample 0
+        (root / f"{bad}.txt").write_text("?")
+    ready(Numbers, root, on_error="skip")
+    assert not [text for text in caplog.messages if "the same content" in text]
+
+
+CHANGED = "its table or split has changed since. Train it again (--run.overwrite true)"
+OR_OTHERS = ", or others with the same plant,"
+SEEN: dict[str, tuple[str, dict[str, Any], str]] = {
+    "trained on": ("9,train,\n1,test,\n", {}, f"1 of the 2 test shoots (the first is 9){OR_OTHERS}"),
+    "selected on": ("8,val,\n9,val,\n", {}, f"2 of the 2 test shoots (the first is 8){OR_OTHERS}"),
+    "another of its plant trained on": ("5,train,ash\n", {}, f"1 of the 2 test shoots (the first is 9){OR_OTHERS}"),
+    "another of its plant selected on": ("5,val,oak\n", {}, f"1 of the 2 test shoots (the first is 8){OR_OTHERS}"),
+    "both": ("5,val,oak\n9,train,\n", {}, f"2 of the 2 test shoots (the first is 8){OR_OTHERS}"),
+    "shared plants allowed": (
+        "5,train,oak\n9,train,ash\n", {"allow_shared_groups": True}, "1 of the 2 test shoots (the first is 9)"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("samples", "arguments", "said"), SEEN.values(), ids=list(SEEN))
+def test_test_samples_that_a_run_has_seen_are_refused(
+    root: Path, tmp_path: Path, samples: str, arguments: dict[str, Any], said: str
+) -> None:
+    put_plants(root, {8: "oak", 9: "ash"})
+    data = ready(Plants, root, **arguments)
+    (tmp_path / "samples.csv").write_text(f"id,split,group\n0,train,\n{samples}")
+    with pytest.raises(DataError) as caught:
+        check_unseen(tmp_path, data)
+    assert str(caught.value) == f"{said} were trained or selected on in {tmp_path}: {CHANGED}"
+
+
+def test_a_run_that_recorded_no_groups_is_checked_by_the_samples_alone(root: Path, tmp_path: Path) -> None:
+    put_plants(root, {8: "oak", 9: "ash"})
+    data = ready(Plants, root)
+    (tmp_path / "samples.csv").write_text("id,split\n8,train\n")
+    with pytest.raises(DataError) as caught:
+        check_unseen(tmp_path, data)
+    assert str(caught.value) == (
+        f"1 of the 2 test shoots (the first is 8) were trained or selected on in {tmp_path}: {CHANGED}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "samples"),
+    [
+        (Plants, None),
+        (Plants, "id,split,group\n0,train,\n8,test,oak\n9,test,\n"),
+        (Plants, "id,split,group\n5,test,oak\n6,,oak\n"),  # in no part that is learned from
+        (Plants, "id,split,group\n08,train,\n8.0,val,Oak\n"),  # other names
+        (Plants, "id,split\n0,train\n1,val\n"),
+        (Numbers, "id,split,group\n5,train,oak\n"),  # data without groups
+    ],
+    ids=["nothing recorded", "the same", "only tested on", "other names", "no groups recorded", "data without groups"],
+)
+def test_test_samples_that_a_run_has_not_seen_pass(
+    root: Path, tmp_path: Path, kind: type[DataModule[Tensor]], samples: str | None
+) -> None:
+    put_plants(root, {8: "oak"})
+    data = ready(kind, root)
+    if samples is not None:
+        (tmp_path / "samples.csv").write_text(samples)
+    check_unseen(tmp_path, data)
+
+
+def test_only_test_samples_that_are_evaluated_on_count_as_seen(root: Path, tmp_path: Path) -> None:
+    class Labelled(Numbers):
+        def suits(self, purpose: str) -> NDArray[np.bool_]:
+            return super().suits("pretrain") & ((purpose == "pretrain") | (self.split != "test"))
+
+    (tmp_path / "samples.csv").write_text("id,split\n8,train\n")
+    check_unseen(tmp_path, ready(Labelled, root))
+    with pytest.raises(DataError, match=r"^1 of the 2 test numbers \(the first is 8\) were trained or selected on in "):
+        check_unseen(tmp_path, ready(Numbers, root))
+
+
 # --- what a run keeps ---
 
 
@@ -217,6 +347,13 @@ def test_a_run_keeps_samples_and_fingerprint(root: Path, tmp_path: Path) -> None
     )
     assert (tmp_path / "run" / "samples.csv").read_text() == (root / "splits.csv").read_text()
     assert json.loads((tmp_path / "run" / "data.json").read_text()) == {"fingerprint": data.fingerprint()}
+
+
+def test_a_run_keeps_the_groups_where_there_are_any(root: Path, tmp_path: Path) -> None:
+    put_plants(root, {0: " oak", 1: "oak ", 9: "7"})
+    ready(Plants, root).save(tmp_path / "run")
+    rows = [*("0,train,oak", "1,train,oak"), *(f"{row},train," for row in range(2, 6)), "6,val,", "7,val,", "8,test,"]
+    assert (tmp_path / "run" / "samples.csv").read_text() == "\n".join(["id,split,group", *rows, "9,test,7", ""])
 
 
 @pytest.mark.parametrize("kind", [Numbers, Files])

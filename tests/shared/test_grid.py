@@ -2,13 +2,32 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from numpy.typing import NDArray
+from pytorch_lightning.cli import LightningArgumentParser
+from torch.utils.data import Dataset
 
-from shared.data.problems import DataError
-from shared.runs.grid import Cell, fit_is_done, here, missing, run_cells, waves, write_settings
+from shared.cli import Composed
+from shared.data.module import DataModule
+from shared.data.problems import DataError, Problems
+from shared.runs.grid import (
+    Cell,
+    data_fingerprint,
+    fit_cells,
+    fit_is_done,
+    here,
+    missing,
+    run_cells,
+    waves,
+    write_settings,
+)
 
 # Stands for a package: `toy fit <folder>` writes a finished run's results.json; `toy stop` and `toy fail` do not.
 TOY = """
@@ -144,3 +163,48 @@ def test_a_verbs_cell_is_done_when_its_settings_are_written_and_others_are_refus
         "that folder"
     )
     assert yaml.safe_load(Path("runs/embedding/settings.yaml").read_text())["px"] == 64
+
+
+class Table(DataModule[Any]):
+    """A table without anything else."""
+
+    def read_frame(self, problems: Problems) -> pd.DataFrame:
+        return pd.read_csv(self.root / "table.csv", dtype=str)
+
+    def dataset(self, rows: NDArray[np.int64]) -> Dataset[Any]:
+        raise NotImplementedError
+
+
+def test_finished_trainings_are_left_alone_only_while_the_data_at_their_root_are_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Path("table.csv")
+    table.write_text("id,split\n1,train\n2,val\n3,test\n")
+    settings = {"data": {"class_path": f"{__name__}.Table", "init_args": {"root": "."}}}
+    composed = Composed(Path("runs/a"), settings, False, cast(LightningArgumentParser, None))
+
+    def cells() -> list[Cell]:
+        return fit_cells("toy", "a", ["--a"], composed, [3, 4], cache(data_fingerprint))
+
+    for each in cells():
+        write_results(each.folder, {"fit/epochs": 1})
+        (each.folder / "config.yaml").write_text(yaml.safe_dump(dict(each.settings)))
+        data = Table(".")
+        data.setup()
+        data.save(each.folder)
+    run_cells(cells(), here())
+    assert capsys.readouterr().out == "2 of 2 runs have already finished and are left as they are\n"
+
+    before = data.fingerprint()
+    table.write_text("id,split\n1,train\n3,test\n")
+    now = data_fingerprint(json.dumps(settings["data"]))
+    assert now != before
+    with pytest.raises(DataError) as error:
+        run_cells(cells(), here())
+    assert str(error.value) == (
+        "a, seed 3 has finished in runs/a/seed_3 with other settings (- saved, + asked for):\n"
+        f"- data, content: {before}\n+ data, content: {now}\n"
+        "Give the new runs names of their own (make: SUFFIX=_new; for a single run: --run.variant NAME), or remove "
+        "that folder"
+    )
+    assert json.loads(Path("runs/a/seed_3/data.json").read_text()) == {"fingerprint": before}

@@ -1,11 +1,15 @@
-"""Which settings make two runs another, and how that is said."""
+"""Which settings and data make two runs another, and how that is said."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from shared.runs.settings import difference, file_fingerprint, upstream, with_seed
+from shared.data.problems import DataError
+from shared.runs.settings import changed_data, difference, file_fingerprint, saved_settings, upstream, with_seed
 
 CONFIG = {
     "seed_everything": 0,
@@ -70,3 +74,42 @@ def test_the_checkpoints_of_other_runs_are_known_by_their_content(tmp_path: Path
     (tmp_path / "prior_0.ckpt").rename(tmp_path / "prior_2.ckpt")
     assert upstream(config, 2) == first  # moved, and named by another seed: the same content
     assert upstream(config, 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"init_args": {"split_seed": 42, "root": "here"}}, {"split_seed": 42, "root": "here", "split_version": 1}),
+        ({"init_args": {"split_seed": 42, "split_version": 2}}, {"split_seed": 42, "split_version": 2}),
+        ({"init_args": {"split_seed": 42, "split_version": 1}}, {"split_seed": 42, "split_version": 1}),
+        ({"init_args": {"train_folds": [1]}}, {"train_folds": [1]}),
+        ({"init_args": None}, None),
+    ],
+    ids=["older", "newer", "older and newly written", "no random split", "no arguments"],
+)
+def test_a_run_that_does_not_record_the_rule_of_its_random_split_has_rule_1s(
+    tmp_path: Path, data: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "data": data}))
+    assert saved_settings(tmp_path) == {**CONFIG, "data": {"init_args": expected}}
+
+
+def test_saved_settings_without_data_are_as_they_stand_and_none_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        saved_settings(tmp_path)
+    assert str(caught.value) == f"no file {tmp_path / 'config.yaml'}"
+    for content in ({"run": {"split_seed": 1}}, {"data": None}):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+        assert saved_settings(tmp_path) == content
+
+
+def test_data_are_compared_with_those_that_a_run_recorded(tmp_path: Path) -> None:
+    def refuse() -> str:
+        raise AssertionError("the data are loaded although there is nothing to compare them with")
+
+    assert changed_data(tmp_path, refuse) == ""
+    (tmp_path / "data.json").write_text(json.dumps({"fingerprint": "0123456789abcdef"}))
+    assert changed_data(tmp_path, lambda: "0123456789abcdef") == ""
+    assert changed_data(tmp_path, lambda: "fedcba9876543210") == (
+        "- data, content: 0123456789abcdef\n+ data, content: fedcba9876543210"
+    )

@@ -1,37 +1,72 @@
-"""Seeded stratified splits and subsets: shares within and over strata, nestedness, and one split written out."""
+"""Seeded splits by group, what leaks from part to part, and subsets: shares, nestedness, and splits written out."""
+
+import logging
+from collections import Counter
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
-from shared.data.splits import labels_per_class, nested_subsets, stratified_split
+from shared.data.problems import DataError
+from shared.data.splits import (
+    SplitVersion,
+    check_groups,
+    group_codes,
+    group_split,
+    identical_across_parts,
+    labels_per_class,
+    nested_subsets,
+    random_split,
+    stratified_split,
+)
 
-EXPECTED = [2, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0]
+EXPECTED: dict[SplitVersion, list[int]] = {
+    1: [2, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0],
+    2: [0, 1, 1, 0, 0, 2, 0, 0, 2, 1, 0],
+}
+BOTH_RULES = pytest.mark.parametrize("version", EXPECTED)
 
 
-def test_one_small_split_stays_what_it_is() -> None:
-    strata = ["a"] * 6 + ["b"] * 4 + ["c"]
-    assert stratified_split(strata, (0.6, 0.2, 0.2), seed=42).tolist() == EXPECTED
-    assert stratified_split(strata, (0.6, 0.2, 0.2), seed=43).tolist() != EXPECTED
+def numbered(count: int) -> list[str]:
+    """Names of so many groups."""
+    return [f"group {number}" for number in range(count)]
 
 
+@BOTH_RULES
+def test_one_small_split_stays_what_it_is(version: SplitVersion) -> None:
+    groups, strata = list("ABCDEFGHIJK"), ["a"] * 6 + ["b"] * 4 + ["c"]
+    assert random_split(groups, strata, (0.6, 0.2, 0.2), 42, version).tolist() == EXPECTED[version]
+    assert random_split(groups, strata, (0.6, 0.2, 0.2), 43, version).tolist() != EXPECTED[version]
+
+
+@BOTH_RULES
 @pytest.mark.parametrize("seed", range(20))
-def test_whole_shares_are_exact_in_every_stratum(seed: int) -> None:
+def test_whole_shares_are_exact_in_every_stratum(seed: int, version: SplitVersion) -> None:
     strata = np.repeat(["x", "y", "z"], [100, 50, 25])
-    parts = stratified_split(list(strata), (0.72, 0.08, 0.2), seed)
+    rows = np.repeat(np.arange(175), 1 + np.arange(175) % 3)  # groups are counted, whatever the number of their rows
+    groups = np.array(numbered(175))[rows]
+    parts = random_split(groups.tolist(), strata[rows].tolist(), (0.72, 0.08, 0.2), seed, version)
+    parts = parts[np.unique(rows, return_index=True)[1]]
     assert np.bincount(parts[strata == "x"]).tolist() == [72, 8, 20]
     assert np.bincount(parts[strata == "y"]).tolist() == [36, 4, 10]
     assert np.bincount(parts[strata == "z"]).tolist() == [18, 2, 5]
 
 
-def test_a_share_is_never_off_by_more_than_the_rounding() -> None:
+@BOTH_RULES
+def test_a_share_is_never_off_by_more_than_the_rounding(version: SplitVersion) -> None:
     for size in range(1, 60):
-        counts = np.bincount(stratified_split([0] * size, (0.7, 0.1, 0.2), seed=size), minlength=3)
+        parts = random_split(numbered(size), ["x"] * size, (0.7, 0.1, 0.2), size, version)
+        counts = np.bincount(parts, minlength=3)
         assert counts.sum() == size
         assert np.all(np.abs(counts - size * np.array([0.7, 0.1, 0.2])) < 1)
 
 
-def test_tiny_strata_add_up_to_the_fractions() -> None:
-    parts = stratified_split(range(6000), (0.72, 0.08, 0.2), seed=0)  # every item its own stratum
+@BOTH_RULES
+def test_tiny_strata_add_up_to_the_fractions(version: SplitVersion) -> None:
+    names = numbered(6000)
+    parts = random_split(names, names, (0.72, 0.08, 0.2), 0, version)  # every group its own stratum
     # Standard deviations of the three shares of 6000 draws: below 0.006.
     assert np.abs(np.bincount(parts) / 6000 - [0.72, 0.08, 0.2]).max() < 0.024
 
@@ -42,10 +77,177 @@ def test_a_stratum_does_not_depend_on_how_the_others_interleave() -> None:
     assert mixed[0::2].sum() == apart[:10].sum() == 5
 
 
-@pytest.mark.parametrize("fractions", [(0.5, 0.4), (1.2, -0.2), (0.5, 0.6)])
-def test_fractions_that_are_none_are_refused(fractions: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"^split fractions must be at least 0 and sum to 1, got \["):
-        stratified_split(["a"], fractions, seed=0)
+@BOTH_RULES
+@pytest.mark.parametrize(
+    ("fractions", "shown"),
+    [((0.5, 0.4), r"\[0\.5, 0\.4\]"), ((1.2, -0.2), r"\[1\.2, -0\.2\]"), ((0.5, 0.6), r"\[0\.5, 0\.6\]")],
+)
+def test_fractions_that_are_none_are_refused(fractions: tuple[float, ...], shown: str, version: SplitVersion) -> None:
+    with pytest.raises(ValueError, match=rf"^split fractions must be at least 0 and sum to 1, got {shown}$"):
+        random_split(["g"], ["a"], fractions, 0, version)
+
+
+# --- by group ---
+
+FRACTIONS = (0.6, 0.15, 0.25)
+
+
+@pytest.fixture
+def rows() -> tuple[list[str], list[str]]:
+    """Groups and strata of 400 rows in random order: 150 groups, of which every tenth has rows of two strata."""
+    rng = np.random.default_rng(0)
+    numbers = rng.permutation(np.concatenate([np.arange(150), rng.integers(0, 150, 250)]))
+    return [f"group {number}" for number in numbers], [
+        "ab"[rng.integers(2)] if number % 10 == 0 else "aab"[number % 3] for number in numbers
+    ]
+
+
+def parts_of_groups(groups: list[str], strata: list[str], version: SplitVersion = 2, seed: int = 0) -> dict[str, int]:
+    """The part of every group, which must be one."""
+    found: dict[str, set[int]] = {}
+    for group, part in zip(groups, random_split(groups, strata, FRACTIONS, seed, version).tolist(), strict=True):
+        found.setdefault(group, set()).add(part)
+    assert {len(parts) for parts in found.values()} == {1}
+    return {group: part for group, (part,) in found.items()}
+
+
+@BOTH_RULES
+def test_a_group_is_never_divided_and_every_seed_gives_another_split(
+    rows: tuple[list[str], list[str]], version: SplitVersion
+) -> None:
+    drawn = [parts_of_groups(*rows, version, seed) for seed in range(10)]
+    assert len({tuple(parts.values()) for parts in drawn}) == 10
+    assert all(set(parts.values()) == {0, 1, 2} for parts in drawn)
+
+
+def test_the_order_of_the_rows_changes_nothing(rows: tuple[list[str], list[str]]) -> None:
+    groups, strata = rows
+    parts = group_split(groups, strata, FRACTIONS, seed=3)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(groups))
+        shuffled = group_split([groups[row] for row in order], [strata[row] for row in order], FRACTIONS, seed=3)
+        assert shuffled.tolist() == parts[order].tolist()
+
+
+def test_a_group_that_is_removed_moves_at_most_one_neighbour_at_each_cut_of_its_stratum() -> None:
+    groups, strata = numbered(150), ["x", "x", "y"] * 50
+    before = parts_of_groups(groups, strata)
+    counts: Counter[int] = Counter()
+    for gone in range(150):
+        kept = [row for row in range(150) if row != gone]
+        after = parts_of_groups([groups[row] for row in kept], [strata[row] for row in kept])
+        moved = [row for row in kept if after[groups[row]] != before[groups[row]]]
+        assert {strata[row] for row in moved} <= {strata[gone]}
+        counts[len(moved)] += 1
+    assert set(counts) == {0, 1, 2}  # there are two cuts
+
+
+def test_a_row_whose_group_has_others_of_its_stratum_can_be_removed_without_any_move(
+    rows: tuple[list[str], list[str]],
+) -> None:
+    groups, strata = rows
+    before = parts_of_groups(groups, strata)
+    alike = Counter(zip(groups, strata, strict=True))
+    spare = [row for row, pair in enumerate(zip(groups, strata, strict=True)) if alike[pair] > 1]
+    assert len(spare) > 200
+    for gone in spare[::10]:
+        kept = [row for row in range(len(groups)) if row != gone]
+        assert parts_of_groups([groups[row] for row in kept], [strata[row] for row in kept]) == before
+
+
+def test_rule_1_splits_the_first_rows_of_the_groups(rows: tuple[list[str], list[str]]) -> None:
+    groups, strata = rows
+    first = {group: groups.index(group) for group in groups}
+    parts = stratified_split([strata[row] for row in first.values()], FRACTIONS, seed=7)
+    assert parts_of_groups(groups, strata, 1, 7) == dict(zip(first, parts.tolist(), strict=True))
+
+
+# --- what leaks from part to part ---
+
+
+def test_rows_of_an_unknown_group_are_groups_of_their_own() -> None:
+    codes = group_codes(pd.Series([7, None, 7.0, "", " 7 ", float("nan"), "8", "  "], dtype=object))
+    assert codes.tolist() == [0, 3, 0, 5, 0, 7, 1, 9]
+
+
+REFUSED = (
+    "Split by {name} (without a given split, a random one is), name another group_column, or accept it with "
+    "--data.init_args.allow_shared_groups true"
+)
+SHARED: dict[str, tuple[str, list[Any], list[str], str]] = {
+    "one": (
+        "patient", ["x", "y", "x"], ["train", "train", "test"],
+        "1 patient with 2 records are in several parts of the split (x: r0 in train, r2 in test)",
+    ),
+    "each part once": (
+        "plant", ["x", "x", "x", "x", "y"], ["val", "train", "val", "test", "test"],
+        "1 plant with 4 records are in several parts of the split (x: r0 in val, r1 in train, r3 in test)",
+    ),
+    "more than are shown": (
+        "house", list("abcdabcde"), ["train"] * 4 + ["test"] * 5,
+        "4 houses with 8 records are in several parts of the split (a: r0 in train, r4 in test; b: r1 in train, "
+        "r5 in test; c: r2 in train, r6 in test; ...)",
+    ),
+    "as many as are shown": (
+        "house", list("abcabcd"), ["train"] * 3 + ["val"] * 4,
+        "3 houses with 6 records are in several parts of the split (a: r0 in train, r3 in val; b: r1 in train, "
+        "r4 in val; c: r2 in train, r5 in val)",
+    ),
+    "a whole number": (
+        "subject", [7, 8.5, 7.0], ["train", "train", "test"],
+        "1 subject with 2 records are in several parts of the split (7: r0 in train, r2 in test)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "groups", "split", "said"), SHARED.values(), ids=list(SHARED))
+def test_a_group_in_several_parts_is_refused_or_warned_of(
+    name: str, groups: list[Any], split: list[str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    column = pd.Series(groups, range(40, 40 + len(groups)), dtype=object, name=name)
+    arguments = (np.array(split, dtype=object), column, [f"r{row}" for row in range(len(groups))], "record")
+    said = f"{said}, so what is tested on was partly trained on"
+    with pytest.raises(DataError) as caught:
+        check_groups(*arguments)
+    assert str(caught.value) == f"{said}. {REFUSED.format(name=name)}"
+    assert caplog.record_tuples == []
+    check_groups(*arguments, allow=True)
+    assert caplog.record_tuples == [("shared.data.splits", logging.WARNING, f"{said} (allow_shared_groups)")]
+
+
+@pytest.mark.parametrize("groups", [["a", "a", "b"], [None, "", ""], ["", "", None], [float("nan"), "b", float("nan")]])
+def test_groups_in_one_part_and_unknown_ones_are_not_shared(
+    groups: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    split = np.array(["train", "train", "test"], dtype=object)
+    check_groups(split, pd.Series(groups, dtype=object, name="patient"), ["r0", "r1", "r2"], "record")
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("content", "split", "said"),
+    [
+        ([1, 2, 3], ["train", "val", "test"], ""),
+        ([1, 1, 2, 2], ["train", "train", "test", "test"], ""),
+        ([5, 1, 5], ["train", "train", "test"], "2 have the same content as one in another part of the split: "
+         "r0 (train) = r2 (test)"),
+        ([5, 5, 1, 1, 5, 5], ["val", "val", "train", "train", "train", "test"],
+         "4 have the same content as one in another part of the split: r0 (val) = r4 (train) = r5 (test)"),
+        ([1, 2, 3, 1, 2, 3], ["train"] * 3 + ["test"] * 3, "6 have the same content as one in another part of the "
+         "split: r0 (train) = r3 (test); r1 (train) = r4 (test); r2 (train) = r5 (test)"),
+        ([9, 2, 3, 1, 9, 2, 3, 1], ["train"] * 4 + ["test"] * 4, "8 have the same content as one in another part of "
+         "the split: r0 (train) = r4 (test); r1 (train) = r5 (test); r2 (train) = r6 (test); ..."),
+    ],
+)  # fmt: skip
+def test_samples_with_the_content_of_one_in_another_part_are_named(
+    content: list[int], split: list[str], said: str
+) -> None:
+    hashes: NDArray[np.uint64] = np.array(content, dtype=np.uint64) + np.uint64(2**63)
+    names = [f"r{row}" for row in range(len(content))]
+    assert identical_across_parts(np.array(split, dtype=object), hashes, names) == said
+
+
+# --- subsets ---
 
 
 @pytest.fixture

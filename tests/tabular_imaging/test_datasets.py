@@ -1,4 +1,4 @@
-"""The data sets: roles and splits of a CSV, exact messages for bad ones, DVM-car and the cardiac form end to end."""
+"""The data sets: roles, splits and groups of a CSV, messages for bad ones, DVM-car and the cardiac form end to end."""
 
 import logging
 import os
@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 
 from shared.data.problems import DataError
+from shared.data.splits import SPLITS, stratified_split
 from tabular_imaging import CardiacDataModule, DVMCarDataModule, ImageTableDataModule
 from tabular_imaging.data.dvm import dvm_frame
 from tabular_imaging.data.dvm_tables import FEATURES, MORPHOMETRIC
@@ -199,6 +200,9 @@ def test_a_named_column_that_is_absent_gets_a_hint(root: Path) -> None:
     assert message(ready, root, target="species") == (
         f"{root / 'leaves.csv'} has no column species (target); did you mean Species?"
     )
+    assert message(ready, root, group_column="lenght") == (
+        f"{root / 'leaves.csv'} has no column lenght (group); did you mean length?"
+    )
     assert message(ready, root, id_column="number") == (
         f"{root / 'leaves.csv'} has no column number (id); it has leaf, photo, length, colour, Species"
     )
@@ -308,6 +312,151 @@ def test_an_unlabelled_table_that_does_not_fit_is_refused(root: Path) -> None:
     assert message(ready, root, unlabelled_csv="more.csv", id_column="leaf") == (
         f"s1: row 4 of {more}: this id occurs a second time {HINT}"
     )
+
+
+# --- a CSV: groups ---
+
+IN_FIFTHS = {"id_column": "leaf", "fractions": (0.6, 0.2, 0.2)}
+
+
+def add_plants(root: Path, name: str = "plant") -> None:
+    """Two leaves each of 20 plants, `p<species><number>`: rows 0 and 4 are of the first plant."""
+    edit(root, lambda table: table.assign(**{name: [f"p{row % 4}{row // 8}" for row in range(40)]}))
+
+
+def parts_by_leaf(data: ImageTableDataModule) -> dict[str, str]:
+    return dict(zip(data.frame["id"], data.split, strict=True))
+
+
+@pytest.mark.parametrize(("name", "given"), [("plant", None), ("Specimen-ID", None), ("house", "house")])
+def test_no_group_is_divided_by_the_random_split_and_none_is_a_feature(
+    root: Path, name: str, given: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_plants(root, name)
+    with caplog.at_level(logging.INFO):
+        data = ready(root, group_column=given, **IN_FIFTHS)
+    inferred = (
+        f"{root / 'leaves.csv'}: rows with the same {name} belong together and stay in one part of the split "
+        "(--data.init_args.group_column names another column, or the one of the ids to keep no rows together)"
+    )
+    assert (inferred in caplog.messages) == (given is None)
+    columns = f"image: photo, id: leaf, target: Species, split: none, group: {name}"
+    assert f"{root / 'leaves.csv'}: 40 rows; columns of {columns}" in caplog.messages
+    assert data.group_name == name
+    assert data.schema.names == ("length", "colour")
+    assert data.groups.tolist() == [4 * (row // 8) + row % 4 for row in range(40)]
+    for row in range(0, 40, 8):
+        assert data.split[row : row + 4].tolist() == data.split[row + 4 : row + 8].tolist()
+    for label in range(4):
+        assert Counter(data.split[data.target == label]) == {"train": 6, "val": 2, "test": 2}
+
+
+def test_the_random_split_is_the_same_in_any_order_of_the_rows(root: Path) -> None:
+    add_plants(root)
+    parts = parts_by_leaf(ready(root, **IN_FIFTHS))
+    edit(root, lambda table: table.sample(frac=1, random_state=0))
+    shuffled = ready(root, **IN_FIFTHS)
+    assert shuffled.frame["id"].tolist() != list(parts)
+    assert parts_by_leaf(shuffled) == parts
+
+
+@pytest.mark.parametrize("roles", [{"id_column": "leaf", "group_column": "leaf"}, {"group_column": "photo"}])
+def test_the_column_of_the_ids_makes_every_sample_its_own_group(root: Path, roles: dict[str, str]) -> None:
+    alone = ready(root, **roles | {"group_column": None}).split.tolist()
+    add_plants(root)
+    data = ready(root, **roles)
+    assert data.group_name is None
+    assert data.groups.tolist() == list(range(40))
+    assert data.split.tolist() == alone
+
+
+def test_a_sample_whose_group_is_not_recorded_is_its_own(root: Path) -> None:
+    add_plants(root)
+    edit(root, put("plant", {0: None, 4: None, 1: "  ", 13: " "}))
+    data = ready(root, **IN_FIFTHS)
+    assert data.frame["plant"].iloc[[0, 1, 4, 5, 13]].tolist() == ["s0", "s1", "s4", "p10", "s13"]
+    assert Counter(Counter(data.groups.tolist()).values()) == {1: 6, 2: 17}
+
+
+def test_samples_without_label_go_where_the_labelled_ones_of_their_group_are(root: Path) -> None:
+    add_plants(root)
+    followers, alone = [4, 5, 6, 7, 12, 13, 14, 15], list(range(32, 40))
+    edit(root, put("Species", dict.fromkeys(followers + alone)))
+    data = ready(root, **IN_FIFTHS)
+    assert data.split[followers].tolist() == data.split[[row - 4 for row in followers]].tolist()
+    assert set(data.split[followers]) == {"train", "val", "test"}
+    assert set(data.split[alone]) == {"train"}
+    parts = parts_by_leaf(data)
+    of_part = {part: data.frame["plant"][data.split == part].iloc[0] for part in SPLITS}
+    write_more(root, plant=[*of_part.values(), "p99", None])
+    more = parts_by_leaf(ready(root, unlabelled_csv="more.csv", **IN_FIFTHS))
+    assert more == parts | dict(zip([f"u{row}" for row in range(5)], [*SPLITS, "train", "train"], strict=True))
+    edit(root, lambda table: table.drop(index=followers + alone))  # the others are split as if these were not there
+    without = parts_by_leaf(ready(root, **IN_FIFTHS))
+    assert without == {leaf: part for leaf, part in parts.items() if leaf in without}
+    assert len(without) == 24
+
+
+def test_a_group_in_several_parts_of_a_given_split_is_refused_or_on_request_warned_of(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_plants(root)
+    splits = ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    edit(root, lambda table: table.assign(split=splits))
+    assert ready(root, id_column="leaf").split.tolist() == splits
+    edit(root, put("split", {4: "test", 30: "train"}))
+    said = (
+        "2 plants with 4 samples are in several parts of the split (p00: s0 in train, s4 in test; p23: s26 in val, s30 "
+        "in train), so what is tested on was partly trained on"
+    )
+    assert message(ready, root, id_column="leaf") == (
+        f"{said}. Split by plant (without a given split, a random one is), name another group_column, or accept it "
+        "with --data.init_args.allow_shared_groups true"
+    )
+    assert f"{said} (allow_shared_groups)" not in caplog.messages
+    data = ready(root, id_column="leaf", allow_shared_groups=True)
+    assert f"{said} (allow_shared_groups)" in caplog.messages
+    assert data.split[[0, 4, 26, 30]].tolist() == ["train", "test", "val", "train"]
+
+
+def test_samples_with_neither_label_nor_entry_take_the_part_of_their_group_in_a_given_split(root: Path) -> None:
+    add_plants(root)
+    edit(root, lambda table: table.assign(split=["train"] * 24 + ["val"] * 8 + ["test"] * 8))
+    edit(root, put("Species", dict.fromkeys([0, 28, 35, 36, 33, 37])))
+    edit(root, put("split", dict.fromkeys([0, 28, 36, 33, 37])))
+    edit(root, put("plant", {0: None}))
+    data = ready(root, id_column="leaf")
+    # Row 35 has an entry and no label; 33 and 37 are a plant without any entry.
+    assert data.split[[0, 28, 35, 36, 33, 37]].tolist() == ["train", "val", "test", "test", "train", "train"]
+    assert data.split[39] == "test"
+
+
+def test_the_same_picture_in_several_parts_is_warned_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(root, lambda table: table.assign(split=["train"] * 24 + ["val"] * 8 + ["test"] * 8))
+    for copy in (1, 39):
+        shutil.copy(root / "pictures" / "0.png", root / "pictures" / f"{copy}.png")
+    shutil.copy(root / "pictures" / "5.png", root / "pictures" / "6.png")
+    ready(root, id_column="leaf")
+    assert (
+        f"samples of {root}: 3 have the same content as one in another part of the split: s0 (train) = s39 (test)"
+        in caplog.messages
+    )
+
+
+def test_rule_1_gives_the_split_of_earlier_runs_which_knew_no_groups(root: Path) -> None:
+    add_plants(root)
+    unlabelled = [3, 4, 20, 33]
+    edit(root, put("Species", dict.fromkeys(unlabelled)))
+    data = ready(root, split_version=1)
+    assert data.group_name is None
+    assert data.schema.names == ("length", "colour", "plant")
+    strata = [None if row in unlabelled else SPECIES[row % 4] for row in range(40)]
+    expected = np.array(SPLITS)[stratified_split(strata, (0.7, 0.15, 0.15), 0)]
+    expected[unlabelled] = "train"
+    assert data.split.tolist() == expected.tolist()
+    given = ready(root, split_version=1, group_column="plant")
+    assert given.group_name == "plant"
+    assert given.split[[0, 1, 2]].tolist() == given.split[[4, 5, 6]].tolist()
 
 
 # --- a CSV: bad rows ---
