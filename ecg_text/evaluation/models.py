@@ -206,11 +206,27 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         A row has `auroc` with its standard deviation over the models, its interval, and its difference from random init
         with interval and p-value; the best F1 over thresholds on the test records and the accuracy there (most likely
         the paper's choice); and F1 and accuracy at thresholds chosen on validation. The average AUROC is over the
-        classes that enough test records have (`usable_classes`). The `Average` row adds accuracy and macro F1 when the
-        class with the highest score is predicted, and `majority`, the accuracy of always predicting the most frequent.
+        classes that enough test records have (`usable_classes`). Zero-shot rows say how many prompts there are, and how
+        many stand word for word in a training report (`prompts_in_reports`). The `Average` row adds accuracy and macro
+        F1 when the class with the highest score is predicted, and `majority`, the accuracy of always predicting the
+        most frequent.
         """
-        tables = [self._of_protocol(name, found[name]) for name in self.protocols]
+        tables = [
+            self._of_protocol(name, found[name]).assign(**self._prompts_in_reports(protocol))
+            for name, protocol in self.protocols.items()
+        ]
         return pd.concat(tables, ignore_index=True).assign(label_mode=self.data.label_mode)
+
+    def _prompts_in_reports(self, protocol: ECGProtocol) -> dict[str, int]:
+        """How many prompts there are, and how many of them stand word for word in a training report."""
+        if not protocol.zero_shot:
+            return {}
+        prompts = load_prompts(protocol.prompts or str(self.variant.model_settings.get("prompts")))
+        sentences = {text.lower() for texts in prompts.sentences(self.data.class_names) for text in texts}
+        trained_on = self.data.report[self.data.rows("train", "pretrain")]
+        reports = [self.data.reports[index].lower() for index in np.unique(trained_on[trained_on >= 0])]
+        found = sum(any(sentence in report for report in reports) for sentence in sentences)
+        return {"prompts": len(sentences)} | ({} if self.transfer else {"prompts_in_reports": found})
 
     def _of_protocol(self, protocol: str, rows: Mapping[str, Outcome]) -> pd.DataFrame:
         target, val_target = (torch.from_numpy(self.targets[split]).long() for split in ("test", "val"))

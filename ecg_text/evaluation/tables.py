@@ -158,6 +158,9 @@ def print_classes(table: pd.DataFrame, titles: Mapping[str, str], dataset: str, 
             if name != RANDOM and not np.isnan(row.get("gain", np.nan)):
                 line += f"; gain over random init {100 * row['gain']:+.1f} {interval_text(row, 'gain_')}"
             out.print(line, highlight=False, markup=False)
+        if "prompts_in_reports" in part and not part["prompts_in_reports"].isna().all():
+            found, count = (int(part[key].iloc[0]) for key in ("prompts_in_reports", "prompts"))
+            out.print(f"{found} of the {count} prompts stand word for word in a training report", highlight=False)
     out.print(
         "[...]: 95% interval over patients and models. ±: standard deviation over the models. ACC and F1 are at the "
         "threshold of best F1 on the test records, most likely as in the paper (optimistic); the last column is at "

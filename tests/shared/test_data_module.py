@@ -232,8 +232,8 @@ def test_a_group_in_several_parts_is_refused_or_on_request_warned_of(
         "was partly trained on"
     )
     assert message(Plants, root) == (
-        f"{said}. Split by plant (without a given split, a random one is), name another group_column, or accept it "
-        "with --data.init_args.allow_shared_groups true"
+        f"{said}. Give all shoots of a plant the same part (without a given split, the random one does), name another "
+        "group_column, or accept it with --data.init_args.allow_shared_groups true"
     )
     assert caplog.messages == []
     data = ready(Plants, root, allow_shared_groups=True)

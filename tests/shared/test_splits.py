@@ -166,13 +166,13 @@ def test_rule_1_splits_the_first_rows_of_the_groups(rows: tuple[list[str], list[
 
 
 def test_rows_of_an_unknown_group_are_groups_of_their_own() -> None:
-    codes = group_codes(pd.Series([7, None, 7.0, "", " 7 ", float("nan"), "8", "  "], dtype=object))
-    assert codes.tolist() == [0, 3, 0, 5, 0, 7, 1, 9]
+    codes = group_codes(pd.Series([7, None, 7.0, "", " 7 ", float("nan"), "8", "  ", "7.0", "7.00", 7.5], dtype=object))
+    assert codes.tolist() == [0, 5, 0, 7, 0, 9, 1, 11, 0, 2, 3]
 
 
 REFUSED = (
-    "Split by {name} (without a given split, a random one is), name another group_column, or accept it with "
-    "--data.init_args.allow_shared_groups true"
+    "Give all records of a {name} the same part (without a given split, the random one does), name another "
+    "group_column, or accept it with --data.init_args.allow_shared_groups true"
 )
 SHARED: dict[str, tuple[str, list[Any], list[str], str]] = {
     "one": (
@@ -194,8 +194,8 @@ SHARED: dict[str, tuple[str, list[Any], list[str], str]] = {
         "r4 in val; c: r2 in train, r5 in val)",
     ),
     "a whole number": (
-        "subject", [7, 8.5, 7.0], ["train", "train", "test"],
-        "1 subject with 2 records are in several parts of the split (7: r0 in train, r2 in test)",
+        "subject", [7, 8.5, 7.0, "7.0 "], ["train", "train", "test", "val"],
+        "1 subject with 3 records are in several parts of the split (7: r0 in train, r2 in test, r3 in val)",
     ),
 }  # fmt: skip
 

@@ -410,8 +410,8 @@ def test_a_group_in_several_parts_of_a_given_split_is_refused_or_on_request_warn
         "in train), so what is tested on was partly trained on"
     )
     assert message(ready, root, id_column="leaf") == (
-        f"{said}. Split by plant (without a given split, a random one is), name another group_column, or accept it "
-        "with --data.init_args.allow_shared_groups true"
+        f"{said}. Give all samples of a plant the same part (without a given split, the random one does), name another "
+        "group_column, or accept it with --data.init_args.allow_shared_groups true"
     )
     assert f"{said} (allow_shared_groups)" not in caplog.messages
     data = ready(root, id_column="leaf", allow_shared_groups=True)
