@@ -182,19 +182,22 @@ def _add_differences(
     rows: dict[str, dict[str, Any]], found: Mapping[tuple[str, str], PseudoValues], reference: str
 ) -> None:
     """Add the differences to the rows, with p-values adjusted for the number of all of them."""
-    tested: dict[tuple[str, str, str], float] = {}
+    places: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for row, name in found:
         for key, plus, minus in (("over_random", row, RANDOM), ("reference_over", reference, row)):
-            if plus != minus and (plus, name) in found and (minus, name) in found:
-                value, low, high, p = difference(found[plus, name], found[minus, name])
-                column = f"{name}_{key}"
-                rows[row] |= {column: value, f"{column}_low": low, f"{column}_high": high, f"{column}_p": p}
-                tested[plus, minus, name] = p  # the reference over random init stands in two rows
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    for (plus, minus, name), p in adjusted.items():
-        for key, row, partner in (("over_random", plus, RANDOM), ("reference_over", minus, reference)):
-            if partner == (minus if key == "over_random" else plus):
-                rows[row][f"{name}_{key}_holm"] = p
+            if plus == minus or not {(plus, name), (minus, name)} <= found.keys():
+                continue
+            value, low, high, p = difference(found[plus, name], found[minus, name])
+            if np.isnan(p):  # a metric without an interval
+                continue
+            column = f"{name}_{key}"
+            rows[row] |= {column: value, f"{column}_low": low, f"{column}_high": high, f"{column}_p": p}
+            # The reference over random init is one difference that stands in two rows.
+            places.setdefault((plus, minus, name), []).append((row, column))
+    adjusted = holm([rows[row][f"{column}_p"] for (row, column), *_ in places.values()])
+    for where, p in zip(places.values(), adjusted, strict=True):
+        for row, column in where:
+            rows[row][f"{column}_holm"] = p
 
 
 def _about(variant: Variant | None, row: str, about: Callable[[Variant], dict[str, Any]]) -> dict[str, Any]:

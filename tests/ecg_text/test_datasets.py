@@ -23,6 +23,7 @@ from ecg_text.data import module as module_file
 from ecg_text.data.module import normalize
 from ecg_text.data.records import LEADS, load_signal
 from shared.data.problems import DataError
+from shared.data.splits import SPLITS, stratified_split
 
 Write = Callable[..., None]
 Edit = Callable[[pd.DataFrame], Any]
@@ -357,6 +358,24 @@ def test_the_groups_are_the_patients(tmp_path: Path, write_record: Write) -> Non
     assert groups.dtype == np.int64
     assert (groups[0], groups[1]) == (groups[2], groups[3])
     assert len(set(groups.tolist())) == 4
+
+
+SHARED = (
+    "so what is tested on was partly trained on. Give all records of a patient the same part (without a given split, "
+    "the random one does), name another group_column, or accept it with --data.init_args.allow_shared_groups true"
+)
+
+
+def test_a_patient_with_records_in_folds_of_two_splits_is_refused(ptbxl: Path) -> None:
+    edit(ptbxl / "ptbxl_database.csv", lambda table: table.assign(patient_id=[*range(10), 0, 11, 4, 13, None]))
+    assert error_of(PTBXLDataModule, ptbxl) == (
+        "2 patients with 4 records are in several parts of the split (0: 1 in train, 11 in test; 4: 5 in train, 13 in "
+        f"test), {SHARED}"
+    )
+    allowed = ready(PTBXLDataModule, ptbxl, allow_shared_groups=True)
+    assert (allowed.patient[0], allowed.patient[4]) == (allowed.patient[10], allowed.patient[12])
+    assert len(set(allowed.patient)) == 13  # that of the last record is not known
+    assert len(ready(PTBXLDataModule, ptbxl, test_folds=[2]).frame) == 10
 
 
 # ---- layout ----
@@ -810,6 +829,120 @@ def test_patients_are_not_divided_by_the_random_split(tmp_path: Path, write_reco
     assert any(split[4] != split[5] for split in splits)  # without a number, each record is a patient
     # Each half of two patients with SR; those with AF differ in what else they have, so they are drawn apart.
     assert len(splits) == 7
+
+
+TWO_RECORDS_EACH = ["007", "007", "7a", "7a", "9", "9"]
+
+
+@pytest.mark.parametrize(
+    ("column", "given", "patients"),
+    [
+        ("patient_id", None, TWO_RECORDS_EACH),
+        ("Subject", None, TWO_RECORDS_EACH),
+        ("PARTICIPANT-NO", None, TWO_RECORDS_EACH),
+        ("ward", "ward", TWO_RECORDS_EACH),
+        ("patient", "id", [f"00{number}" for number in range(6)]),
+        ("ward", None, [f"00{number}" for number in range(6)]),
+    ],
+)
+def test_the_column_of_the_patients_is_inferred_or_given(
+    tmp_path: Path, write_record: Write, caplog: pytest.LogCaptureFixture, column: str, given: str | None,
+    patients: list[str],
+) -> None:  # fmt: skip
+    root = own_set(tmp_path, write_record, columns={column: TWO_RECORDS_EACH})
+    with caplog.at_level(logging.INFO, "shared.data.tables"):
+        data = ready(WFDBFolderDataModule, root, missing_classes="drop", group_column=given)
+    assert data.frame["patient"].tolist() == patients
+    table = root / "records.csv"
+    inferred = (
+        f"{table}: rows with the same {column} belong together and stay in one part of the split "
+        "(--data.init_args.group_column names another column, or the one of the ids to keep no rows together)"
+    )
+    unread = f"{table} has columns that are not read: {column}"
+    told = [text for text in caplog.messages if text.startswith(str(table))]
+    assert told == ([inferred] if given is None and column != "ward" else [unread] if column != given else [])
+
+
+@pytest.mark.parametrize(
+    ("columns", "given", "said"),
+    [
+        (["patient", "Subject_ID"], None, ": patient and Subject_ID could each say which rows belong together; say "
+         "which with --data.init_args.group_column NAME"),
+        (["ward"], "word", " has no column word (group_column); did you mean ward?"),
+        ([], "patient", " has no column patient (group_column); it has id, path, report, labels, split"),
+    ],
+)  # fmt: skip
+def test_a_column_of_the_patients_that_is_not_there_or_not_the_only_one_is_refused(
+    tmp_path: Path, write_record: Write, columns: list[str], given: str | None, said: str
+) -> None:
+    root = own_set(tmp_path, write_record, columns=dict.fromkeys(columns, TWO_RECORDS_EACH))
+    assert error_of(WFDBFolderDataModule, root, group_column=given) == f"{root / 'records.csv'}{said}"
+
+
+def test_columns_of_your_own_table_that_nothing_reads_are_named(
+    tmp_path: Path, write_record: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = own_set(tmp_path, write_record)
+    names = {"labels": "lables", "report": "Report"}
+    edit(root / "records.csv", lambda table: table.rename(columns=names).assign(device=1, patient_age=50, patient="x"))
+    edit(root / "records.csv", lambda table: table.assign(split="train"))
+    data = ready(WFDBFolderDataModule, root)
+    assert data.classes == data.reports == []
+    assert (
+        f"{root / 'records.csv'} has columns that are not read: Report; did you mean report?, lables; did you mean "
+        "labels?, device, patient_age; did you mean patient?"
+    ) in caplog.messages
+
+
+def test_a_patient_in_several_parts_of_a_given_split_is_refused_or_on_request_warned_of(
+    tmp_path: Path, write_record: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = own_set(tmp_path, write_record, columns={"subject": ["a", "b", "a", "c", "b", None]})
+    said = (
+        "2 patients with 4 records are in several parts of the split (a: 000 in train, 002 in val; b: 001 in train, "
+        "004 in test)"
+    )
+    assert error_of(WFDBFolderDataModule, root, missing_classes="drop") == f"{said}, {SHARED}"
+    data = ready(WFDBFolderDataModule, root, missing_classes="drop", allow_shared_groups=True)
+    warned = f"{said}, so what is tested on was partly trained on (allow_shared_groups)"
+    assert [text for text in caplog.messages if text.startswith("2 patients")] == [warned]
+    assert data.split.tolist() == ["train", "train", "val", "val", "test", "test"]
+    assert ready(WFDBFolderDataModule, root, missing_classes="drop", group_column="id").patient.tolist() == [*range(6)]
+
+
+def test_the_same_signals_in_several_parts_are_warned_of(
+    tmp_path: Path, write_record: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = own_set(tmp_path, write_record)
+    for copy, original in ((1, 0), (3, 2)):  # within one part each
+        write_record(root / f"r{copy}", signal_of(original))
+    ready(WFDBFolderDataModule, root, missing_classes="drop")
+    assert not [text for text in caplog.messages if "the same content" in text]
+    write_record(root / "r5", signal_of(2), gain="500.0(0)/mV")  # other numbers in the file, and another signal
+    ready(WFDBFolderDataModule, root, missing_classes="drop")
+    assert not [text for text in caplog.messages if "the same content" in text]
+    write_record(root / "r5", signal_of(2))
+    ready(WFDBFolderDataModule, root, missing_classes="drop")
+    assert [text for text in caplog.messages if "the same content" in text] == [
+        f"records of {root}: 3 have the same content as one in another part of the split: 002 (val) = 005 (test)"
+    ]
+
+
+def test_rule_1_gives_the_split_of_earlier_runs(tmp_path: Path, write_record: Write) -> None:
+    patients = ["x", "y", "x", None, "y", "z"]
+    root = own_set(tmp_path, write_record, columns={"split": [], "patient": patients, "ward": patients})
+    settings = {"missing_classes": "drop", "split_fractions": (0.4, 0.2, 0.4)}
+    rules: dict[int, list[list[str]]] = {1: [], 2: []}
+    for seed in range(5):
+        for version, drawn in rules.items():
+            data = ready(WFDBFolderDataModule, root, split_seed=seed, split_version=version, **settings)
+            drawn.append(data.split.tolist())
+        parts = np.array(SPLITS)[stratified_split(["AF", "SR", "SR", "SR"], (0.4, 0.2, 0.4), seed)]  # of x, y, 003, z
+        assert rules[1][-1] == parts[[0, 1, 0, 2, 1, 3]].tolist()
+    assert rules[1] != rules[2]
+    edit(root / "records.csv", lambda table: table.assign(Subject=["s"] * 6))
+    again = ready(WFDBFolderDataModule, root, split_seed=4, split_version=1, **settings)  # knew no other name
+    assert again.split.tolist() == rules[1][-1]
 
 
 def test_a_missing_table_of_your_own_and_its_columns(tmp_path: Path, write_record: Write) -> None:
