@@ -60,13 +60,19 @@ class ECGProtocol(Protocol):
     Attributes:
         prompts: Prompts of zero-shot classification, see `ecg_text.prompts.load_prompts`; None means the model's own.
         zero_shot: Whether classes are told by their prompts, without training.
+        probability: Whether a class's score is its probability among the classes, and not the cosine of section 3.4.
     """
 
     prompts: str | None = None
     zero_shot: bool = False
+    probability: bool = False
 
 
 ZERO_SHOT = ECGProtocol("zero_shot", "Zero-shot classification", "auroc", zero_shot=True)
+# Some prompts are near to every report, or to none: what is left of a cosine when that is taken out.
+ZERO_SHOT_PROBABILITY = ECGProtocol(
+    "zero_shot_probability", "Zero-shot classification, probability among the classes", "auroc", None, True, True
+)
 LINEAR = ECGProtocol("linear", "Linear evaluation", "auroc")
 FINE_TUNE = ECGProtocol("fine_tune", "Full fine-tuning", "auroc")
 
@@ -137,7 +143,8 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
     @property
     def protocols(self) -> dict[str, ECGProtocol]:
         """Protocols by name."""
-        zero_shot = [ZERO_SHOT, *map(zero_shot_with, self.settings.prompts)] if self.with_text else []
+        with_prompts = map(zero_shot_with, self.settings.prompts)
+        zero_shot = [ZERO_SHOT, ZERO_SHOT_PROBABILITY, *with_prompts] if self.with_text else []
         fine_tuned = [FINE_TUNE] if self.settings.fine_tune_epochs else []
         return {protocol.name: protocol for protocol in (*zero_shot, LINEAR, *fine_tuned)}
 
@@ -176,7 +183,10 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
                     model.set_classes(names, load_prompts(protocol.prompts).sentences(names))
                 elif list(model.class_names) != self.data.classes:
                     model.set_classes(names)
-                keep(protocol, zero_shot(model, features["val"].x), zero_shot(model, features["test"].x))
+                scores = [zero_shot(model, features[split].x) for split in ("val", "test")]
+                if protocol.probability:
+                    scores = [over_classes(model, cosines) for cosines in scores]
+                keep(protocol, *scores)
         if not probed:
             return found
         train, val, test = (features[split] for split in SPLITS)
@@ -351,6 +361,13 @@ def zero_shot(model: ETP, features: Tensor) -> NDArray[np.float64]:
     embedded = model.model.ecg_projector(features)
     scores: NDArray[np.float64] = zero_shot_scores(embedded, model.class_embedding()).double().numpy()
     return scores
+
+
+def over_classes(model: ETP, cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-probabilities of the classes, `(N, C)`: their cosines at the temperature of the training, normalised."""
+    logits = torch.from_numpy(cosines / float(model.temperature.detach()))
+    found: NDArray[np.float64] = logits.log_softmax(1).numpy()
+    return found
 
 
 def _pairs(

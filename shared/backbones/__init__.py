@@ -2,7 +2,7 @@
 
 from shared.backbones.encoder import Encoder, out_dim
 from shared.backbones.heads import projector
-from shared.backbones.images import ImageEncoder
+from shared.backbones.images import ImageEncoder, Pixels
 from shared.backbones.resnet1d import ResNet1D
 from shared.backbones.text import HashedNgrams, HuggingFaceText, TextEncoder, text_features
 
@@ -11,6 +11,7 @@ __all__ = [
     "HashedNgrams",
     "HuggingFaceText",
     "ImageEncoder",
+    "Pixels",
     "ResNet1D",
     "TextEncoder",
     "out_dim",

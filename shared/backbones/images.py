@@ -100,3 +100,31 @@ class ImageEncoder(nn.Module):
             x = resize(x, self.image_px)
         features: Tensor = self.net(x.contiguous(memory_format=torch.channels_last))
         return features
+
+
+class Pixels(nn.Module):
+    """No network at all: an image averaged over a grid of cells, `(B, C, H, W) -> (B, C * cells^2)`.
+
+    A linear classifier on it is a floor for every image encoder.
+
+    Args:
+        in_channels: Channels of the images.
+        cells: Cells along each side.
+
+    Attributes:
+        out_dim: Number of features.
+
+    Example:
+        >>> Pixels(1, cells=2)(torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8))
+        tensor([[0., 1., 1., 0.]])
+    """
+
+    def __init__(self, in_channels: int = 3, cells: int = 16) -> None:
+        super().__init__()
+        self.cells = cells
+        self.out_dim = in_channels * cells**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of uint8 images, or of float images in [0, 1]."""
+        values = x.float() / 255 if x.dtype == torch.uint8 else x
+        return nn.functional.adaptive_avg_pool2d(values, self.cells).flatten(1)

@@ -258,7 +258,14 @@ class Evaluator:
             target = nn.functional.one_hot(batch.target, classes).float()
             yield (x if augment is None else augment(x.to(self.device))), target
 
-    def classify(self, encoder: nn.Module, kind: Input, augment: nn.Module | None, seeds: Sequence[int]) -> Classified:
+    def classify(
+        self,
+        encoder: nn.Module,
+        kind: Input,
+        augment: nn.Module | None,
+        seeds: Sequence[int],
+        frozen_only: bool = False,
+    ) -> Classified:
         """Train linear classifiers on a frozen encoder for every budget of labels and, if asked for, fine-tune copies.
 
         Args:
@@ -266,11 +273,14 @@ class Evaluator:
             kind: The kind of input.
             augment: Augmentation of the inputs in fine-tuning.
             seeds: Seeds of the classifiers, one for each.
+            frozen_only: Whether to leave out fine-tuning, also where the settings ask for it.
         """
         features = {split: encode(encoder, self.pairs(rows, kind), self.device) for split, rows in self.rows.items()}
         found = Classified()
         for trainable, budget in self._wanted():
             name = self.protocol(trainable, budget, kind).name
+            if trainable and frozen_only:
+                continue
             if trainable:
                 tuned = [self._trainable(encoder, augment, kind, budget, seed) for seed in seeds]
                 val, test = ([getattr(each, f"{split}_scores") for each in tuned] for split in ("val", "test"))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shared.augment import ImageAugment
+from shared.backbones import Pixels
 from shared.data.problems import DataError
 from shared.data.splits import Split
 from shared.evaluation import RANDOM, STATISTICS, Evaluation, Job, Protocol, Statistic
@@ -48,6 +49,7 @@ from tabular_imaging.methods.pretraining import TabularPretraining
 
 # With two classes, the area is that of the second class only.
 TABULAR_STATISTICS: dict[str, Statistic] = {**STATISTICS, "auroc": auroc_of_one_label}
+PIXELS = "Pixels"  # a floor row
 # Recipe, "Evaluation": fine-tuning crops less than the paper's pre-training, and augments 80% of the images.
 FINE_TUNE_CROP, FINE_TUNE_PROBABILITY = (0.6, 1.0), 0.8
 
@@ -107,6 +109,8 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
             for kind in self.inputs:
                 key = _random_key(model, kind, self._classifiers(seed), self.settings)
                 jobs.append(Job(partial(self._score, RANDOM, seed, path, [kind]), key=key))
+        if "image" in self.inputs:
+            jobs.append(Job(self._score_pixels, key=repr((PIXELS, self.settings))))
         for seed, path in self.checkpoints.items():
             jobs.append(Job(partial(self._score, self.variant.title, seed, path, self.inputs), seed))
         return jobs
@@ -141,6 +145,12 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
             found[name] = {row: Outcome([seed], test, val)}
             self.heads[seed, "image"] = own_head(model)
         return found
+
+    def _score_pixels(self) -> Found:
+        """Scores of linear classifiers without any network, on the images' pixels."""
+        encoder = Pixels(self.data.image_settings.channels)
+        classified = self.evaluator.classify(encoder, "image", None, [0], frozen_only=True)
+        return {name: {PIXELS: Outcome([0], test, val)} for name, (val, test) in classified.scores.items()}
 
     def test_rows(self) -> NDArray[np.int64]:
         """Rows of the labelled test samples."""
