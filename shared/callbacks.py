@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from shared.data.module import DataModule, saved_fingerprint
+from shared.data.module import DataModule, check_unseen, saved_fingerprint
 from shared.data.problems import DataError
 from shared.progress import SECONDS
 from shared.runs.results import environment, update_results
@@ -182,6 +182,23 @@ class SaveData(Callback):
                 "own with --run.variant NAME, or replace it with --run.overwrite true"
             )
         data.save(run_dir)
+
+
+class CheckUnseen(Callback):
+    """Refuses to test a run on samples that it was trained or selected on, see `shared.data.module.check_unseen`.
+
+    Args:
+        run: Folder of the run.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the data, once the data module has read them."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, DataModule):
+            check_unseen(self.run, data)
 
 
 class LogProgress(Callback):

@@ -19,7 +19,15 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from shared.callbacks import LogProgress, PredictionWriter, RunRecord, SaveData, SeedEachEpoch, Throughput
+from shared.callbacks import (
+    CheckUnseen,
+    LogProgress,
+    PredictionWriter,
+    RunRecord,
+    SaveData,
+    SeedEachEpoch,
+    Throughput,
+)
 from shared.checkpoint import read_checkpoint
 from shared.data.problems import DataError
 from shared.runs.results import has_finished, read_results
@@ -243,6 +251,8 @@ class QuintetCLI(LightningCLI):
             callbacks += [seed, Throughput(), RunRecord(), SaveData(), LearningRateMonitor("epoch"), last]
             if run.overwrite:
                 callbacks.append(ClearRun(self.run_dir))
+        elif self.subcommand == "test":
+            callbacks.append(CheckUnseen(self.run_dir))
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter(str(self.run_dir)))
         if config.trainer.get("enable_progress_bar") is not False and not sys.stderr.isatty():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ecg_text.data.module import ECGDataModule, usable_rows
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split
+from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split, units
 from shared.data.tables import find_group_column, is_group, read_csv, warn_of_unread
 
 COLUMNS = ("id", "path", "report", "labels", "split", "age", "sex")
@@ -72,8 +72,8 @@ class WFDBFolderDataModule(ECGDataModule):
         text += [name for name in names if is_group(name)]
         given = read_csv(path, ["id", "path"], dtype=dict.fromkeys(text, str))
         asked = self.group_column
-        if self.split_version == 1 and "patient" in names:  # runs of rule 1 knew no other name
-            asked = asked or "patient"
+        if self.split_version == 1:  # runs of rule 1 knew no other name
+            asked = asked or ("patient" if "patient" in names else "id")
         group = find_group_column(names, asked, path)
         warn_of_unread(path, given.columns, [*COLUMNS, group or "patient"])
         given["path"] = given["path"].fillna("").map(lambda record: str(self.root / record))
@@ -85,13 +85,15 @@ class WFDBFolderDataModule(ECGDataModule):
         self._codes = sorted({code for row in frame["labels"] for code in row})
         for column, default in (("report", ""), ("age", np.nan), ("sex", "")):
             frame[column] = given[column] if column in given.columns else default
-        frame["patient"] = given["id"] if group is None else given[group].fillna(given["id"])
+        frame["patient"] = given[group or "id"]
         frame["split"] = given["split"] if "split" in given.columns else self._split(frame)
         return frame
 
     def _split(self, frame: pd.DataFrame) -> NDArray[np.str_]:
         strata = [",".join(codes) for codes in frame["labels"]]
-        patients = frame["patient"].tolist()
+        patients = units(frame["patient"], frame["id"])
+        if self.split_version == 1:
+            patients = frame["patient"].fillna(frame["id"]).tolist()
         parts = random_split(patients, strata, self.split_fractions, self.split_seed, self.split_version)
         return np.array(SPLITS)[parts]
 

@@ -29,7 +29,7 @@ from shared.backbones import out_dim
 from shared.checkpoint import load_module
 from shared.data.problems import DataError
 from shared.data.samplers import EpochBatchSampler
-from shared.data.splits import SPLITS, Split, group_split
+from shared.data.splits import SPLITS, Split, group_split, units
 from shared.evaluation import RANDOM, Evaluation, Job, Protocol
 from shared.evaluation.protocol import FIRST_RANDOM_SEED, safe_name
 from shared.methods import Pretraining
@@ -416,7 +416,8 @@ def _with_validation(data: ECGDataModule, rows: dict[Split, NDArray[np.int64]]) 
         return rows
     train = np.concatenate([rows["train"], rows["val"]])
     strata = [str(np.flatnonzero(labels)) for labels in data.target[train]]
-    inner = group_split([str(patient) for patient in data.frame["patient"].iloc[train]], strata, (0.8, 0.2), seed=0)
+    records = data.frame.iloc[train]
+    inner = group_split(units(records["patient"], records["id"].astype(str)), strata, (0.8, 0.2), seed=0)
     log.warning("not every class occurs in the validation split: a fifth of the training records replaces it")
     return {**rows, "train": train[inner == 0], "val": train[inner == 1]}
 

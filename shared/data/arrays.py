@@ -291,12 +291,14 @@ def _verify(folder: Path, array: NDArray[Any], done: dict[int, dict[str, Any]]) 
 def _content(folder: Path, array: NDArray[Any], checksums: tuple[int, ...]) -> NDArray[np.uint64]:
     """A hash of each row, computed once (about a second a gigabyte) and kept in `content.npz`."""
     path = folder / "content.npz"
-    with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path, allow_pickle=False) as kept:
+    damaged = (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile)
+    with suppress(*damaged), np.load(path, allow_pickle=False) as kept:
         if kept["checksums"].tolist() == list(checksums) and len(kept["content"]) == len(array):
             return np.asarray(kept["content"])
     digests = [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=8).digest() for row in array]
     content = np.frombuffer(b"".join(digests), dtype=np.uint64)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, content=content, checksums=np.array(checksums, dtype=np.int64))
-    os.replace(partial, path)
+    with suppress(OSError):  # where there is no room for it, it is computed again
+        np.savez(partial, content=content, checksums=np.array(checksums, dtype=np.int64))
+        os.replace(partial, path)
     return content

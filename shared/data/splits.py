@@ -38,6 +38,16 @@ def group_names(groups: "pd.Series[Any]") -> "pd.Series[str]":
     return groups.astype(object).map(name).astype(object)
 
 
+def units(groups: "pd.Series[Any]", ids: "pd.Series[str]") -> list[str]:
+    """Names of the groups to split by: a sample whose group is unknown is alone, under a name that no group has.
+
+    Example:
+        >>> units(pd.Series(["x ", None]), pd.Series(["1", "x"]))
+        ['x', '\\x00x']
+    """
+    return [group or f"\0{name}" for group, name in zip(group_names(groups), ids, strict=True)]
+
+
 def group_codes(groups: "pd.Series[Any]") -> NDArray[np.int64]:
     """A number for every group, `(N,)`; a row whose group is unknown (empty) is a group of its own.
 
@@ -91,8 +101,8 @@ def group_split(
 
     Within a stratum the groups are sorted by a hash of their name and the seed, and cut at the cumulative fractions of
     their number. A row that is added or removed therefore moves at most its neighbours at a cut, and only if it makes
-    or unmakes a group; every other group stays where it is. Every cut is rounded with an offset that depends on stratum
-    and seed, so that many tiny strata still add up to the fractions over the whole set.
+    or unmakes a group or changes its group's strata; every other group stays where it is. Every cut is rounded with an
+    offset that depends on stratum and seed, so that many tiny strata still add up to the fractions over the whole set.
 
     Args:
         groups: Name of the group of every row.

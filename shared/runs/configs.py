@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from shared.data.problems import DataError
-from shared.runs.settings import read_yaml
+from shared.runs.settings import CONFIG, read_yaml, saved_settings
 
 T = TypeVar("T")
 Profile = Literal["gpu", "demo"]
@@ -166,7 +166,8 @@ class Configs:
             DataError: There is no such data set or file, or the file does not hold both.
         """
         files = [Path(data)] if Path(data).suffix in (".yaml", ".yml") else self.data(str(data), profile)
-        merged = functools.reduce(_merge, map(read_yaml, files))
+        of_run = files[0].name == CONFIG
+        merged = saved_settings(files[0].parent) if of_run else functools.reduce(_merge, map(read_yaml, files))
         run, block = merged.get("run"), merged.get("data")
         if not (isinstance(run, dict) and "dataset" in run and isinstance(block, dict)):
             raise DataError(f"{files[-1]} lacks run.dataset or data:; by name, there are: {', '.join(self.sets())}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shared.data.images import Fit, inside
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, group_codes, random_split
+from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split, units
 from shared.data.tables import find_group_column, nearest
 from tabular_imaging.data.cells import category_name, listed, tidy
 from tabular_imaging.data.module import TabularImagingDataModule
@@ -51,7 +51,8 @@ class ImageTableDataModule(TabularImagingDataModule):
             its group are elsewhere.
         group_column: Column that says which samples belong together, such as the photographs of one house; they stay in
             one part of the split. By default the one with a usual name (`patient`, `plant_id`, ...), if there is one;
-            the column of identifiers, or of images, makes every sample its own group. It is no feature.
+            the column of identifiers, or of images, makes every sample its own group (then list a column such as
+            `plant` under `columns.ignored`, or it is learned). The column of the groups is no feature.
         fractions: Shares of train, validation and test in the random split by group, which is stratified by class.
         split_seed: Seed of the random split.
         split_version: Rule of the random split, see `shared.data.splits.SplitVersion`.
@@ -126,11 +127,10 @@ class ImageTableDataModule(TabularImagingDataModule):
                 problems.add(name, f"{place}: {reason}")
         keep = np.array([not reason for reason in reasons])
         unlabelled = frame[target].isna().to_numpy() if target else np.arange(len(frame)) >= rows
-        groups = frame[roles["group"]].map(category_name, na_action="ignore") if roles["group"] else ids
-        groups = groups.where(tidy(groups).notna(), ids)[keep]
-        split = self._splits(frame[keep], roles["split"], unlabelled[keep], groups)
-        if self.group_name:
-            frame[self.group_name] = groups.reindex(frame.index)
+        groups = (frame[roles["group"]].map(category_name, na_action="ignore") if roles["group"] else ids)[keep]
+        split = self._splits(
+            frame[keep], roles["split"], unlabelled[keep], pd.Series(units(groups, ids[keep]), groups.index)
+        )
         read = frame.drop(columns=[name for key, name in roles.items() if name and key not in ("target", "group")])[
             keep
         ]
@@ -247,6 +247,5 @@ class ImageTableDataModule(TabularImagingDataModule):
             )
             values[takes_part] = np.array(SPLITS, dtype=object)[parts]
         # An unlabelled sample is trained on, unless labelled ones of its group are to be validated or tested on.
-        codes = pd.Series(group_codes(groups), frame.index)
-        split_of_group = dict(zip(codes[known], values[known], strict=True))
-        return values.where(known, codes.map(split_of_group).fillna("train")).to_numpy(dtype=object)
+        split_of_group = dict(zip(groups[known], values[known], strict=True))
+        return values.where(known, groups.map(split_of_group).fillna("train")).to_numpy(dtype=object)
