@@ -50,8 +50,9 @@ def write_evaluation(
     scores: Mapping[str, Mapping[str, NDArray[np.float64]]],
     protocols: Mapping[str, Mapping[str, Any]],
     samples: Sequence[str] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Path:
-    """`scores.npz`, from scores `(M, N, C)` by protocol and row, and `evaluation.json`."""
+    """`scores.npz`, from scores `(M, N, C)` by protocol and row, and `evaluation.json`; each sample its own group."""
     folder.mkdir(parents=True, exist_ok=True)
     count, classes = target.shape
     names = list(samples or map(str, range(count)))
@@ -59,8 +60,7 @@ def write_evaluation(
         protocol: {row: Outcome(range(len(array)), array) for row, array in rows.items()}
         for protocol, rows in scores.items()
     }
-    Scores(
-        names, np.arange(count), [f"class {index}" for index in range(classes)], target, found, ["Random init"]
-    ).write(folder)
+    groups = np.arange(count) if groups is None else groups
+    Scores(names, groups, [f"class {index}" for index in range(classes)], target, found, ["Random init"]).write(folder)
     State({}, {}, "", {name: dict(about) for name, about in protocols.items()}).write(folder)
     return folder

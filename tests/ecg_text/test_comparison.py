@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import ecg_text
 from ecg_text.cli import main
-from shared.metrics import auroc
+from shared.metrics import auroc, auroc_values, interval
 from tests.hand_made import write_evaluation, write_variant
 
 TABLE_1 = str(Path(ecg_text.__file__).parent / "configs" / "tables" / "table1.yaml")
@@ -74,6 +74,8 @@ def test_table_1_stands_beside_the_papers_by_its_names_and_its_rows_go_to_result
     for name, values in areas.items():
         assert written.loc[name, "AUC"] == pytest.approx(np.mean(values), abs=1e-4)
         assert written.loc[name, "AUC_std"] == pytest.approx(np.std(values, ddof=1), abs=1e-4)
+        values = auroc_values(scores_of(4.0 if name == "ETP" else 1.0), TARGET)
+        assert written.loc[name, ["AUC_low", "AUC_high"]].tolist() == pytest.approx(interval(values)[1:3], abs=1e-4)
     assert written.loc["TS-TCC", "AUC_over_random"] == 0
     assert etp["AUC_over_random"] == pytest.approx(etp["AUC"] - random["AUC"], abs=2e-4)
     assert random["AUC_reference_over"] == etp["AUC_over_random"]
@@ -87,6 +89,10 @@ def test_table_1_stands_beside_the_papers_by_its_names_and_its_rows_go_to_result
     said = " ".join(printed.split())
     assert "for all of PTB-XL and CPSC2018 at 500 Hz, records with one label, 50 epochs. F1: macro, at the best" in said
     assert "SYNTHETIC" not in said
+    assert "Tested: 5 differences, each by a t-test over test samples and models; " in said  # of AUC: F1 has no noise
+    assert "AUC: better than random init are ETP (" in said
+    assert "F1: better" not in said
+    assert written[["F1_low", "F1_high"]].isna().all(axis=None)
     assert (tmp_path / "ptbxl_100hz" / "comparison" / "figures" / "ptbxl_100hz_table1.png").is_file()
     assert (etp["AUC_paper_percent"], etp["F1_paper_percent"]) == (83.5, 61.3)
     assert etp[["variant", "width", "AUC_label_mode", "data_kind"]].tolist() == ["etp_minilm", 32, "multi", "real"]

@@ -22,7 +22,7 @@ from ecg_text import CPSC2018DataModule, ECGDataModule, PTBXLDataModule, WFDBFol
 from ecg_text.data import module as module_file
 from ecg_text.data.module import normalize
 from ecg_text.data.records import LEADS, load_signal
-from shared.data.problems import DataError
+from shared.data.problems import DataError, Problems
 from shared.data.splits import SPLITS, stratified_split
 
 Write = Callable[..., None]
@@ -375,7 +375,7 @@ def test_a_patient_with_records_in_folds_of_two_splits_is_refused(ptbxl: Path) -
     allowed = ready(PTBXLDataModule, ptbxl, allow_shared_groups=True)
     assert (allowed.patient[0], allowed.patient[4]) == (allowed.patient[10], allowed.patient[12])
     assert len(set(allowed.patient)) == 13  # that of the last record is not known
-    assert len(ready(PTBXLDataModule, ptbxl, test_folds=[2]).frame) == 10
+    assert len(ready(PTBXLDataModule, ptbxl, test_folds=[11]).frame) == 10  # without the fold that shared them
 
 
 # ---- layout ----
@@ -831,7 +831,23 @@ def test_patients_are_not_divided_by_the_random_split(tmp_path: Path, write_reco
     assert len(splits) == 7
 
 
-TWO_RECORDS_EACH = ["007", "007", "7a", "7a", "9", "9"]
+TWO_RECORDS_EACH = ["007", "007", "7", "7", "9", "9"]
+
+
+def test_patients_that_differ_in_blanks_are_one_and_an_id_is_not_the_name_of_a_patient(
+    tmp_path: Path, write_record: Write
+) -> None:
+    root = own_set(tmp_path, write_record, columns={"patient": ["x", "x ", "y", "y ", None, "004"], "split": []})
+    data = ready(WFDBFolderDataModule, root, missing_classes="drop", split_fractions=(0.5, 0.0, 0.5), on_error="skip")
+    groups = data.groups.tolist()
+    assert (groups[0], groups[2]) == (groups[1], groups[3])
+    assert groups[4] != groups[5]  # the record 004 is not one of the patient 004
+
+
+def test_runs_of_rule_1_knew_no_patients_but_those_of_the_column_patient(tmp_path: Path, write_record: Write) -> None:
+    root = own_set(tmp_path, write_record, columns={"subject": ["x", "x", "y", "y", "z", "z"]})
+    data = ready(WFDBFolderDataModule, root, missing_classes="drop", split_version=1)
+    assert list(data.frame["patient"]) == list(data.frame["id"])
 
 
 @pytest.mark.parametrize(
@@ -929,20 +945,18 @@ def test_the_same_signals_in_several_parts_are_warned_of(
 
 
 def test_rule_1_gives_the_split_of_earlier_runs(tmp_path: Path, write_record: Write) -> None:
-    patients = ["x", "y", "x", None, "y", "z"]
-    root = own_set(tmp_path, write_record, columns={"split": [], "patient": patients, "ward": patients})
-    settings = {"missing_classes": "drop", "split_fractions": (0.4, 0.2, 0.4)}
-    rules: dict[int, list[list[str]]] = {1: [], 2: []}
+    columns: dict[str, list[Any]] = {"split": [], "patient": ["x", "y", "x", None, "y", "z"], "Subject": ["s"] * 6}
+    root = own_set(tmp_path, write_record, columns=columns)
+
+    def drawn(seed: int, version: int) -> list[str]:
+        given = {"split_fractions": (0.4, 0.2, 0.4), "split_seed": seed, "split_version": version}
+        data = module(WFDBFolderDataModule, root, group_column=None if version == 1 else "patient", **given)
+        return list(data.read_frame(Problems())["split"])
+
     for seed in range(5):
-        for version, drawn in rules.items():
-            data = ready(WFDBFolderDataModule, root, split_seed=seed, split_version=version, **settings)
-            drawn.append(data.split.tolist())
         parts = np.array(SPLITS)[stratified_split(["AF", "SR", "SR", "SR"], (0.4, 0.2, 0.4), seed)]  # of x, y, 003, z
-        assert rules[1][-1] == parts[[0, 1, 0, 2, 1, 3]].tolist()
-    assert rules[1] != rules[2]
-    edit(root / "records.csv", lambda table: table.assign(Subject=["s"] * 6))
-    again = ready(WFDBFolderDataModule, root, split_seed=4, split_version=1, **settings)  # knew no other name
-    assert again.split.tolist() == rules[1][-1]
+        assert drawn(seed, 1) == parts[[0, 1, 0, 2, 1, 3]].tolist()
+    assert [drawn(seed, 1) for seed in range(5)] != [drawn(seed, 2) for seed in range(5)]
 
 
 def test_a_missing_table_of_your_own_and_its_columns(tmp_path: Path, write_record: Write) -> None:

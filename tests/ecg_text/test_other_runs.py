@@ -1,4 +1,4 @@
-"""A run that starts from other runs: `{seed}` in a path, and what is remembered of their checkpoints."""
+"""A run that starts from other runs or on other data: `{seed}` in a path, and what is remembered of both."""
 
 import json
 import shutil
@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from ecg_text import PTBXLDataModule
 from ecg_text.cli import main
 from ecg_text.evaluation.tables import CONFIGS
 from shared.cli import changed_settings, compose
 from shared.runs.settings import upstream
+from shared.runs.variant import load_data
 
 
 def test_a_path_may_hold_the_seed_and_the_seeds_keep_one_configuration(command_line, tmp_path: Path) -> None:
@@ -85,3 +87,29 @@ def test_a_run_is_not_continued_on_other_data_and_a_new_one_makes_its_evaluation
     fit(copied, "--run.overwrite", "true")
     assert not state.exists()
     assert (run / "data.json").read_bytes() != kept
+
+
+def test_a_finished_run_whose_data_have_changed_at_the_same_root_is_not_left_alone(
+    trained, synthetic_root: Path, tmp_path: Path
+) -> None:
+    root, run = tmp_path / "set", tmp_path / "runs" / "ecg_text" / "ptbxl_synthetic" / "etp" / "seed_0"
+    shutil.copytree(synthetic_root, root)
+    shutil.copytree(trained.folder, run, ignore=shutil.ignore_patterns("wandb"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["init_args"]["root"] = str(root)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    again = [*trained.arguments, "--run.root", str(tmp_path / "runs"), "--data.init_args.root", str(root)]
+    assert main(again).finished
+    table = root / "ptbxl_database.csv"
+    rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(rows[:-1]))
+    before = json.loads((run / "data.json").read_text())["fingerprint"]
+    now = load_data(PTBXLDataModule, config["data"], {}).fingerprint()
+    assert now != before
+    with pytest.raises(SystemExit) as stop:
+        main(again)
+    assert str(stop.value) == (
+        f"error: {run} holds a run on other data:\n- data, content: {before}\n+ data, content: {now}\n"
+        "Give this one a name of its own with --run.variant NAME, or replace it with --run.overwrite true"
+    )
+    assert json.loads((run / "data.json").read_text())["fingerprint"] == before

@@ -158,11 +158,11 @@ def test_a_grid_takes_no_single_name(called: Called) -> None:
 def test_reproduce_trains_a_table_seeds_first_and_prints_the_tables_that_it_can(called: Called) -> None:
     options = ["--profile", "demo", "--dataset", "ptbxl", "--root", "r", "--target", "cpsc2018", "--target_root", "t"]
     main(["reproduce", *options, "--seeds", "0", "1", "--methods", "simclr", "etp_minilm", "--suffix", "_x",
-          "--table_args=--results out.csv", "--evaluate_args=--resamples 10"])  # fmt: skip
+          "--table_args=--results out.csv", "--evaluate_args=--fine_tune_epochs 2"])  # fmt: skip
     runs = "runs/ecg_text/ptbxl_100hz"
     assert folders(called) == [f"{runs}/{name}_x/seed_{seed}" for seed in (0, 1) for name in ("simclr", "etp_minilm")]
     both = [f"{runs}/simclr_x", f"{runs}/etp_minilm_x"]
-    more, asked = ["--random_inits", "20", "--missing_only", "true"], ["--resamples", "10"]
+    more, asked = ["--random_inits", "20", "--missing_only", "true"], ["--fine_tune_epochs", "2"]
     others = called[4:]
     target = ["--data", "cpsc2018", "--profile", "demo", "--root", "t"]
     assert others[:2] == [

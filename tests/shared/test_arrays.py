@@ -417,13 +417,23 @@ def without_checksums(path: Path, cache: ArrayCache) -> None:
     [
         lambda path, cache: path.unlink(),
         lambda path, cache: path.write_bytes(b"no archive"),
+        lambda path, cache: path.write_bytes(b""),
         shorten,
         flip_a_byte,
         of_another_array,
         of_fewer_rows,
         without_checksums,
     ],
-    ids=["missing", "no archive", "shortened", "flipped byte", "other checksums", "fewer rows", "no checksums"],
+    ids=[
+        "missing",
+        "no archive",
+        "empty",
+        "shortened",
+        "flipped byte",
+        "other checksums",
+        "fewer rows",
+        "no checksums",
+    ],
 )
 def test_hashes_that_are_damaged_or_of_another_array_are_computed_again(
     tmp_path: Path, change: Callable[[Path, ArrayCache], None]

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from shared.data.problems import DataError
-from shared.evaluation import MethodTable, compare, print_comparison, read_method_table
+from shared.evaluation import MethodTable, compare, comparison, print_comparison, read_method_table
 from shared.evaluation.alike import alike
 from shared.evaluation.comparison import Column, beyond_noise
 from shared.evaluation.evaluate import State
-from shared.metrics import auroc, bootstrap_auroc, bootstrap_mean, interval
+from shared.evaluation.statistics import auroc_of_one_label, statistic
+from shared.metrics import auroc, auroc_values, difference, holm, interval, mean_values
 from shared.runs.configs import Configs
 from shared.runs.scores import Outcome, Scores
 from shared.runs.variant import Variant
@@ -26,6 +27,7 @@ from tests.hand_made import write_evaluation, write_variant
 RNG = np.random.default_rng(0)
 TARGET = (RNG.random((200, 3)) < 0.4).astype(np.float32)
 NOISE = RNG.normal(size=(2, 200, 3))
+PATIENTS = np.random.default_rng(1).integers(60, size=200)
 PROTOCOLS = {"linear": {"title": "Linear evaluation", "metric": "auroc", "labels": 7}}
 TABLE: dict[str, Any] = {
     "title": "Table 1",
@@ -51,12 +53,13 @@ def evaluated(
     name: str = "",
     samples: list[str] | None = None,
     target: NDArray[np.float32] = TARGET,
+    groups: NDArray[np.int64] | None = None,
 ) -> Path:
     """A variant of a method of shared.methods, with the scores of its rows under the protocol `linear`."""
     folder = root / dataset / (name or method.lower())
     seeds = range(max(map(len, rows.values())))
     write_variant(folder, f"shared.methods.{method}", settings, seeds=seeds)
-    write_evaluation(folder / "evaluation" / dataset, target, {"linear": rows}, PROTOCOLS, samples)
+    write_evaluation(folder / "evaluation" / dataset, target, {"linear": rows}, PROTOCOLS, samples, groups)
     return folder
 
 
@@ -103,59 +106,214 @@ def test_a_method_is_a_row_and_random_init_is_the_first_variants(folders: list[P
     assert rows["models"].tolist() == [2] * 4
     assert rows["samples"].tolist() == [200] * 4
     assert rows["AUC_labels"].tolist() == [7] * 4  # what the evaluation says of its protocol
+    of_models = [f"{auroc(each, TARGET).mean():.4f}" for each in scores_of(0.2)]
+    assert rows.loc["SimCLR", "AUC_models"].split(" ") == of_models
+    assert rows["AUC_metric"].unique().tolist() == ["auroc"]
 
 
-def test_with_equal_models_the_interval_is_that_of_resampled_samples(tmp_path: Path, table: MethodTable) -> None:
+SCORES = {"SimCLR": 0.2, "Random init": 1.0, "BYOL": 1.0, "Barlow Twins": 4.0}
+
+
+def keys_of(kind: str, column: str = "AUC") -> list[str]:
+    return [f"{column}_{kind}{end}" for end in ("", "_low", "_high", "_p")]
+
+
+def test_intervals_and_differences_are_those_of_the_samples_and_models(folders: list[Path], table: MethodTable) -> None:
+    rows = compared(folders, table)
+    values = {method: auroc_values(scores_of(strength), TARGET) for method, strength in SCORES.items()}
+    for method in SCORES:
+        found = interval(values[method])
+        assert rows.loc[method, ["AUC", "AUC_low", "AUC_high"]].tolist() == pytest.approx(found[:3])
+        if method != "Random init":
+            gain = difference(values[method], values["Random init"])
+            assert rows.loc[method, keys_of("over_random")].tolist() == pytest.approx(gain)
+        if method != "Barlow Twins":
+            over = difference(values["Barlow Twins"], values[method])
+            assert rows.loc[method, keys_of("reference_over")].tolist() == pytest.approx(over)
+    assert rows.loc["Random init", keys_of("over_random")].isna().all()
+    assert rows.loc["Barlow Twins", keys_of("reference_over")].isna().all()
+
+
+def test_the_records_of_a_patient_count_as_one_group(tmp_path: Path, table: MethodTable) -> None:
+    rng = np.random.default_rng(2)
+    target = (rng.random((60, 3)) < 0.4).astype(np.float32)[PATIENTS]
+
+    def scores() -> NDArray[np.float64]:
+        return np.asarray(target + rng.normal(size=(60, 3))[PATIENTS] + 0.1 * rng.normal(size=(2, 200, 3)))
+
+    rows = {"Barlow Twins": scores(), "Random init": scores()}
+    folder = evaluated(tmp_path, "BarlowTwins", rows, target=target, groups=PATIENTS)
+    row = compared([folder], table).loc["Barlow Twins"]
+    plus, minus = (auroc_values(each, target, PATIENTS) for each in rows.values())
+    assert row[["AUC", "AUC_low", "AUC_high"]].tolist() == pytest.approx(interval(plus)[:3])
+    assert row[keys_of("over_random")].tolist() == pytest.approx(difference(plus, minus))
+    alone, other = (auroc_values(each, target) for each in rows.values())
+    found, gain = interval(alone), difference(alone, other)
+    assert row["AUC"] == pytest.approx(found.value)
+    assert row["AUC_high"] - row["AUC_low"] > 1.4 * (found.high - found.low)
+    assert row["AUC_over_random_high"] - row["AUC_over_random_low"] > 1.4 * (gain.high - gain.low)
+
+
+def test_with_equal_models_the_interval_is_that_of_one_alone(tmp_path: Path, table: MethodTable) -> None:
     one = scores_of(1.0, models=1)
     row = compared([evaluated(tmp_path, "SimCLR", {"SimCLR": np.concatenate([one, one])})], table).iloc[0]
-    low, high = interval(bootstrap_auroc(one, TARGET).samples[:, 0])
+    _, low, high, _ = interval(auroc_values(one, TARGET))
     assert (row["AUC_low"], row["AUC_high"]) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_models_that_disagree_widen_the_interval(tmp_path: Path, table: MethodTable) -> None:
     apart = np.concatenate([scores_of(0.1, models=1), scores_of(3.0, models=1)])
     row = compared([evaluated(tmp_path, "SimCLR", {"SimCLR": apart})], table).iloc[0]
-    low, high = interval(bootstrap_auroc(apart, TARGET).samples.mean(1))  # samples alone
-    # Of two models drawn from two, a quarter of the draws is either one twice: half their distance from the mean, and
-    # sqrt(2 / 1) times that.
-    values = [auroc(each, TARGET).mean() for each in apart]
-    expected = (values[1] - values[0]) / 2 * 2**0.5
-    assert row["AUC_high"] - np.mean(values) == pytest.approx(expected, abs=high - low)
-    assert row["AUC_high"] - row["AUC_low"] > 4 * (high - low)
+    widths = [high - low for _, low, high, _ in (interval(auroc_values(each, TARGET)) for each in apart)]
+    assert row["AUC_high"] - row["AUC_low"] > 4 * max(widths)
 
 
-def test_plain_values_of_the_samples_are_averaged_by_their_name(tmp_path: Path, table: MethodTable) -> None:
+@pytest.mark.parametrize("groups", [None, PATIENTS])
+def test_plain_values_of_the_samples_are_averaged_by_their_name(
+    tmp_path: Path, table: MethodTable, groups: NDArray[np.int64] | None
+) -> None:
     folder = evaluated(tmp_path, "SimCLR", {"SimCLR": scores_of(1.0)}) / "evaluation" / "flowers"
     psnr = {"SimCLR": RNG.normal(30, 2, (1, 200)), "Random init": RNG.normal(20, 2, (1, 200))}
     found = {row: Outcome([0], values={"psnr": values}) for row, values in psnr.items()}
-    Scores(list(map(str, range(200))), np.arange(200), [], np.empty((200, 0), np.float32), {"20 dB": found}).write(
-        folder
-    )
+    of_samples = np.arange(200) if groups is None else groups
+    Scores(list(map(str, range(200))), of_samples, [], np.empty((200, 0), np.float32), {"20 dB": found}).write(folder)
     State({}, {}, "", {"20 dB": {"title": "20 dB", "metric": "psnr"}}).write(folder)
     columns = {"columns": {"PSNR": {"protocol": "20 dB"}}, "reference": "SimCLR"}
     path = tmp_path / "psnr.yaml"
     path.write_text(yaml.safe_dump(TABLE | columns))
     row = compared([folder.parents[1]], read_method_table(path)).loc["SimCLR"]
-    drawn = [bootstrap_mean(values, 1000).samples[:, 0] for values in psnr.values()]
+    plus, minus = (mean_values(values, groups, bounded=False) for values in psnr.values())
     assert row["PSNR"] == pytest.approx(psnr["SimCLR"].mean())
-    assert (row["PSNR_low"], row["PSNR_high"]) == pytest.approx(interval(drawn[0]))
-    ends = row["PSNR_over_random_low"], row["PSNR_over_random_high"]
-    assert ends == pytest.approx(interval(drawn[0] - drawn[1]))
+    assert row[["PSNR_low", "PSNR_high"]].tolist() == pytest.approx(interval(plus)[1:3])
+    assert row[keys_of("over_random", "PSNR")].tolist() == pytest.approx(difference(plus, minus))
     path.write_text(yaml.safe_dump(TABLE | {"columns": {"SSIM": {"protocol": "20 dB", "metric": "ssim"}}}))
     with pytest.raises(DataError, match=r"^these scores hold no ssim; evaluate again$"):
         compared([folder.parents[1]], read_method_table(path))
+
+
+def test_p_values_are_adjusted_over_all_columns_and_the_reference_over_random_init_counts_once(
+    folders: list[Path], table: MethodTable
+) -> None:
+    two = MethodTable("Two", "Barlow Twins", {"AUC": Column("linear"), "Top-1": Column("linear", "accuracy")})
+    hits = {name: scores_of(strength).argmax(2) == TARGET.argmax(1) for name, strength in SCORES.items()}
+    values = {("AUC", name): auroc_values(scores_of(strength), TARGET) for name, strength in SCORES.items()}
+    values |= {("Top-1", name): mean_values(each) for name, each in hits.items()}
+    pairs = [(name, "Random init") for name in ("SimCLR", "BYOL", "Barlow Twins")]
+    pairs += [("Barlow Twins", name) for name in ("SimCLR", "BYOL")]
+    for columns, shown in ((["AUC", "Top-1"], two), (["AUC"], table)):
+        p = {(column, *pair): difference(*(values[column, name] for name in pair)).p for column in columns
+             for pair in pairs}  # fmt: skip
+        adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+        rows = compared(folders, shown)
+        for (column, plus, minus), expected in adjusted.items():
+            cells = [(plus, "over_random")] if minus == "Random init" else []
+            cells += [(minus, "reference_over")] if plus == "Barlow Twins" else []
+            for row, key in cells:
+                assert rows.loc[row, f"{column}_{key}_holm"] == pytest.approx(expected, rel=1e-9)
+        assert comparison.tested(rows.reset_index(), columns) == (
+            f"Tested: {5 * len(columns)} differences, each by a t-test over test samples and models; a difference is "
+            "called better or worse if its p-value, adjusted for their number (Holm), is below 0.05. Intervals are "
+            "not adjusted."
+        )
+        assert len(set(adjusted.values())) > len(columns)
+
+
+def test_without_random_init_or_the_reference_only_the_other_differences_are_tested(
+    folders: list[Path], table: MethodTable, tmp_path: Path
+) -> None:
+    other = evaluated(tmp_path, "SimSiam", {"SimSiam": scores_of(2.0)})
+    rows = compared([folders[2], other], table)
+    assert rows.loc["SimSiam", "AUC_reference_over_holm"] == rows.loc["SimSiam", "AUC_reference_over_p"]
+    assert not any("over_random" in column for column in rows)
+    assert comparison.tested(rows.reset_index(), ["AUC"]).startswith("Tested: 1 differences, ")
+    rows = compared(folders[:2], table)
+    p = rows.loc[["SimCLR", "BYOL"], "AUC_over_random_p"]
+    assert rows.loc[["SimCLR", "BYOL"], "AUC_over_random_holm"].tolist() == holm(p).tolist()
+    assert not any("reference_over" in column for column in rows)
+    assert comparison.tested(rows.reset_index(), ["AUC"]).startswith("Tested: 2 differences, ")
 
 
 def test_the_sentences_say_which_differences_are_beyond_noise(folders: list[Path], table: MethodTable) -> None:
     rows = compared(folders, table)
     gain, loss = 100 * rows.loc["Barlow Twins", "AUC_over_random"], 100 * rows.loc["SimCLR", "AUC_over_random"]
     over = 100 * rows["AUC_reference_over"]
+    better = [f"{name} ({over[name]:+.1f})" for name in ("SimCLR", "Random init", "BYOL")]
     assert beyond_noise(rows.reset_index(), "Barlow Twins", "AUC") == (
-        "AUC: against random init, the 95% interval of the difference excludes 0 for (better) "
-        f"Barlow Twins ({gain:+.1f}); (worse) SimCLR ({loss:+.1f}); it includes 0 for BYOL (+0.0). Barlow Twins "
-        f"against each method: better than SimCLR ({over['SimCLR']:+.1f}), Random init ({over['Random init']:+.1f}), "
-        f"BYOL ({over['BYOL']:+.1f}); worse than none; the interval includes 0 for none."
+        f"AUC: better than random init are Barlow Twins ({gain:+.1f}); worse none; not told apart from it "
+        f"SimCLR ({loss:+.1f}), BYOL (+0.0). Barlow Twins is better than {', '.join(better)}; worse than none; not "
+        "told apart from none."
     )
+    assert rows.loc["SimCLR", "AUC_over_random_holm"] > 0.05  # though both models are worse than random init
+    worse = rows.assign(AUC_over_random_holm=0.049)
+    assert f"worse SimCLR ({loss:+.1f}), BYOL (+0.0); not told apart from it none. " in beyond_noise(
+        worse.reset_index(), "Barlow Twins", "AUC"
+    )
+
+
+def test_a_class_that_one_sample_has_is_left_out_for_all_and_named(tmp_path: Path, table: MethodTable) -> None:
+    target = TARGET.copy()
+    target[:, 1] = np.arange(200) == 17
+    rows = {"Barlow Twins": scores_of(2.0), "Random init": scores_of(1.0)}
+    folder = evaluated(tmp_path, "BarlowTwins", rows, target=target)
+    found = compare([Variant(folder)], "flowers", table)
+    assert found.attrs["left_out"] == ["class 1"]
+    for name, scores in rows.items():
+        areas = [auroc(each, target)[[0, 2]].mean() for each in scores]
+        assert found.set_index("method").loc[name, "AUC"] == pytest.approx(np.mean(areas))
+    whole = evaluated(tmp_path, "BarlowTwins", rows)
+    assert compare([Variant(whole)], "flowers", table).attrs["left_out"] == []
+
+
+# ---- statistics
+
+
+def test_accuracy_is_the_share_of_samples_whose_highest_score_is_that_of_their_class() -> None:
+    scores = np.array([[[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], [[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [1, 0]]])
+    target = np.eye(2, dtype=np.float32)[[1, 0, 0, 0]]
+    found = statistic("accuracy")(Outcome([0, 1], scores), target, np.array([5, 5, 8, 9]))
+    assert found.point.tolist() == pytest.approx([0.75, 0.75])
+    assert found.bounded
+    # A group's pseudo-value: 0.75 + 3 / 4 of what its samples are above or below 0.75.
+    expected = [[0.75 + 3 / 4 * 0.5, 0.75 - 3 / 4 * 0.75, 0.75 + 3 / 4 * 0.25]]
+    expected.append([0.75 - 3 / 4 * 0.5, *[0.75 + 3 / 4 * 0.25] * 2])
+    np.testing.assert_allclose(found.values, expected, atol=1e-12)
+
+
+def test_of_two_classes_the_area_is_the_seconds_alone_and_of_three_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    for classes in (2, 3):
+        target = np.eye(classes, dtype=np.float32)[rng.integers(classes, size=40)]
+        scores = rng.normal(size=(2, 40, classes))
+        found = auroc_of_one_label(Outcome([0, 1], scores), target, PATIENTS[:40])
+        areas = [auroc(each, target) for each in scores]
+        assert found.point.tolist() == pytest.approx([each[1] if classes == 2 else each.mean() for each in areas])
+        assert found.values.shape == (2, len(set(PATIENTS[:40])))
+
+
+def test_plain_values_are_bounded_if_all_of_them_lie_between_0_and_1() -> None:
+    values = np.random.default_rng(0).random((2, 8))
+    for bounded, changed in ((True, values), (False, values - 0.5), (False, 2 * values)):
+        found = statistic("psnr")(Outcome([0, 1], values={"psnr": changed}), np.empty((8, 0)), np.arange(8) // 2)
+        assert found.bounded == bounded
+        assert found.values.shape == (2, 4)
+        assert found.point.tolist() == pytest.approx(changed.mean(1).tolist())
+
+
+def test_the_best_f1_has_values_but_no_interval_and_no_difference_of_it_is_tested(
+    folders: list[Path], table: MethodTable
+) -> None:
+    rows = compared(folders, MethodTable("F", "Barlow Twins", {"F1": Column("linear", "best_f1")}))
+    assert rows["F1_models"].str.split(" ").map(len).tolist() == [2] * 4
+    assert rows[["F1_low", "F1_high"]].isna().all(axis=None)
+    assert not any("_over" in column for column in rows)
+    both = MethodTable("F", "Barlow Twins", {"AUC": Column("linear"), "F1": Column("linear", "best_f1")})
+    alone, beside = compared(folders, table), compared(folders, both)
+    pd.testing.assert_series_equal(beside["AUC_over_random_holm"], alone["AUC_over_random_holm"])
+
+
+def test_scores_without_classes_have_no_accuracy() -> None:
+    with pytest.raises(DataError, match=r"^these scores hold no class scores; evaluate again$"):
+        statistic("accuracy")(Outcome([0], values={"psnr": np.zeros((1, 4))}), TARGET, np.arange(200))
 
 
 # ---- what cannot be compared
@@ -339,8 +497,11 @@ def test_the_table_stands_beside_the_papers_and_its_rows_go_to_results(
     ]
     assert cells[1][2:] == ["70.5", "-", "-", "-", "-", "-"]  # not among ours
     assert "Table 1; ours trained on flowers, evaluated on flowers, percent" in said
-    assert "200 test samples and the models are resampled, in pairs for differences." in said
-    assert "The paper's numbers are of all flowers. A note." in said
+    assert (
+        "[...]: 95% interval over 200 test samples and the models, paired by sample for differences. The paper's "
+        "numbers are of all flowers. A note. Tested: 5 differences, each by a t-test"
+    ) in said
+    assert "Left out" not in said
     assert "trained for 1.50 hours in all" in said
     assert beyond_noise(rows, "Barlow Twins", "AUC") in said
     assert "SYNTHETIC" not in said
@@ -355,6 +516,23 @@ def test_the_table_stands_beside_the_papers_and_its_rows_go_to_results(
     shared |= {"dataset": "flowers", "trained_on": "flowers", "precision": "32-true"}
     assert written.loc["Barlow Twins", list(shared)].tolist() == list(shared.values())
     assert written[["date", "revision", "hardware", "python", "torch"]].notna().all().all()
+
+
+def test_classes_that_are_left_out_and_the_column_of_the_differences_are_named_below_the_table(
+    printed: Printed, tmp_path: Path
+) -> None:
+    target = TARGET.copy()
+    target[:, :2] = np.arange(200)[:, None] == (17, 18)
+    rows = {"Barlow Twins": scores_of(2.0), "Random init": scores_of(1.0)}
+    columns = {"AUC": Column("linear"), "Top-1": Column("linear", "accuracy")}
+    printed.table = MethodTable("Two", "Barlow Twins", columns)
+    found, said, _ = printed([evaluated(tmp_path, "BarlowTwins", rows, target=target)])
+    assert (
+        "[...]: 95% interval over 200 test samples and the models, paired by sample for differences. The differences "
+        "are those of AUC. Left out, as fewer than 2 test samples have them: class 0, class 1. Tested: 2 differences, "
+    ) in said
+    for column in columns:
+        assert beyond_noise(found, "Barlow Twins", column) in said
 
 
 def test_synthetic_data_is_said_loudly(printed: Printed, tmp_path: Path) -> None:

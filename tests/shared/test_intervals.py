@@ -534,6 +534,18 @@ def test_zero_is_outside_an_interval_exactly_if_the_p_value_says_so() -> None:
     assert len(seen) == 2 * len(LEVELS)
 
 
+def test_there_is_at_least_one_degree_of_freedom() -> None:
+    """The models of one method differ, those of the other agree more than chance would have it: little is left."""
+    signs = np.array([[1.0], [-1.0]])
+    plus = PseudoValues(np.full((2, 10), 2.0) + 0.1 * signs, bounded=False)
+    minus = PseudoValues(signs * (-1) ** np.arange(10) * 0.435, bounded=False)
+    median = stats.chi2.median(1)
+    variance = 0.1**2 / median - 0.435**2 / 9  # s_M^2 / 2 is 0.01, and MS_E / (M G) is 0.435^2 * 20 / 9 / 20
+    assert 0 < variance < 0.05 * 0.1**2 / median
+    found = difference(plus, minus)
+    assert found.high - found.value == pytest.approx(12.7062047362 * math.sqrt(variance), rel=1e-8)
+
+
 def test_the_ends_of_a_difference_of_shares_lie_within_minus_one_and_one() -> None:
     few, fewer = mean_values([1, 1, 1, 0]), mean_values([0, 0, 0, 0])
     up, down = difference(few, fewer), difference(fewer, few)

@@ -1,4 +1,4 @@
-"""The paper's table beside ours, differences by sign, and the CSVs of results/."""
+"""The paper's table beside ours, differences by sign and p-value, and the CSVs of results/."""
 
 import sys
 from pathlib import Path
@@ -56,15 +56,33 @@ def test_intervals_and_texts_are_printed_where_there_are_any() -> None:
     ]
 
 
-def test_differences_are_sorted_by_their_interval_and_printed_in_points() -> None:
+def test_differences_are_sorted_by_their_adjusted_p_value_and_printed_in_points() -> None:
+    nan = float("nan")
     rows = pd.DataFrame(
         {
-            "method": ["up", "down", "around", "none"],
-            "d": [0.05, -0.02, 0.01, float("nan")],
-            "d_low": [0.01, -0.03, -0.01, float("nan")],
-            "d_high": [0.09, -0.01, 0.03, float("nan")],
+            "method": ["up", "down", "around", "many", "at", "none"],
+            "d": [0.05, -0.02, 0.01, 0.04, -0.03, nan],
+            "d_low": [0.01, -0.03, -0.01, 0.01, -0.06, nan],
+            "d_high": [0.09, -0.01, 0.03, 0.07, 0.0, nan],
+            "d_p": [0.001, 0.002, 0.4, 0.02, 0.01, nan],
+            "d_holm": [0.005, 0.008, 0.4, 0.06, 0.05, nan],
         }
     )
-    assert by_sign(rows, "d") == ("up (+5.0)", "down (-2.0)", "around (+1.0)")
+    # The interval of `many` is above 0, but it is one of many.
+    assert by_sign(rows, "d", 0.05) == ("up (+5.0)", "down (-2.0)", "around (+1.0), many (+4.0), at (-3.0)")
+    assert by_sign(rows, "d", 0.001) == (
+        "none",
+        "none",
+        "up (+5.0), down (-2.0), around (+1.0), many (+4.0), at (-3.0)",
+    )
+    assert by_sign(rows, "d", 0.1) == ("up (+5.0), many (+4.0)", "down (-2.0), at (-3.0)", "around (+1.0)")
+    assert by_sign(rows, "absent", 0.05) == ("none", "none", "none")
     texts = [difference_text(row, "d") for row in rows.to_dict("records")]
-    assert texts == ["+5.0 \\[1.0, 9.0]", "-2.0 \\[-3.0, -1.0]", "+1.0 \\[-1.0, 3.0]", "-"]
+    assert texts == [
+        "+5.0 \\[1.0, 9.0]",
+        "-2.0 \\[-3.0, -1.0]",
+        "+1.0 \\[-1.0, 3.0]",
+        "+4.0 \\[1.0, 7.0]",
+        "-3.0 \\[-6.0, 0.0]",
+        "-",
+    ]

@@ -1,4 +1,4 @@
-"""The paper's tables over fabricated evaluations: the numbers against NumPy, and what cannot be compared."""
+"""The paper's tables over fabricated evaluations: the numbers, and what cannot be compared."""
 
 import json
 import re
@@ -14,12 +14,13 @@ import yaml
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from shared.metrics import difference, holm, interval, mean_values
 from tabular_imaging.cli import main
 from tabular_imaging.evaluation import tables
 from tabular_imaging.evaluation.tables import SCRATCH
 from tests.hand_made import RESULTS, write_evaluation, write_variant
 
-SAMPLES, CLASSES, MODELS, RESAMPLES = 30, 3, 2, 1000
+SAMPLES, CLASSES, MODELS = 30, 3, 2
 TARGET = np.random.default_rng(0).integers(CLASSES, size=SAMPLES)
 RANDOM = "Random init"
 PAPER = {
@@ -92,50 +93,42 @@ def compare(table: Path, *runs: Path, **options: str) -> pd.DataFrame:
     return rows.set_index("method")
 
 
-def over_models(resampled: list[list[float]], rng: np.random.Generator) -> list[float]:
-    """Models drawn anew in each resample; the spread over two of them times the square root of two."""
-    means = []
-    for row, drawn in zip(resampled, rng.integers(MODELS, size=(RESAMPLES, MODELS)), strict=True):
-        mean = sum(row) / MODELS
-        means.append(mean + (sum(row[model] for model in drawn) / MODELS - mean) * 2**0.5)
-    return means
+def hits(found: NDArray[np.float64]) -> list[list[float]]:
+    """Of every model, 1 for each sample whose largest score is the target's, and 0 for the others."""
+    return [[float(np.argmax(row) == target) for row, target in zip(model, TARGET, strict=True)] for model in found]
 
 
-def resampled_accuracies(found: NDArray[np.float64]) -> list[list[float]]:
-    """Of every model on each resample of the samples, which are the same draws for all methods."""
-    draws = np.random.default_rng(0).integers(SAMPLES, size=(RESAMPLES, SAMPLES))
-    hits = [[float(np.argmax(row) == target) for row, target in zip(model, TARGET, strict=True)] for model in found]
-    return [[sum(model[sample] for sample in draw) / SAMPLES for model in hits] for draw in draws]
-
-
-def ends(differences: list[float]) -> tuple[float, float]:
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return pytest.approx(low), pytest.approx(high)
-
-
-def test_values_differences_and_intervals_are_those_of_numpy(runs: list[Path], paper: Path) -> None:
+def test_values_differences_and_intervals_are_those_of_the_samples_and_models(runs: list[Path], paper: Path) -> None:
     rows = compare(paper, *runs).loc[[RANDOM, "MMCL", SCRATCH, "SimCLR"]]
     assert len(rows) == 4
 
-    rng = np.random.default_rng(0)
-    frozen = {RANDOM: scores(0.2, 3), "MMCL": scores(0.9, 1)}
-    drawn = {name: over_models(resampled_accuracies(found), rng) for name, found in frozen.items()}
-    value = {name: [(model.argmax(1) == TARGET).mean() for model in found] for name, found in frozen.items()}
-    for name in frozen:
-        row = rows.loc[name]
-        assert row["Frozen"] == pytest.approx(sum(value[name]) / MODELS)
-        assert row["Frozen_std"] == pytest.approx(abs(value[name][0] - value[name][1]) / 2**0.5)
-        assert (row["Frozen_low"], row["Frozen_high"]) == ends(drawn[name])
-        assert row["Frozen_labels"] == 300
-    pairs = list(zip(drawn["MMCL"], drawn[RANDOM], strict=True))
-    gain = rows.loc["MMCL", "Frozen"] - rows.loc[RANDOM, "Frozen"]
-    for name, key in (("MMCL", "Frozen_over_random"), (RANDOM, "Frozen_reference_over")):
-        row = rows.loc[name]
-        assert row[key] == pytest.approx(gain)
-        assert (row[f"{key}_low"], row[f"{key}_high"]) == ends([one - other for one, other in pairs])
+    of_rows = {RANDOM: hits(scores(0.2, 3)), "MMCL": hits(scores(0.9, 1)), SCRATCH: hits(scores(0.6, 4))}
+    of_rows["SimCLR"] = of_rows["MMCL"]
+    values = {name: mean_values(each) for name, each in of_rows.items()}
+    for name, (one, other) in of_rows.items():
+        row, of_models = rows.loc[name], (sum(one) / SAMPLES, sum(other) / SAMPLES)
+        assert row["Frozen"] == pytest.approx(sum(of_models) / MODELS)
+        assert row["Frozen_models"] == " ".join(f"{value:.4f}" for value in of_models)
+        assert row["Frozen_std"] == pytest.approx(abs(of_models[0] - of_models[1]) / 2**0.5)
+        assert row[["Frozen_low", "Frozen_high"]].tolist() == pytest.approx(interval(values[name])[1:3])
+    assert rows.loc[[RANDOM, "MMCL"], "Frozen_labels"].tolist() == [300, 300]
+    pairs = [("Frozen", name, RANDOM) for name in ("MMCL", SCRATCH, "SimCLR")]
+    pairs += [("Frozen", "MMCL", SCRATCH), ("Frozen", "MMCL", "SimCLR"), ("Trainable", "MMCL", SCRATCH)]
+    by_column = {"Frozen": values, "Trainable": {**values, "MMCL": mean_values(hits(scores(0.95, 2)))}}
+    found = {pair: difference(by_column[pair[0]][pair[1]], by_column[pair[0]][pair[2]]) for pair in pairs}
+    adjusted = dict(zip(pairs, holm([each.p for each in found.values()]), strict=True))
+    for (column, plus, minus), expected in found.items():
+        cells = [(plus, "over_random")] if minus == RANDOM else []
+        cells += [(minus, "reference_over")] if plus == "MMCL" else []
+        for name, key in cells:
+            ends = ("", "_low", "_high", "_p", "_holm")
+            row = rows.loc[name, [f"{column}_{key}{end}" for end in ends]].tolist()
+            assert row == pytest.approx([*expected, adjusted[column, plus, minus]], rel=1e-9)
+    assert "Trainable_over_random" not in rows  # untrained encoders are frozen, or stand in a row of their own
     assert pd.isna(rows.loc["MMCL", "Frozen_reference_over"])
     assert pd.isna(rows.loc[RANDOM, "Frozen_over_random"])
     # The same scores, but models of its own: no difference, and an interval around it.
+    assert rows.loc["SimCLR", "Frozen_reference_over_p"] == 1
     assert rows.loc["SimCLR", "Frozen_reference_over"] == 0
     assert rows.loc["SimCLR", "Frozen_reference_over_low"] < 0 < rows.loc["SimCLR", "Frozen_reference_over_high"]
     assert pd.isna(rows.loc["SimCLR", "Trainable"])
@@ -205,9 +198,15 @@ def test_the_table_is_printed_drawn_and_appended(
     assert mmcl[7].startswith(f"{gain:+.1f} [")
     assert mmcl[8:11] == ["-", "15 (150)", "0.50"]
     said = " ".join(said.split())
-    assert "in pairs for differences. The differences are those of Frozen. Supervised: frozen is a linear " in said
-    (beyond,) = re.findall(r"Frozen: against .*?\. Trainable: against", said)
-    assert "SimCLR (+0.0)" in beyond.partition("MMCL against each method")[2].partition("includes 0 for ")[2]
+    assert "paired by sample for differences. The differences are those of Frozen. Supervised: frozen is a " in said
+    (beyond,) = re.findall(r"Frozen: better than random init are (.*?)\. Trainable: better than random init are", said)
+    over = {name: 100 * rows.loc[name, "Frozen_over_random"] for name in (SCRATCH, "SimCLR")}
+    more = 100 * rows.loc[SCRATCH, "Frozen_reference_over"]
+    assert beyond == (
+        f"SimCLR ({over['SimCLR']:+.1f}), MMCL ({gain:+.1f}), {SCRATCH} ({over[SCRATCH]:+.1f}); worse none; not told "
+        f"apart from it none. MMCL is better than Random init ({gain:+.1f}); worse than none; not told apart from "
+        f"SimCLR (+0.0), {SCRATCH} ({more:+.1f})"
+    )
     assert (tmp_path / "leaves" / "comparison" / "figures" / "leaves_table1.png").stat().st_size > 0
     kept = pd.read_csv(results)
     assert kept["method"].tolist() == rows.index.tolist()
