@@ -24,6 +24,8 @@ from shared.metrics import auroc, auroc_values, difference, interval
 from shared.runs.scores import Outcome, Scores
 from shared.runs.variant import load_data
 
+PROTOCOLS = ("zero_shot", "zero_shot_probability", "linear")
+
 
 @pytest.fixture(scope="module")
 def evaluated(trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, pd.DataFrame]:
@@ -41,9 +43,7 @@ def test_evaluate_writes_exactly_its_files(evaluated, trained) -> None:
     run, _, _ = evaluated
     files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     files = {name for name in files if not name.startswith("seed_0/wandb/")}
-    figures = {
-        f"seed_0/figures/ptbxl_synthetic_{name}.png" for name in ("zero_shot", "linear", "similarity", "example")
-    }
+    figures = {f"seed_0/figures/ptbxl_synthetic_{name}.png" for name in (*PROTOCOLS, "similarity", "example")}
     names = ("results.csv", "groups.csv", "scores.npz", "evaluation.json")
     tables = {f"evaluation/ptbxl_synthetic/{name}" for name in names}
     before = {f"seed_0/{name}" for name in trained.files - {"wandb"}} | {
@@ -55,7 +55,7 @@ def test_evaluate_writes_exactly_its_files(evaluated, trained) -> None:
 def test_the_table_has_every_protocol_method_and_class(evaluated, trained) -> None:
     run, _, table = evaluated
     classes = [*load_module(trained.checkpoint, ETP).class_names, "Average"]
-    expected = {(p, m, c) for p in ("zero_shot", "linear") for m in ("Random init", "ETP (n-grams)") for c in classes}
+    expected = {(p, m, c) for p in PROTOCOLS for m in ("Random init", "ETP (n-grams)") for c in classes}
     assert set(zip(table["protocol"], table["method"], table["class"], strict=True)) == expected
     assert len(table) == len(expected)
     written = pd.read_csv(run / "evaluation" / "ptbxl_synthetic" / "results.csv")
@@ -72,6 +72,19 @@ def test_the_zero_shot_value_is_that_of_test(evaluated, trained) -> None:
     assert {"linear/auroc", "fit/epochs"} <= results.keys()
 
 
+def test_a_probability_among_the_classes_is_that_of_their_cosines_at_the_trained_temperature(
+    evaluated, trained
+) -> None:
+    found = Scores.read(evaluated[0] / "evaluation" / "ptbxl_synthetic").found
+    (cosines,), (scores,) = (found[name]["ETP (n-grams)"].test for name in PROTOCOLS[:2])
+    temperature = float(load_module(trained.checkpoint, ETP).temperature)
+    for row, expected in zip(scores, cosines, strict=True):
+        total = sum(np.exp(cosine / temperature) for cosine in expected)
+        assert np.exp(row).tolist() == pytest.approx([np.exp(cosine / temperature) / total for cosine in expected])
+    ranks = np.argsort(np.argsort(scores, 0), 0), np.argsort(np.argsort(cosines, 0), 0)
+    assert (ranks[0] != ranks[1]).any()  # of the records, by class
+
+
 def test_averages_and_figures_go_to_an_offline_run_of_the_same_group(evaluated, read_offline_run) -> None:
     run, _, table = evaluated
     content, records = read_offline_run(run / "seed_0")
@@ -81,9 +94,8 @@ def test_averages_and_figures_go_to_an_offline_run_of_the_same_group(evaluated, 
     average = table[(table["class"] == "Average") & (table["method"] == "ETP (n-grams)")].set_index("protocol")
     assert content["summary"]["linear/auroc"] == pytest.approx(average.loc["linear", "auroc"])
     figures = [key for key in content["summary"] if key.startswith("figures/")]
-    assert sorted(figures) == [
-        f"figures/ptbxl_synthetic_{name}" for name in ("example", "linear", "similarity", "zero_shot")
-    ]
+    names = (*PROTOCOLS, "similarity", "example")
+    assert set(figures) == {f"figures/ptbxl_synthetic_{name}" for name in names}
     assert all(content["summary"][key]["_type"] == "images/separated" for key in figures)
 
 
@@ -126,7 +138,7 @@ def test_prompts_from_a_file_go_by_its_name_and_unknown_ages_are_no_group(evalua
     own.write_text(yaml.safe_dump({"templates": ["it shows {}"]}))
     small = ["--random_inits", "0", "--wandb", "disabled", "--threads", "1"]
     table = main(["evaluate", "--run", str(run), "--root", str(root), *small, "--prompts", str(own)])
-    assert table["protocol"].unique().tolist() == ["zero_shot", "zero_shot_own_words", "linear"]
+    assert table["protocol"].unique().tolist() == [*PROTOCOLS[:2], "zero_shot_own_words", "linear"]
     assert (run / "seed_0" / "figures" / "ptbxl_synthetic_zero_shot_own_words.png").is_file()
     assert "zero_shot_own_words/auroc" in json.loads((run / "seed_0" / "results.json").read_text())
     groups = pd.read_csv(run / "evaluation" / "ptbxl_synthetic" / "groups.csv", keep_default_na=False)
@@ -201,7 +213,7 @@ def test_rows_of_classes_and_averages_have_intervals_over_patients_and_models(ev
     kept = Scores.read(run / "evaluation" / "ptbxl_synthetic")
     assert len(set(kept.groups)) < len(kept.groups)  # some patients have several records
     rows = table.set_index(["protocol", "method", "class"])
-    for protocol in ("zero_shot", "linear"):
+    for protocol in PROTOCOLS:
         values = {}
         for method, outcome in kept.found[protocol].items():
             for index, name in enumerate(kept.classes):
@@ -229,7 +241,7 @@ def test_the_share_of_the_most_frequent_class_is_printed_beside_the_accuracy(
     kept = Scores.read(run / "evaluation" / "ptbxl_synthetic")
     majority = max(sum(row[index] for row in kept.target) for index in range(len(kept.classes))) / len(kept.target)
     average = table[table["class"] == "Average"]
-    assert average["majority"].tolist() == pytest.approx([majority] * 4)
+    assert average["majority"].tolist() == pytest.approx([majority] * 2 * len(PROTOCOLS))
     assert table.loc[table["class"] != "Average", ["majority", "top1_accuracy"]].isna().all(axis=None)
     print_classes(table, {"linear": "Linear evaluation"}, "ptbxl_synthetic", "synthetic")
     said = " ".join(capsys.readouterr().out.split())

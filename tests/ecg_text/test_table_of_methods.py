@@ -38,7 +38,7 @@ def variants(trained, command_line, tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_method_without_text_has_a_linear_protocol_only_and_its_figures(variants: list[Path]) -> None:
     simclr, _ = variants
     protocols = {run.name: set(pd.read_csv(run / EVALUATION / "results.csv")["protocol"]) for run in variants}
-    assert protocols == {"simclr": {"linear"}, "etp": {"linear", "zero_shot"}}
+    assert protocols == {"simclr": {"linear"}, "etp": {"linear", "zero_shot", "zero_shot_probability"}}
     assert pd.read_csv(simclr / EVALUATION / "results.csv")["method"].unique().tolist() == ["Random init", "SimCLR"]
     assert {path.name for path in (simclr / "seed_0" / "figures").iterdir()} == {"ptbxl_synthetic_linear.png"}
 
