@@ -78,7 +78,8 @@ def joined(folds: Sequence[PseudoValues]) -> PseudoValues:
     groups = sum(fold.values.shape[1] for fold in folds)
     mean = float(np.mean([fold.point[0] for fold in folds]))
     parts = [(fold.values[0] - fold.point[0]) / fold.values.shape[1] / len(folds) for fold in folds]
-    return PseudoValues(mean + groups * np.concatenate(parts)[None])
+    freedom, count = sum(fold.freedom for fold in folds), sum(fold.count for fold in folds)
+    return PseudoValues(mean + groups * np.concatenate(parts)[None], freedom=freedom, count=count)
 
 
 def main(

@@ -134,7 +134,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         rows = {split: data.rows(split, "evaluate") for split in SPLITS}
         if not len(rows["test"]):
             raise DataError("the test split has no labelled record; change the split or label_mode")
-        check_test(data, data.target[rows["test"]])
+        check_test(data, rows["test"])
         self.rows = _with_validation(data, rows)
         self.targets = {split: data.target[rows] for split, rows in self.rows.items()}
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -240,7 +240,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
 
     def _of_protocol(self, protocol: str, rows: Mapping[str, Outcome]) -> pd.DataFrame:
         target, val_target = (torch.from_numpy(self.targets[split]).long() for split in ("test", "val"))
-        usable = usable_classes(self.targets["test"])
+        usable = usable_classes(self.targets["test"], self.data.groups[self.rows["test"]])
         values: dict[str, list[PseudoValues | None]] = {}
         frames: list[pd.DataFrame] = []
         for name, outcome in rows.items():
@@ -278,7 +278,8 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
                     (np.nan,) * 4 if plus is None or minus is None else difference(plus, minus)
                     for plus, minus in zip(values[name], values[RANDOM], strict=True)
                 ]
-                _warn_of_inverted(frame, self.protocols[protocol].title)
+            if name != RANDOM:
+                _warn_of_inverted(frame, self.protocols[protocol])
             top = [_highest_score(model, self.targets["test"]) for model in outcome.test]
             average = frame.index[-1]
             frame.loc[average, ["top1_accuracy", "top1_f1"]] = np.mean(top, axis=0)
@@ -291,7 +292,7 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
         target, patients = self.targets["test"], self.data.groups[self.rows["test"]]
         of_classes = [
             auroc_values(scores[..., [c]], target[:, [c]], patients) if enough else None
-            for c, enough in enumerate(usable_classes(target))
+            for c, enough in enumerate(usable_classes(target, patients))
         ]
         return [*of_classes, auroc_values(scores, target, patients)]
 
@@ -376,36 +377,39 @@ def _pairs(
     return ((batch.signal, batch.target) for batch in data.batches(rows, batch_size))
 
 
-def check_test(data: ECGDataModule, target: NDArray[np.float32]) -> None:
+def check_test(data: ECGDataModule, rows: NDArray[np.int64]) -> None:
     """Raise an error if all test records have the same class, and warn about a class that hardly any of them has."""
+    target = data.target[rows]
     positives = dict(zip(data.classes, target.sum(0), strict=True))
     if everywhere := [code for code, count in positives.items() if count == len(target)]:
         raise DataError(
             f"every test record has the class {', '.join(everywhere)}, so there is nothing to distinguish it from; "
             "change the split, label_set or label_mode"
         )
-    if not usable_classes(target).any():
+    usable = usable_classes(target, data.groups[rows])
+    if not usable.any():
         raise DataError(
-            f"no class has {FEWEST} test records that have it and {FEWEST} that do not; change the split or label_mode"
+            f"no class has {FEWEST} test patients who have it and {FEWEST} who do not; change the split or label_mode"
         )
-    if rare := [code for code, enough in zip(data.classes, usable_classes(target), strict=True) if not enough]:
+    if rare := [code for code, enough in zip(data.classes, usable, strict=True) if not enough]:
         log.warning(
-            "classes that fewer than %d test records have, and so left out of the average AUC and its intervals: %s",
+            "classes that fewer than %d test patients have or lack, and so left out of the average AUC: %s",
             FEWEST,
             ", ".join(rare),
         )
 
 
-def _warn_of_inverted(frame: pd.DataFrame, title: str) -> None:
-    """Warn of classes whose AUC is below 0.5 beyond noise: their prompts describe the records that lack the class."""
+def _warn_of_inverted(frame: pd.DataFrame, protocol: ECGProtocol) -> None:
+    """Warn of classes whose AUC is below 0.5 beyond noise."""
+    advice = ": its prompts describe the others better; try other prompts" if protocol.zero_shot else ""
     for row in frame[(frame["auroc_high"] < 0.5) & (frame["class"] != AVERAGE)].to_dict("records"):
         log.warning(
-            "%s: %s ranks the records with %s below the others: AUC %.1f [%.1f, %.1f]. Try other prompts for it, or "
-            "another normalisation",
-            title,
+            "%s: %s ranks the records with %s below the others, AUC %.1f [%.1f, %.1f]%s",
+            protocol.title,
             row["method"],
             row["class"],
             *(100 * row[key] for key in ("auroc", "auroc_low", "auroc_high")),
+            advice,
         )
 
 

@@ -31,7 +31,7 @@ from shared.runs.variant import Variant
 ALPHA = 0.05
 ONE_MODEL = (
     "One pre-trained model per method: the intervals cover the noise of the samples, but not that of pre-training, "
-    'which more seeds would show (make: SEEDS="0 1 2 3 4").'
+    'which more seeds would show (make: SEEDS="0 1 2 3 4"); p-values are therefore too small.'
 )
 
 
@@ -160,7 +160,7 @@ def compare(
                 mine = rows.setdefault(row, _about(None if is_floor else variant, row, about))
                 described = state.protocols[protocol]
                 metric = column.metric or described["metric"]
-                values = statistic(metric, dict(statistics))(outcome, scores.target, scores.groups)
+                values = statistic(metric, dict(statistics))(outcome, scores.target, first.groups)
                 point, found[row, name] = values.point, values
                 mine |= {"models": len(point), "samples": len(scores.samples)}
                 mine |= {name: point.mean(), f"{name}_std": point.std(ddof=1) if len(point) > 1 else np.nan}
@@ -228,11 +228,14 @@ def tested(rows: pd.DataFrame, columns: Sequence[str]) -> str:
     """A sentence that says how many differences of a table were tested, and how."""
     keys = [f"{column}_{key}" for column in columns for key in ("over_random", "reference_over")]
     # The reference over random init is one comparison that stands in two rows.
-    twice = sum(f"{column}_reference_over_p" in rows and bool((rows["method"] == RANDOM).any()) for column in columns)
-    count = sum(int(rows[f"{key}_p"].notna().sum()) for key in keys if f"{key}_p" in rows) - twice
+    random = rows[rows["method"] == RANDOM]
+    twice = [f"{column}_reference_over_p" for column in columns if f"{column}_reference_over_p" in rows]
+    count = sum(int(rows[f"{key}_p"].notna().sum()) for key in keys if f"{key}_p" in rows)
+    count -= int(random[twice].notna().sum().sum())
     return (
-        f"Tested: {count} differences, each by a t-test over test samples and models; a difference is called better or "
-        f"worse if its p-value, adjusted for their number (Holm), is below {ALPHA}. Intervals are not adjusted."
+        f"Tested: {count} difference{'' if count == 1 else 's'}, each by a t-test over test samples and models; one is "
+        f"called better or worse if its p-value, adjusted for their number (Holm), is below {ALPHA}. Intervals are not "
+        "adjusted."
     )
 
 
@@ -368,7 +371,7 @@ def _print(
     said = [
         f"[...]: 95% interval over {rows['samples'].iloc[0]} test samples and the models, paired by sample for "
         f"differences.{differences}",
-        *([f"Left out, as fewer than {FEWEST} test samples have them: {', '.join(left_out)}."] if left_out else []),
+        *([f"Left out, as fewer than {FEWEST} groups have or lack them: {', '.join(left_out)}."] if left_out else []),
         *([table.setting] if table.setting else []),
         *([note] if note else []),
     ]

@@ -16,6 +16,8 @@ from scipy import stats
 
 from shared.metrics.pseudovalues import Floats, PseudoValues
 
+ROUNDING = 1e-12  # what counts as no variance, or as a value of exactly 0 or 1
+
 
 class Interval(NamedTuple):
     """A value or a difference with its confidence interval, as fractions; NaN ends if there are fewer than two groups.
@@ -45,9 +47,10 @@ def interval(values: PseudoValues, level: float = 0.95) -> Interval:
     :math:`MS_E` the mean square of the residual. Two or three models often agree by chance: half of the time the
     unbiased variance of two lies below 0.45 of the truth. :math:`k_M = (M - 1) / \mathrm{median}(\chi^2_{M-1})` makes
     it median-unbiased (1.19 for five models). V has the degrees of freedom of Satterthwaite, those of the groups' part
-    corrected for its kurtosis. With one model, the interval covers the noise of the samples only.
+    corrected for its kurtosis and at most `PseudoValues.freedom`, those of the models' part counted where it exceeds 0.
 
-    The interval of a metric in [0, 1] is symmetric on the logit scale, so its ends stay within.
+    The interval of a metric in [0, 1] is symmetric on the logit scale, so its ends stay within. With one model, the
+    interval covers the noise of the samples only. If one group holds most of the samples, no interval is honest.
 
     Args:
         values: Pseudo-values of a method's models.
@@ -63,6 +66,7 @@ def interval(values: PseudoValues, level: float = 0.95) -> Interval:
         >>> print(f"{value:.2f} [{low:.2f}, {high:.2f}]")
         0.80 [0.45, 0.95]
     """
+    _check(level)
     theta = float(values.point.mean())
     groups = values.values.shape[1]
     if groups < 2:
@@ -71,8 +75,10 @@ def interval(values: PseudoValues, level: float = 0.95) -> Interval:
     half = _quantile(level, freedom) * variance**0.5
     if not values.bounded:
         return Interval(theta, theta - half, theta + half)
-    if variance == 0 or not 0 < theta < 1:  # no sample speaks against the value: Wilson's interval, which is not empty
-        return Interval(theta, *_wilson(theta, groups, _quantile(level, groups - 1)))
+    if (
+        variance <= ROUNDING**2 or not ROUNDING < theta < 1 - ROUNDING
+    ):  # nothing speaks against the value: Wilson's interval
+        return Interval(theta, *_wilson(theta, values.count or groups, level))
     odds, spread = theta / (1 - theta), np.exp(min(half / (theta * (1 - theta)), 500.0))
     return Interval(theta, odds / (odds + spread), odds * spread / (1 + odds * spread))
 
@@ -81,7 +87,8 @@ def difference(plus: PseudoValues, minus: PseudoValues, level: float = 0.95) -> 
     """Confidence interval of the difference of two methods on the same samples, and its p-value.
 
     As `interval`: the groups are shared by both methods, so their part is that of the differences; the models are not,
-    so each method adds its own part, and the sum of these is what must exceed 0.
+    so each method adds its own part, and the sum of these is what must exceed 0. If a method has one model, the p-value
+    does not know the noise of its training, and is too small.
 
     Args:
         plus: Pseudo-values of one method.
@@ -91,6 +98,7 @@ def difference(plus: PseudoValues, minus: PseudoValues, level: float = 0.95) -> 
     Raises:
         ValueError: `level` is not in (0, 1), or the methods have different groups or left out different classes.
     """
+    _check(level)
     groups = plus.values.shape[1]
     if minus.values.shape[1] != groups or plus.left_out != minus.left_out:
         raise ValueError(
@@ -101,12 +109,14 @@ def difference(plus: PseudoValues, minus: PseudoValues, level: float = 0.95) -> 
         return Interval(value, np.nan, np.nan)
     variance, freedom = _variance(plus.values.mean(0) - minus.values.mean(0), [plus, minus])
     half = _quantile(level, freedom) * variance**0.5
+    bounded = plus.bounded and minus.bounded
+    if variance <= ROUNDING**2:  # the same in every group: as much might differ as Wilson's interval leaves open
+        half = _wilson(0.0, min(plus.count, minus.count) or groups, level)[1] if bounded else 0.0
+        p = 1.0 if abs(value) <= ROUNDING else 2.0 ** (1 - groups)  # a sign test
+    else:
+        p = float(2 * stats.t.sf(abs(value) / variance**0.5, freedom))
     low, high = value - half, value + half
-    if plus.bounded:
-        low, high = max(low, -1.0), min(high, 1.0)
-    if variance == 0:
-        return Interval(value, low, high, float(value == 0))
-    return Interval(value, low, high, float(2 * stats.t.sf(abs(value) / variance**0.5, freedom)))
+    return Interval(value, max(low, -1.0), min(high, 1.0), p) if bounded else Interval(value, low, high, p)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -130,8 +140,9 @@ def _variance(of_groups: Floats, methods: Sequence[PseudoValues]) -> tuple[float
     """Variance of a mean over groups `(G,)` and of the methods' models, and its degrees of freedom."""
     groups = len(of_groups)
     samples = float(of_groups.var(ddof=1)) / groups
-    uncertainty = samples**2 / _freedom(of_groups)
-    models = uncertainty_of_models = 0.0
+    limit = min(method.freedom for method in methods)
+    uncertainty = samples**2 / max(min(_freedom(of_groups), limit), 1.0)
+    models = positive = uncertainty_of_models = 0.0
     for method in methods:
         count = len(method.values)
         if count < 2:
@@ -140,9 +151,11 @@ def _variance(of_groups: Floats, methods: Sequence[PseudoValues]) -> tuple[float
         error = float((residual**2).sum()) / ((count - 1) * (groups - 1)) / (count * groups)
         spread = float(method.point.var(ddof=1)) / count * (count - 1) / float(stats.chi2.median(count - 1))
         models += spread - error
+        positive += max(spread - error, 0.0)
         uncertainty_of_models += max(spread - error, 0.0) ** 2 / (count - 1)
-    if models <= 0:
-        models = uncertainty_of_models = 0.0
+    models = max(models, 0.0)
+    if positive > 0:  # only what is left of the positive parts is uncertain
+        uncertainty_of_models *= (models / positive) ** 2
     variance, total = samples + models, uncertainty + uncertainty_of_models
     return variance, max(variance**2 / total, 1.0) if total > 0 else groups - 1.0
 
@@ -155,14 +168,17 @@ def _freedom(values: Floats) -> float:
     return min(max(2 * float(squares.sum()) ** 2 / spread, 1.0), full) if spread > 0 else full
 
 
-def _quantile(level: float, freedom: float) -> float:
+def _check(level: float) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level must lie strictly between 0 and 1, got {level}.")
+
+
+def _quantile(level: float, freedom: float) -> float:
     return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
-def _wilson(theta: float, count: int, quantile: float) -> tuple[float, float]:
-    square = quantile**2
+def _wilson(theta: float, count: int, level: float) -> tuple[float, float]:
+    square = _quantile(level, max(count - 1, 1)) ** 2
     middle = (theta + square / (2 * count)) / (1 + square / count)
     half = (square * theta * (1 - theta) / count + square**2 / (4 * count**2)) ** 0.5 / (1 + square / count)
-    return middle - half, middle + half
+    return min(max(middle - half, 0.0), theta), max(min(middle + half, 1.0), theta)

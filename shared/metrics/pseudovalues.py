@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-# A class with fewer test samples on either side says nothing about how much its area would vary.
+# A class with fewer groups of test samples on either side says nothing about how much its area would vary.
 FEWEST = 2
 
 
@@ -21,12 +21,17 @@ class PseudoValues:
     Attributes:
         values: `(M, G)`: their mean over the groups is the model's value; their spread is its noise.
         bounded: Whether the metric lies in [0, 1].
-        left_out: Columns of classes that were left out, for all models, because too few samples have them.
+        left_out: Columns of classes that were left out, for all models, because too few samples have or lack them.
+        freedom: Largest number of degrees of freedom of the groups' noise; of an area under the curve that is less than
+            G - 1, because it depends most on the rarer side.
+        count: Number of groups that a value of exactly 0 or 1 rests on.
     """
 
     values: Floats
     bounded: bool = True
     left_out: tuple[int, ...] = ()
+    freedom: float = np.inf
+    count: int = 0
 
     @property
     def point(self) -> Floats:
@@ -56,8 +61,10 @@ def mean_values(values: ArrayLike, groups: ArrayLike | None = None, bounded: boo
     if np.isnan(models).any():
         model, sample = np.argwhere(np.isnan(models))[0]
         raise ValueError(f"Values hold NaN, first at model {model}, sample {sample}: leave such samples out for all.")
+    groups = _codes(groups, models.shape[1])
     point = models.mean(1)
-    return PseudoValues(_by_group(point, (models - point[:, None]) / models.shape[1], groups), bounded)
+    pseudo = _by_group(point, (models - point[:, None]) / models.shape[1], groups)
+    return PseudoValues(pseudo, bounded, count=pseudo.shape[1])
 
 
 def auroc_values(scores: ArrayLike, targets: ArrayLike, groups: ArrayLike | None = None) -> PseudoValues:
@@ -73,7 +80,7 @@ def auroc_values(scores: ArrayLike, targets: ArrayLike, groups: ArrayLike | None
         groups: `(N,)` numbers of the groups that the samples belong to, such as patients; by default each is its own.
 
     Returns:
-        The pseudo-values over the classes with at least `FEWEST` positives and negatives; `left_out` lists the others.
+        The pseudo-values over the classes that `usable_classes` names; `left_out` lists the others.
 
     Raises:
         ValueError: There are other shapes, NaN scores, targets outside {0, 1}, or no class is left.
@@ -86,11 +93,14 @@ def auroc_values(scores: ArrayLike, targets: ArrayLike, groups: ArrayLike | None
     models = np.asarray(scores)
     models, positive = check_scores(models[None] if models.ndim == 2 else models, targets)
     n = len(positive)
-    usable = usable_classes(positive)
+    groups = _codes(groups, n)
+    usable = usable_classes(positive, groups)
     if not usable.any():
-        raise ValueError(f"no class has at least {FEWEST} positive and {FEWEST} negative samples among {n}")
+        raise ValueError(f"no class has at least {FEWEST} positive and {FEWEST} negative groups among {n} samples")
     influence = np.zeros((len(models), n))
     areas = np.zeros(len(models))
+    sides: list[tuple[float, int]] = []  # variance of a class's area from one side, and the groups on that side
+    count = 0
     for c in np.flatnonzero(usable):
         is_positive = positive[:, c]
         for m, score in enumerate(models[..., c]):
@@ -98,24 +108,35 @@ def auroc_values(scores: ArrayLike, targets: ArrayLike, groups: ArrayLike | None
             area = components[is_positive].mean()
             areas[m] += area
             for side in (is_positive, ~is_positive):
-                count = side.sum()
-                influence[m, side] += (components[side] - area) / np.sqrt(count * (count - 1))
+                size = side.sum()
+                influence[m, side] += (components[side] - area) / np.sqrt(size * (size - 1))
+                sides.append((float(components[side].var(ddof=1)) / size, _groups_of(side, groups)))
+        count += min(_groups_of(is_positive, groups), _groups_of(~is_positive, groups))
+    spread, squares = sum(variance for variance, _ in sides), sum(v**2 / (g - 1) for v, g in sides)
     return PseudoValues(
         _by_group(areas / usable.sum(), influence / usable.sum(), groups),
         left_out=tuple(np.flatnonzero(~usable).tolist()),
+        freedom=spread**2 / (squares * len(models)) if squares > 0 else np.inf,
+        count=count,
     )
 
 
-def usable_classes(targets: ArrayLike) -> NDArray[np.bool_]:
-    """`(C,)`: the classes of targets `(N, C)` with at least `FEWEST` positives and negatives.
+def usable_classes(targets: ArrayLike, groups: ArrayLike | None = None) -> NDArray[np.bool_]:
+    """`(C,)`: the classes of targets `(N, C)` with positives and negatives in at least `FEWEST` groups each.
 
     Example:
         >>> usable_classes([[1, 1], [1, 0], [0, 0], [0, 0]])
         array([ True, False])
+        >>> usable_classes([[1, 1], [1, 0], [0, 1], [0, 0]], groups=[7, 7, 8, 9])  # both positives are of one patient
+        array([False,  True])
     """
     positive = np.asarray(targets, dtype=bool)
-    enough: NDArray[np.bool_] = (positive.sum(0) >= FEWEST) & ((~positive).sum(0) >= FEWEST)
-    return enough
+    return np.array([min(_groups_of(column, groups), _groups_of(~column, groups)) >= FEWEST for column in positive.T])
+
+
+def _groups_of(chosen: NDArray[np.bool_], groups: ArrayLike | None) -> int:
+    """Number of groups that chosen samples `(N,)` belong to."""
+    return int(chosen.sum()) if groups is None else len(np.unique(np.asarray(groups)[chosen]))
 
 
 def auroc(scores: ArrayLike, targets: ArrayLike) -> Floats:
@@ -157,12 +178,19 @@ def _components(score: Floats, positive: NDArray[np.bool_]) -> Floats:
     return found
 
 
-def _by_group(point: Floats, influence: Floats, groups: ArrayLike | None) -> Floats:
+def _codes(groups: ArrayLike | None, samples: int) -> NDArray[np.int64] | None:
+    """Numbers `0 .. G - 1` of the groups; None if each sample is its own."""
+    if groups is None:
+        return None
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(codes) != samples:
+        raise ValueError(f"Expected a group for each of {samples} samples, got {len(codes)}.")
+    return codes
+
+
+def _by_group(point: Floats, influence: Floats, codes: NDArray[np.int64] | None) -> Floats:
     """Pseudo-values `(M, G)` of values `(M,)` from each sample's influence `(M, N)`, which sums to 0."""
-    if groups is not None:
-        codes = np.unique(np.asarray(groups), return_inverse=True)[1]
-        if len(codes) != influence.shape[1]:
-            raise ValueError(f"Expected a group for each of {influence.shape[1]} samples, got {len(codes)}.")
+    if codes is not None:
         influence = np.stack([np.bincount(codes, weights=row) for row in influence])
     pseudo: Floats = point[:, None] + influence.shape[1] * influence
     return pseudo

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from shared.data.problems import DataError
@@ -74,9 +75,11 @@ class Scores:
     floors: list[str] = field(default_factory=list)
 
     def same_samples(self, other: "Scores") -> bool:
-        """Whether both have the same samples, classes and targets, so that they can be compared in pairs."""
+        """Whether both have the same samples, groups, classes and targets, so that they can be compared in pairs."""
+        mine, others = (pd.factorize(each.groups)[0] for each in (self, other))  # the numbers themselves mean nothing
         return (
             self.samples == other.samples
+            and np.array_equal(mine, others)
             and self.classes == other.classes
             and np.array_equal(self.target, other.target)
         )

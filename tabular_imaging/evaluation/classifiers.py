@@ -22,6 +22,8 @@ from shared.data.samplers import EpochBatchSampler
 from shared.data.splits import SPLITS, Split, labels_per_class, nested_subsets
 from shared.evaluation import Protocol
 from shared.methods import Pretraining
+from shared.metrics import usable_classes
+from shared.metrics.pseudovalues import FEWEST
 from shared.probe import Features, FineTuned, LinearHead, ProbeResult, encode, fine_tune, linear_probe
 from shared.runs.variant import load_data
 from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
@@ -194,6 +196,14 @@ class Evaluator:
             if absent and data.metric == "auroc":
                 names = ", ".join(data.classes[index] for index in sorted(absent))
                 raise DataError(f"the {split} split has no sample of {names}, so there is no AUC; change the split")
+        if data.metric == "auroc":
+            test = self.rows["test"]
+            target = np.eye(len(data.classes))[data.target[test]]
+            if not usable_classes(target, data.groups[test]).any():
+                raise DataError(
+                    f"every class has fewer than {FEWEST} test samples of it or of the others, so its AUC has no "
+                    "interval; change the split"
+                )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.budgets = self._budgets()
 

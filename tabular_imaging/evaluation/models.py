@@ -25,7 +25,7 @@ from shared.evaluation import RANDOM, STATISTICS, Evaluation, Job, Protocol, Sta
 from shared.evaluation.protocol import FIRST_RANDOM_SEED
 from shared.evaluation.statistics import auroc_of_one_label
 from shared.methods import Pretraining
-from shared.metrics import PseudoValues, difference, interval
+from shared.metrics import PseudoValues, auroc, difference, interval
 from shared.probe import LinearHead, encode
 from shared.runs.scores import Found, Outcome
 from shared.runs.variant import Variant
@@ -168,11 +168,17 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         assert isinstance(protocol, ClassifierProtocol)
         return {"labels": protocol.labels, "beside": protocol.beside}
 
-    def _values(
-        self, outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64] | None = None
-    ) -> PseudoValues:
-        groups = np.arange(len(target)) if groups is None else groups
-        return self.statistics[self.data.metric](outcome, target, groups)
+    def _values(self, outcome: Outcome) -> PseudoValues:
+        """Pseudo-values of the data's metric on the test samples."""
+        return self.statistics[self.data.metric](outcome, self._one_hot("test"), self.data.groups[self.test_rows()])
+
+    def _mean(self, outcome: Outcome, target: NDArray[np.float32]) -> float:
+        """Mean of the data's metric over the models, on any samples."""
+        assert outcome.test is not None
+        if self.data.metric == "accuracy":
+            return float((outcome.test.argmax(2) == target.argmax(1)).mean())
+        counted = slice(1, None) if target.shape[1] == 2 else slice(None)  # of two classes, the second's area
+        return float(np.nanmean([auroc(model[:, counted], target[:, counted]) for model in outcome.test]))
 
     def table(self, found: Found) -> pd.DataFrame:
         """One row for each protocol and method.
@@ -185,14 +191,14 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         for name, protocol in self.protocols.items():
             values: dict[str, PseudoValues] = {}
             for row, outcome in found[name].items():
-                values[row] = self._values(outcome, self._one_hot("test"), self.data.groups[self.test_rows()])
+                values[row] = self._values(outcome)
                 point = values[row].point
                 about: dict[str, Any] = {"protocol": name, "title": protocol.title, "method": row, "models": len(point)}
                 about |= {"samples": len(self.test_rows()), "metric": self.data.metric, "value": point.mean()}
                 about["std"] = point.std(ddof=1) if len(point) > 1 else np.nan
                 _, about["low"], about["high"], _ = interval(values[row])
                 validation = Outcome(outcome.models, outcome.val)
-                about["val"] = self._values(validation, self._one_hot("val")).point.mean()
+                about["val"] = self._mean(validation, self._one_hot("val"))
                 if row != RANDOM and RANDOM in values:
                     gain = difference(values[row], values[RANDOM])
                     about["gain"], about["gain_low"], about["gain_high"], about["gain_p"] = gain
@@ -217,13 +223,14 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
                     for name, outcome in rows.items():
                         assert outcome.test is not None
                         part = Outcome(outcome.models, outcome.test[:, inside])
-                        point = self._values(part, target[inside]).point
-                        result.append((protocol, name, kind, value, int(inside.sum()), float(point.mean())))
+                        result.append(
+                            (protocol, name, kind, value, int(inside.sum()), self._mean(part, target[inside]))
+                        )
         return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "samples", self.data.metric])
 
     def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
         """The value of the data's metric."""
-        return {protocol.metric: float(self._values(outcome, self._one_hot("test")).point.mean())}
+        return {protocol.metric: self._mean(outcome, self._one_hot("test"))}
 
     def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
         """Every method with all labels, and its frozen image encoder over the number of labels."""

@@ -322,15 +322,14 @@ def test_a_class_that_is_ranked_below_the_others_beyond_noise_is_warned_of(caplo
     assert table.loc[("CPC", "C"), "auroc"] < 0.5 < table.loc[("CPC", "C"), "auroc_high"]
     area, low, high = (f"{100 * row[key]:.1f}" for key in ("auroc", "auroc_low", "auroc_high"))
     assert caplog.messages == [
-        f"Linear evaluation: CPC ranks the records with B below the others: AUC {area} [{low}, {high}]. Try other "
-        "prompts for it, or another normalisation"
+        f"Linear evaluation: CPC ranks the records with B below the others, AUC {area} [{low}, {high}]"
     ]
     caplog.clear()
     tabulated(target, scores | {"CPC": 3 * target + of_patients(1, 40, 3, seed=2)})
     assert not caplog.messages
 
 
-LEFT_OUT = "classes that fewer than 2 test records have, and so left out of the average AUC and its intervals: "
+LEFT_OUT = "classes that fewer than 2 test patients have or lack, and so left out of the average AUC: "
 
 
 @pytest.mark.parametrize(
@@ -342,7 +341,7 @@ LEFT_OUT = "classes that fewer than 2 test records have, and so left out of the 
             "label_set or label_mode",
             [],
         ),
-        ((1, 1), "no class has 2 test records that have it and 2 that do not; change the split or label_mode", []),
+        ((1, 1), "no class has 2 test patients who have it and 2 who do not; change the split or label_mode", []),
         ((4, 1), None, [LEFT_OUT + "B"]),
         ((0, 6), None, [LEFT_OUT + "A"]),
         ((4, 2), None, []),
@@ -351,12 +350,35 @@ LEFT_OUT = "classes that fewer than 2 test records have, and so left out of the 
 def test_a_class_of_all_test_records_is_an_error_and_one_of_hardly_any_a_warning(
     counts: tuple[int, int], error: str | None, warnings: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    data: Any = SimpleNamespace(classes=["A", "B"])
-    target = np.zeros((8, 2), dtype=np.float32)
+    target = np.zeros((10, 2), dtype=np.float32)
     target[: counts[0], 0], target[: counts[1], 1] = 1, 1
+    data: Any = SimpleNamespace(classes=["A", "B"], target=target, groups=np.arange(10))
     if error:
         with pytest.raises(DataError, match=f"^{re.escape(error)}$"):
-            check_test(data, target)
+            check_test(data, np.arange(8))
     else:
-        check_test(data, target)
+        check_test(data, np.arange(8))
     assert caplog.messages == warnings
+
+
+def test_two_records_of_one_patient_do_not_make_a_class_usable(caplog: pytest.LogCaptureFixture) -> None:
+    target = np.zeros((8, 2), dtype=np.float32)
+    target[:4, 0], target[:2, 1] = 1, 1
+    check_test(SimpleNamespace(classes=["A", "B"], target=target, groups=np.arange(8) // 2), np.arange(8))  # type: ignore[arg-type]
+    assert caplog.messages == [LEFT_OUT + "B"]
+
+
+def test_inverted_classes_are_warned_of_without_random_init(caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    evaluation: Any = ECGEvaluation.__new__(ECGEvaluation)
+    target = (rng.random((80, 2)) < 0.5).astype(np.float32)
+    evaluation.data = SimpleNamespace(classes=["A", "B"], groups=np.arange(80), label_mode="multi")
+    evaluation.settings, evaluation.with_text = Settings(random_inits=0), False
+    evaluation.rows = {split: np.arange(80) for split in ("val", "test")}
+    evaluation.targets = {"val": target, "test": target}
+    scores = -3 * target + rng.normal(size=(1, 80, 2))
+    evaluation.table({"linear": {"CPC": Outcome([0], scores, scores)}})
+    assert [message.partition(", AUC")[0] for message in caplog.messages] == [
+        f"Linear evaluation: CPC ranks the records with {code} below the others" for code in "AB"
+    ]
+    assert "prompts" not in caplog.text

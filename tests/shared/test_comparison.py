@@ -211,9 +211,9 @@ def test_p_values_are_adjusted_over_all_columns_and_the_reference_over_random_in
             for row, key in cells:
                 assert rows.loc[row, f"{column}_{key}_holm"] == pytest.approx(expected, rel=1e-9)
         assert comparison.tested(rows.reset_index(), columns) == (
-            f"Tested: {5 * len(columns)} differences, each by a t-test over test samples and models; a difference is "
-            "called better or worse if its p-value, adjusted for their number (Holm), is below 0.05. Intervals are "
-            "not adjusted."
+            f"Tested: {5 * len(columns)} differences, each by a t-test over test samples and models; one is called "
+            "better or worse if its p-value, adjusted for their number (Holm), is below 0.05. Intervals are not "
+            "adjusted."
         )
         assert len(set(adjusted.values())) > len(columns)
 
@@ -225,7 +225,7 @@ def test_without_random_init_or_the_reference_only_the_other_differences_are_tes
     rows = compared([folders[2], other], table)
     assert rows.loc["SimSiam", "AUC_reference_over_holm"] == rows.loc["SimSiam", "AUC_reference_over_p"]
     assert not any("over_random" in column for column in rows)
-    assert comparison.tested(rows.reset_index(), ["AUC"]).startswith("Tested: 1 differences, ")
+    assert comparison.tested(rows.reset_index(), ["AUC"]).startswith("Tested: 1 difference, ")
     rows = compared(folders[:2], table)
     p = rows.loc[["SimCLR", "BYOL"], "AUC_over_random_p"]
     assert rows.loc[["SimCLR", "BYOL"], "AUC_over_random_holm"].tolist() == holm(p).tolist()
@@ -529,7 +529,7 @@ def test_classes_that_are_left_out_and_the_column_of_the_differences_are_named_b
     found, said, _ = printed([evaluated(tmp_path, "BarlowTwins", rows, target=target)])
     assert (
         "[...]: 95% interval over 200 test samples and the models, paired by sample for differences. The differences "
-        "are those of AUC. Left out, as fewer than 2 test samples have them: class 0, class 1. Tested: 2 differences, "
+        "are those of AUC. Left out, as fewer than 2 groups have or lack them: class 0, class 1. Tested: 2 differences, "
     ) in said
     for column in columns:
         assert beyond_noise(found, "Barlow Twins", column) in said
@@ -600,3 +600,37 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
         said = " ".join(str(error.value).split())
         assert said.startswith(f"{path} is not a table of methods (")
         assert said.endswith("); see the files of configs/tables/")
+
+
+def test_the_number_of_tests_is_right_where_random_init_lacks_a_column() -> None:
+    rows = pd.DataFrame(
+        {
+            "method": ["Random init", "SimCLR", "MMCL"],
+            "Frozen_over_random_p": [np.nan, 0.1, 0.1],
+            "Frozen_reference_over_p": [0.1, 0.1, np.nan],
+            "Trainable_reference_over_p": [np.nan, 0.1, np.nan],
+        }
+    )
+    assert comparison.tested(rows, ["Frozen", "Trainable"]).startswith("Tested: 4 differences, ")
+    assert comparison.tested(rows, ["Trainable"]).startswith("Tested: 1 difference, ")
+
+
+@pytest.mark.parametrize("other", [np.arange(200) // 2, np.arange(200) % 2], ids=["pairs", "two groups"])
+def test_variants_with_other_groups_are_not_compared(
+    tmp_path: Path, table: MethodTable, other: NDArray[np.int64]
+) -> None:
+    one = evaluated(tmp_path, "SimCLR", {"SimCLR": scores_of(1.0)})
+    two = evaluated(tmp_path, "BYOL", {"BYOL": scores_of(1.0)}, groups=other)
+    with pytest.raises(DataError, match=r" were evaluated on different samples or classes, so they cannot be compared"):
+        compare([Variant(one), Variant(two)], "flowers", table)
+
+
+def test_groups_that_are_only_numbered_otherwise_are_the_same(tmp_path: Path, table: MethodTable) -> None:
+    one = evaluated(tmp_path, "SimCLR", {"SimCLR": scores_of(1.0)})
+    two = evaluated(tmp_path, "BYOL", {"BYOL": scores_of(2.0)}, groups=np.arange(200)[::-1].copy())
+    three = evaluated(tmp_path, "BYOL", {"BYOL": scores_of(2.0)}, name="as_they_are")
+    found, expected = (
+        compare([Variant(one), Variant(other)], "flowers", table).set_index("method").loc["BYOL"]
+        for other in (two, three)
+    )
+    assert (found["AUC"], found["AUC_low"]) == (expected["AUC"], expected["AUC_low"])

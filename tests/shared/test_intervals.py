@@ -94,14 +94,14 @@ def effective_freedom(values: Sequence[float]) -> float:
     return min(max(2 * n * second**2 / (fourth - second**2), 1.0), n - 1.0)
 
 
-def variance_and_freedom(plus: Floats, minus: Floats | None = None) -> tuple[float, float]:
+def variance_and_freedom(plus: Floats, minus: Floats | None = None, limit: float = math.inf) -> tuple[float, float]:
     """Of the mean of pseudo-values `(M, G)`, or of the difference of two means: the docstring's V and Satterthwaite."""
     methods = [plus.tolist()] + ([] if minus is None else [minus.tolist()])
     groups = len(methods[0][0])
     means = [[sum(row[g] for row in method) / len(method) for g in range(groups)] for method in methods]
     of_groups = means[0] if minus is None else [a - b for a, b in zip(*means, strict=True)]
     part_of_groups = sample_variance(of_groups) / groups
-    denominator = part_of_groups**2 / effective_freedom(of_groups)
+    denominator = part_of_groups**2 / max(min(effective_freedom(of_groups), limit), 1.0)
     parts = []
     for method, column_means in zip(methods, means, strict=True):
         count = len(method)
@@ -118,14 +118,16 @@ def variance_and_freedom(plus: Floats, minus: Floats | None = None) -> tuple[flo
         parts.append((part, count))
     part_of_models = max(0.0, sum(part for part, _ in parts))
     if part_of_models > 0:
-        denominator += sum(max(part, 0.0) ** 2 / (count - 1) for part, count in parts)
+        positive = sum(max(part, 0.0) for part, _ in parts)  # of which a negative part takes something away
+        uncertainty = sum(max(part, 0.0) ** 2 / (count - 1) for part, count in parts)
+        denominator += uncertainty * (part_of_models / positive) ** 2
     variance = part_of_groups + part_of_models
     return variance, max(variance**2 / denominator, 1.0)
 
 
 def expected_interval(values: PseudoValues, level: float = 0.95) -> tuple[float, float]:
     """Symmetric, or on the logit scale where the metric is bounded."""
-    variance, freedom = variance_and_freedom(values.values)
+    variance, freedom = variance_and_freedom(values.values, limit=values.freedom)
     theta = float(np.mean(values.values))
     half = -stats.t.ppf((1 - level) / 2, freedom) * math.sqrt(variance)
     if not values.bounded:
@@ -293,7 +295,7 @@ def test_bad_input_is_named() -> None:
         ),
         (
             lambda: auroc_values(scores, targets * 0),
-            "no class has at least 2 positive and 2 negative samples among 4",
+            "no class has at least 2 positive and 2 negative groups among 4 samples",
         ),
         (lambda: auroc_values(scores, targets, [0, 1, 2]), "Expected a group for each of 4 samples, got 3."),
         (lambda: mean_values(np.zeros(4), np.zeros(5)), "Expected a group for each of 4 samples, got 5."),
@@ -409,9 +411,9 @@ def test_the_interval_of_all_right_or_all_wrong_is_wilsons(count: int, models: i
 def test_the_interval_of_an_area_that_no_sample_moves_is_wilsons() -> None:
     targets = np.arange(10)[:, None] % 2
     value, low, high, _ = interval(auroc_values(np.zeros((10, 1)), targets))
-    square = stats.t.ppf(0.975, 9) ** 2
-    half = math.sqrt(square * 0.25 / 10 + square**2 / 400)
-    expected = [(0.5 + square / 20 + sign * half) / (1 + square / 10) for sign in (-1, 1)]
+    square = stats.t.ppf(0.975, 4) ** 2  # it rests on the five of the rarer side
+    half = math.sqrt(square * 0.25 / 5 + square**2 / 100)
+    expected = [(0.5 + square / 10 + sign * half) / (1 + square / 5) for sign in (-1, 1)]
     assert (value, low, high) == pytest.approx((0.5, *expected), abs=1e-12)
 
 
@@ -480,7 +482,7 @@ PAIRS = [(1, 1, 0.0, 0.0), (2, 2, 0.0, 0.0), (5, 5, 0.5, 0.5), (1, 5, 0.0, 0.3),
 def test_a_difference_is_paired_by_group_and_each_method_adds_its_own_models(
     models: int, others: int, spread: float, other_spread: float, level: float
 ) -> None:
-    plus, minus = of_clusters(models, 30, spread), of_clusters(others, 30, other_spread)
+    plus, minus = of_clusters(models, 30, spread), of_clusters(others, 30, other_spread, seed=1)
     minus = PseudoValues(minus.values - 0.4, bounded=False)
     found = difference(plus, minus, level)
     variance, freedom = variance_and_freedom(plus.values, minus.values)
@@ -555,11 +557,15 @@ def test_the_ends_of_a_difference_of_shares_lie_within_minus_one_and_one() -> No
     assert (up.low, up.value, up.p) == (free.low, free.value, free.p)
 
 
-def test_methods_that_never_differ_have_no_difference() -> None:
+def test_methods_that_never_differ_may_differ_as_much_as_wilsons_interval_leaves_open() -> None:
     hits = np.random.default_rng(12).random(30) < 0.6
-    assert difference(mean_values(hits), mean_values(hits)) == (0, 0, 0, 1)
+    square = stats.t.ppf(0.975, 29) ** 2
+    half = square / (30 + square)
+    assert difference(mean_values(hits), mean_values(hits)) == pytest.approx((0, -half, half, 1))
     twice = mean_values(np.stack([hits, hits]))  # and models that never differ add nothing
-    assert difference(twice, mean_values(hits)) == (0, 0, 0, 1)
+    assert difference(twice, mean_values(hits)) == pytest.approx((0, -half, half, 1))
+    free = PseudoValues(mean_values(hits).values, bounded=False)
+    assert difference(free, free) == (0, 0, 0, 1)
 
 
 def test_the_difference_of_alike_methods_is_known_better_than_either() -> None:
@@ -576,7 +582,8 @@ def test_the_difference_of_alike_methods_is_known_better_than_either() -> None:
     alone = interval(auroc_values(near, targets))
     assert found.high - found.low < 0.3 * (alone.high - alone.low)
     same_ranking = difference(auroc_values(scores[0], targets), auroc_values(2 * scores[0] + 1, targets))
-    assert same_ranking == (0, 0, 0, 1)
+    assert (same_ranking.value, same_ranking.p) == (0, 1)
+    assert same_ranking.low == -same_ranking.high
 
 
 # ---- Holm's adjustment
@@ -674,3 +681,52 @@ def test_a_coverage_is_judged_by_its_cell() -> None:
 def test_an_interval_is_a_tuple_of_its_value_and_ends() -> None:
     assert Interval(0.5, 0.25, 0.75)[:3] == (0.5, 0.25, 0.75)
     assert math.isnan(Interval(0.5, 0.25, 0.75).p)
+
+
+def test_a_difference_is_bounded_only_if_both_metrics_are() -> None:
+    found = difference(mean_values([0.9, 0.8, 0.7]), mean_values([-5, -6, -4.5], bounded=False))
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("count", [18, 22])
+def test_wilsons_ends_lie_within_0_and_1_whatever_the_rounding(count: int) -> None:
+    for value in (0.0, 1.0):
+        found = interval(PseudoValues(np.full((1, count), value)))
+        assert 0 <= found.low <= value <= found.high <= 1
+
+
+def test_values_that_are_all_the_same_have_wilsons_interval_whatever_the_rounding() -> None:
+    for count in (7, 10):
+        found = interval(mean_values(np.full(count, 0.3)))
+        assert found.high - found.low > 0.5
+
+
+def test_the_same_difference_in_two_samples_is_no_proof() -> None:
+    found = difference(mean_values([1, 1]), mean_values([0, 0]))
+    assert (found.value, found.p) == (1, 0.5)  # a sign test of two
+    assert found.low < 0.1
+
+
+def test_positives_of_one_patient_are_one_group() -> None:
+    target = (np.arange(60) < 10).astype(int)[:, None]
+    patients = np.maximum(np.arange(60), 9)
+    with pytest.raises(ValueError, match=r"^no class has at least 2 positive and 2 negative groups among 60 samples$"):
+        auroc_values(np.random.default_rng(0).normal(size=(60, 1)), target, patients)
+
+
+def test_the_area_of_two_positives_that_are_on_top_by_chance_is_not_known() -> None:
+    target = (np.arange(200) < 2).astype(int)[:, None]
+    assert interval(auroc_values(target.astype(float), target)).low < 0.5
+
+
+def test_the_freedom_of_an_area_is_satterthwaites_of_its_two_sides() -> None:
+    """Three positives among 40: the positives' side has two degrees of freedom, and most of the noise."""
+    rng = np.random.default_rng(3)
+    target = (np.arange(40) < 3).astype(int)
+    score = target + rng.normal(size=40)
+    above = [np.mean([(p > n) + 0.5 * (p == n) for n in score[3:]]) for p in score[:3]]
+    below = [np.mean([(p > n) + 0.5 * (p == n) for p in score[:3]]) for n in score[3:]]
+    a, b = np.var(above, ddof=1) / 3, np.var(below, ddof=1) / 37
+    values = auroc_values(score[:, None], target[:, None])
+    assert values.freedom == pytest.approx((a + b) ** 2 / (a**2 / 2 + b**2 / 36))
+    assert values.count == 3

@@ -14,6 +14,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 import tabular_imaging
 from shared.checkpoint import load_module
@@ -300,3 +301,17 @@ def test_predict_from_a_table_checks_it_against_the_schema(evaluated: Path, tmp_
     arguments = ["predict", "--run", str(evaluated), "--csv", str(tmp_path / "new.csv"), "--input", "table"]
     with pytest.raises(SystemExit, match=r"new\.csv lacks Wheelbase, Height.* of the 17 columns"):
         main([*arguments, "--output", str(tmp_path / "out")])
+
+
+def test_a_group_with_one_positive_does_not_stop_an_evaluation() -> None:
+    evaluation: Any = TabularEvaluation.__new__(TabularEvaluation)
+    target = np.arange(40) % 2
+    target[:20] = np.arange(20) == 3  # one positive among the women
+    frame = pd.DataFrame({"sex": ["f"] * 20 + ["m"] * 20})
+    evaluation.data = SimpleNamespace(classes=["no", "yes"], frame=frame, metric="auroc", target=target)
+    evaluation.evaluator = SimpleNamespace(rows={"test": np.arange(40)})
+    scores = np.random.default_rng(0).normal(size=(2, 40, 2))
+    groups = evaluation.groups({"frozen": {"MMCL": Outcome([0, 1], scores)}}).set_index("value")["auroc"]
+    for sex, rows in (("f", slice(0, 20)), ("m", slice(20, 40))):
+        areas = [roc_auc_score(target[rows], model[rows, 1]) for model in scores]
+        assert groups[sex] == pytest.approx(np.mean(areas))
