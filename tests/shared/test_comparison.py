@@ -529,7 +529,8 @@ def test_classes_that_are_left_out_and_the_column_of_the_differences_are_named_b
     found, said, _ = printed([evaluated(tmp_path, "BarlowTwins", rows, target=target)])
     assert (
         "[...]: 95% interval over 200 test samples and the models, paired by sample for differences. The differences "
-        "are those of AUC. Left out, as fewer than 2 groups have or lack them: class 0, class 1. Tested: 2 differences, "
+        "are those of AUC. Left out, as fewer than 2 groups have or lack them: class 0, class 1. Tested: 2 "
+        "differences, "
     ) in said
     for column in columns:
         assert beyond_noise(found, "Barlow Twins", column) in said
