@@ -1,11 +1,12 @@
 """Figures in documents against the rows of results/ that they cite: `python -m shared.runs.cited README.md ...`.
 
-A line with figures ends in a comment that names the rows, which a reader of the page does not see:
+A row of a table with figures, or a paragraph or an item of a list, has a comment that names the rows, which a reader of
+the page does not see. In a paragraph it is a line of its own at the end, because Markdown ends a paragraph before it:
 
-    | ETP | 78.8 [76.1, 81.7] | <!-- results/etp.csv: protocol=zero_shot; method=ETP (MiniLM); class=Average -->
+    | ETP | 78.8 [76.1, 81.7] <!-- results/etp.csv: protocol=zero_shot; method=ETP (MiniLM); class=Average --> |
 
-Every decimal figure of the line must be a value of those rows, as it is or in percent, rounded as shown; a time in
-minutes may come from a column `hours`. In sections of results, every line with a decimal figure needs such a comment.
+Every decimal figure must be a value of the named rows, as it is or in percent, rounded as shown; a time in minutes may
+come from a column `hours`. In sections of results, whatever has a decimal figure needs such a comment.
 """
 
 import re
@@ -19,6 +20,7 @@ import pandas as pd
 SECTIONS = ("Results", "What to expect", "Speed")
 MARK = re.compile(r"<!-- (?P<file>results/[\w.]+\.csv)(?:: (?P<rows>.*?))? -->")
 FIGURE = re.compile(r"(?<![\w.])[-+]?\d[\d,]*\.\d+(?![\w.]*\w)")
+ITEM = re.compile(r"\s*(?:[-*]|\d+\.) ")
 NOT_TEXT = re.compile(r"`[^`]*`|\]\([^)]*\)|<!--.*?-->")  # code, addresses and comments
 
 
@@ -29,19 +31,17 @@ def wrong(document: Path, root: Path) -> Iterator[str]:
         document: A Markdown file.
         root: Folder that holds results/.
     """
-    section, in_code = "", False
-    for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), start=1):
-        in_code ^= line.startswith("```")
-        if line.startswith("## "):
-            section = line.removeprefix("## ").strip()
-        figures = [] if in_code else FIGURE.findall(NOT_TEXT.sub("", line))
-        marks = list(MARK.finditer(line))
+    section = ""
+    for number, block in _blocks(document.read_text(encoding="utf-8")):
+        if block.startswith("## "):
+            section = block.removeprefix("## ").strip()
+        figures, marks = FIGURE.findall(NOT_TEXT.sub("", block)), list(MARK.finditer(block))
         if not figures:
             continue
         if not marks:
             if section in SECTIONS:
-                hint = "end the line in <!-- results/FILE.csv: column=value -->"
-                yield f"{document}:{number}: {figures[0]} names no row; {hint}"
+                hint = "name it in <!-- results/FILE.csv: column=value -->"
+                yield f"{document}:{number}: {figures[0]} is of no row; {hint}"
             continue
         known: list[float] = []
         for mark in marks:
@@ -53,6 +53,22 @@ def wrong(document: Path, root: Path) -> Iterator[str]:
         for figure in figures:
             if not _is_known(figure, known):
                 yield f"{document}:{number}: {figure} is in no row of {cited}"
+
+
+def _blocks(text: str) -> Iterator[tuple[int, str]]:
+    """Headings, rows of tables, items of lists and paragraphs, each with the number of its first line; without code."""
+    block, first, in_code = "", 0, False
+    for number, line in enumerate([*text.splitlines(), ""], start=1):
+        fence = line.startswith("```")
+        if fence or in_code or not line.strip() or line.startswith(("#", "|")) or ITEM.match(line):
+            if block:
+                yield first, block
+            block = ""
+        in_code ^= fence
+        if fence or in_code or not line.strip():
+            continue
+        first = first if block else number
+        block = f"{block} {line}" if block else line
 
 
 def _values(path: Path, rows: str) -> list[float]:

@@ -48,7 +48,7 @@ def test_figures_of_the_cited_rows_are_right(said: Check, line: str) -> None:
         (f"A: 79.6 {MARK}", "3: 79.6 is in no row of results/t.csv: table=1; method=A"),
         (f"A: +66.1 {MARK}", "3: +66.1 is in no row of results/t.csv: table=1; method=A"),
         ("B: 1.2 <!-- results/t.csv: method=B -->", "3: 1.2 is in no row of results/t.csv: method=B"),
-        ("A: 79.5", "3: 79.5 names no row; end the line in <!-- results/FILE.csv: column=value -->"),
+        ("A: 79.5", "3: 79.5 is of no row; name it in <!-- results/FILE.csv: column=value -->"),
         ("A: 79.5 <!-- results/t.csv: method=C -->", "3: results/t.csv has no row with method=C"),
         ("A: 79.5 <!-- results/t.csv: name=A -->", "3: results/t.csv has no column name"),
         ("A: 79.5 <!-- results/u.csv -->", "3: no file results/u.csv"),
@@ -57,6 +57,12 @@ def test_figures_of_the_cited_rows_are_right(said: Check, line: str) -> None:
 def test_a_figure_that_is_not_in_its_rows_is_named(said: Check, tmp_path: Path, line: str, message: str) -> None:
     found = said(f"## Speed\n\n{line}\n")
     assert found[0].replace(f"{tmp_path}/", "") == message
+
+
+def test_a_paragraph_and_an_item_have_their_rows_at_the_end(said: Check) -> None:
+    text = f"## Results\n\nA has 79.5,\nwith 74.3 below.\n{MARK}\n\n- A: 79.5\n  and 74.3\n  {MARK}\n- B: 66.1\n"
+    assert said(text) == ["10: 66.1 is of no row; name it in <!-- results/FILE.csv: column=value -->"]
+    assert said(f"## Results\n\nB has\n66.2.\n{MARK}\n") == ["3: 66.2 is in no row of results/t.csv: table=1; method=A"]
 
 
 def test_only_sections_of_results_need_to_cite_and_code_does_not(said: Check) -> None:
@@ -73,4 +79,4 @@ def test_the_command_lists_what_is_wrong_in_all_documents(
     (tmp_path / "other.md").write_text("## Results\n\n1.5\n\n2.5\n")
     with pytest.raises(SystemExit) as stop:
         main(["README.md", "other.md"])
-    assert str(stop.value).count("names no row") == 2
+    assert str(stop.value).count("is of no row") == 2
