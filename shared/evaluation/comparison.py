@@ -15,20 +15,20 @@ from matplotlib.figure import Figure
 
 from shared.data.problems import DataError
 from shared.evaluation.alike import alike
+from shared.evaluation.differences import add_differences, beyond_noise, tested
 from shared.evaluation.evaluate import State
 from shared.evaluation.protocol import RANDOM
 from shared.evaluation.statistics import STATISTICS, Statistic, statistic
-from shared.metrics import PseudoValues, difference, holm, interval
+from shared.metrics import PseudoValues, interval
 from shared.metrics.pseudovalues import FEWEST
 from shared.runs.configs import Configs
 from shared.runs.results import append_results
 from shared.runs.scores import FILE, Outcome, Scores
 from shared.runs.settings import EVALUATION
-from shared.runs.table import SYNTHETIC_WARNING, beside_paper, by_sign, console, difference_text, folders_text
+from shared.runs.table import SYNTHETIC_WARNING, beside_paper, console, difference_text, folders_text
 from shared.runs.tracking import save_figure
 from shared.runs.variant import Variant
 
-ALPHA = 0.05
 ONE_MODEL = (
     "One pre-trained model per method: the intervals cover the noise of the samples, but not that of pre-training, "
     'which more seeds would show (make: SEEDS="0 1 2 3 4"); p-values are therefore too small.'
@@ -171,33 +171,11 @@ def compare(
         if not has_scores:
             wanted = ", ".join(column.protocol for column in table.columns.values())
             raise DataError(f"{folder} has no scores of {wanted}; evaluate again")
-    _add_differences(rows, found, table.reference)
+    add_differences(rows, found, table.reference)
     compared = pd.DataFrame(rows.values())
     left_out = sorted({index for values in found.values() for index in values.left_out})
     compared.attrs["left_out"] = [first.classes[index] for index in left_out]
     return compared
-
-
-def _add_differences(
-    rows: dict[str, dict[str, Any]], found: Mapping[tuple[str, str], PseudoValues], reference: str
-) -> None:
-    """Add the differences to the rows, with p-values adjusted for the number of all of them."""
-    places: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-    for row, name in found:
-        for key, plus, minus in (("over_random", row, RANDOM), ("reference_over", reference, row)):
-            if plus == minus or not {(plus, name), (minus, name)} <= found.keys():
-                continue
-            value, low, high, p = difference(found[plus, name], found[minus, name])
-            if np.isnan(p):  # a metric without an interval
-                continue
-            column = f"{name}_{key}"
-            rows[row] |= {column: value, f"{column}_low": low, f"{column}_high": high, f"{column}_p": p}
-            # The reference over random init is one difference that stands in two rows.
-            places.setdefault((plus, minus, name), []).append((row, column))
-    adjusted = holm([rows[row][f"{column}_p"] for (row, column), *_ in places.values()])
-    for where, p in zip(places.values(), adjusted, strict=True):
-        for row, column in where:
-            rows[row][f"{column}_holm"] = p
 
 
 def _about(variant: Variant | None, row: str, about: Callable[[Variant], dict[str, Any]]) -> dict[str, Any]:
@@ -213,30 +191,6 @@ def _about(variant: Variant | None, row: str, about: Callable[[Variant], dict[st
         "hours": variant.hours,
         **about(variant),
     }
-
-
-def beyond_noise(rows: pd.DataFrame, reference: str, column: str) -> str:
-    """Sentences that say which differences of a column are beyond noise, by their adjusted p-values."""
-    over_random, over = (by_sign(rows, f"{column}_{key}", ALPHA) for key in ("over_random", "reference_over"))
-    return (
-        f"{column}: better than random init are {over_random[0]}; worse {over_random[1]}; not told apart from it "
-        f"{over_random[2]}. {reference} is better than {over[0]}; worse than {over[1]}; not told apart from {over[2]}."
-    )
-
-
-def tested(rows: pd.DataFrame, columns: Sequence[str]) -> str:
-    """A sentence that says how many differences of a table were tested, and how."""
-    keys = [f"{column}_{key}" for column in columns for key in ("over_random", "reference_over")]
-    # The reference over random init is one comparison that stands in two rows.
-    random = rows[rows["method"] == RANDOM]
-    twice = [f"{column}_reference_over_p" for column in columns if f"{column}_reference_over_p" in rows]
-    count = sum(int(rows[f"{key}_p"].notna().sum()) for key in keys if f"{key}_p" in rows)
-    count -= int(random[twice].notna().sum().sum())
-    return (
-        f"Tested: {count} difference{'' if count == 1 else 's'}, each by a t-test over test samples and models; one is "
-        f"called better or worse if its p-value, adjusted for their number (Holm), is below {ALPHA}. Intervals are not "
-        "adjusted."
-    )
 
 
 def print_comparison(
