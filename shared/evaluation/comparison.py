@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from shared.data.problems import DataError
 from shared.evaluation.alike import alike
-from shared.evaluation.differences import add_differences, beyond_noise, tested
+from shared.evaluation.differences import add_differences, beyond_noise, how_tested
 from shared.evaluation.evaluate import State
 from shared.evaluation.protocol import RANDOM
 from shared.evaluation.statistics import STATISTICS, Statistic, statistic
@@ -336,7 +336,7 @@ def _print(
         column for column in columns if {f"{column}_over_random", f"{column}_reference_over"} & set(rows)
     ]
     if with_differences:
-        out.print(tested(rows, with_differences), highlight=False, markup=False)
+        out.print(how_tested(rows, with_differences), highlight=False, markup=False)
     for column in with_differences:
         out.print(beyond_noise(rows, table.reference, column), highlight=False, markup=False)
 

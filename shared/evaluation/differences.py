@@ -51,7 +51,7 @@ def beyond_noise(rows: pd.DataFrame, reference: str, column: str) -> str:
     )
 
 
-def tested(rows: pd.DataFrame, columns: Sequence[str]) -> str:
+def how_tested(rows: pd.DataFrame, columns: Sequence[str]) -> str:
     """A sentence that says how many differences of a table were tested, and how."""
     keys = [f"{column}_{key}" for column in columns for key in ("over_random", "reference_over")]
     # The reference over random init is one comparison that stands in two rows.

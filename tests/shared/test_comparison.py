@@ -16,7 +16,7 @@ from shared.data.problems import DataError
 from shared.evaluation import MethodTable, compare, print_comparison, read_method_table
 from shared.evaluation.alike import alike
 from shared.evaluation.comparison import Column
-from shared.evaluation.differences import beyond_noise, tested
+from shared.evaluation.differences import beyond_noise, how_tested
 from shared.evaluation.evaluate import State
 from shared.evaluation.statistics import auroc_of_one_label, statistic
 from shared.metrics import auroc, auroc_values, difference, holm, interval, mean_values
@@ -211,7 +211,7 @@ def test_p_values_are_adjusted_over_all_columns_and_the_reference_over_random_in
             cells += [(minus, "reference_over")] if plus == "Barlow Twins" else []
             for row, key in cells:
                 assert rows.loc[row, f"{column}_{key}_holm"] == pytest.approx(expected, rel=1e-9)
-        assert tested(rows.reset_index(), columns) == (
+        assert how_tested(rows.reset_index(), columns) == (
             f"Tested: {5 * len(columns)} differences, each by a t-test over test samples and models; one is called "
             "better or worse if its p-value, adjusted for their number (Holm), is below 0.05. Intervals are not "
             "adjusted."
@@ -226,12 +226,12 @@ def test_without_random_init_or_the_reference_only_the_other_differences_are_tes
     rows = compared([folders[2], other], table)
     assert rows.loc["SimSiam", "AUC_reference_over_holm"] == rows.loc["SimSiam", "AUC_reference_over_p"]
     assert not any("over_random" in column for column in rows)
-    assert tested(rows.reset_index(), ["AUC"]).startswith("Tested: 1 difference, ")
+    assert how_tested(rows.reset_index(), ["AUC"]).startswith("Tested: 1 difference, ")
     rows = compared(folders[:2], table)
     p = rows.loc[["SimCLR", "BYOL"], "AUC_over_random_p"]
     assert rows.loc[["SimCLR", "BYOL"], "AUC_over_random_holm"].tolist() == holm(p).tolist()
     assert not any("reference_over" in column for column in rows)
-    assert tested(rows.reset_index(), ["AUC"]).startswith("Tested: 2 differences, ")
+    assert how_tested(rows.reset_index(), ["AUC"]).startswith("Tested: 2 differences, ")
 
 
 def test_the_sentences_say_which_differences_are_beyond_noise(folders: list[Path], table: MethodTable) -> None:
@@ -613,8 +613,8 @@ def test_the_number_of_tests_is_right_where_random_init_lacks_a_column() -> None
             "Trainable_reference_over_p": [np.nan, 0.1, np.nan],
         }
     )
-    assert tested(rows, ["Frozen", "Trainable"]).startswith("Tested: 4 differences, ")
-    assert tested(rows, ["Trainable"]).startswith("Tested: 1 difference, ")
+    assert how_tested(rows, ["Frozen", "Trainable"]).startswith("Tested: 4 differences, ")
+    assert how_tested(rows, ["Trainable"]).startswith("Tested: 1 difference, ")
 
 
 @pytest.mark.parametrize("other", [np.arange(200) // 2, np.arange(200) % 2], ids=["pairs", "two groups"])
