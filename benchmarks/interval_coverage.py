@@ -106,7 +106,7 @@ def simulate(cell: Cell, simulations: int) -> list[dict[str, object]]:
 def verdict(coverage: float, cell: Cell) -> str:
     """What a cell's coverage would need, in words; empty if it is as it should be."""
     if coverage < LOWEST:
-        return "too short: needs a third model" if cell.models == 2 else "too short: needs more records"
+        return f"too short: needs more {'records' if cell.noise == 'none' else 'models'}"
     return "too wide" if coverage > HIGHEST and cell.models >= FROM else ""
 
 

@@ -667,13 +667,11 @@ def test_the_grid_of_simulations_writes_exactly_its_columns(
 
 
 def test_a_coverage_is_judged_by_its_cell() -> None:
-    def verdict(coverage: float, models: int) -> str:
-        return interval_coverage.verdict(coverage, interval_coverage.Cell("accuracy", "none", 30, models))
+    def verdict(coverage: float, models: int, noise: str = "none") -> str:
+        return interval_coverage.verdict(coverage, interval_coverage.Cell("accuracy", noise, 30, models))
 
-    assert [verdict(0.91, models) for models in (2, 3)] == [
-        "too short: needs a third model",
-        "too short: needs more records",
-    ]
+    assert verdict(0.91, 2) == "too short: needs more records"
+    assert verdict(0.91, 2, "large") == "too short: needs more models"
     assert [verdict(0.99, models) for models in (2, 3, 5, 20)] == ["", "", "too wide", "too wide"]
     assert [verdict(coverage, 5) for coverage in (0.92, 0.95, 0.975)] == ["", "", ""]
 
