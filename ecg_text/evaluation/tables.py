@@ -13,6 +13,7 @@ from rich.table import Table
 from shared.data.problems import DataError
 from shared.data.tables import read_csv
 from shared.evaluation import RANDOM
+from shared.evaluation.comparison import ONE_MODEL
 from shared.evaluation.evaluate import RESULTS
 from shared.runs.configs import Configs
 from shared.runs.table import SYNTHETIC_WARNING, beside_paper, console, interval_text
@@ -161,6 +162,8 @@ def print_classes(table: pd.DataFrame, titles: Mapping[str, str], dataset: str, 
         if "prompts_in_reports" in part and not part["prompts_in_reports"].isna().all():
             found, count = (int(part[key].iloc[0]) for key in ("prompts_in_reports", "prompts"))
             out.print(f"{found} of the {count} prompts stand word for word in a training report", highlight=False)
+    if (table.loc[table["method"] != RANDOM, "models"] == 1).any():
+        out.print(ONE_MODEL, style="yellow", highlight=False, markup=False)
     out.print(
         "[...]: 95% interval over patients and models. ±: standard deviation over the models. ACC and F1 are at the "
         "threshold of best F1 on the test records, most likely as in the paper (optimistic); the last column is at "

@@ -257,6 +257,11 @@ def test_the_share_of_the_most_frequent_class_is_printed_beside_the_accuracy(
             gain, low, high = (100 * row[key] for key in ("gain", "gain_low", "gain_high"))
             line += f"; gain over random init {gain:+.1f} [{low:.1f}, {high:.1f}]"
         assert line in said
+    one_model = "One pre-trained model per method: "
+    assert (one_model in said) == (set(average.loc[average["method"] != "Random init", "models"]) == {1})
+    two = table.assign(models=2)
+    print_classes(two, {"linear": "Linear evaluation"}, "ptbxl_synthetic", "synthetic")
+    assert one_model not in capsys.readouterr().out
     assert "[...]: 95% interval over patients and models. ±: standard deviation over the models." in said
 
 
