@@ -25,7 +25,7 @@ from shared.checkpoint import CheckpointError, read_checkpoint
 from shared.data.arrays import ArrayCache, build_cache, fingerprint
 from shared.data.module import DataModule, Purpose
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLITS, Split, group_codes
+from shared.data.splits import SPLITS, Split
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,6 @@ class ECGDataModule(DataModule[ECGBatch]):
         labelled: `(N,)` bool, whether a record is evaluated on.
         reports: The distinct reports.
         report: `(N,)` int64 index of each record's report in `reports`; -1 for a record without one.
-        patient: `(N,)` int64 number of each record's patient.
     """
 
     name = "ecg"
@@ -180,11 +179,15 @@ class ECGDataModule(DataModule[ECGBatch]):
         )
 
     def make_arrays(self, frame: pd.DataFrame, problems: Problems) -> None:
-        """Make the targets, reports and patients."""
+        """Make the targets and reports."""
         self.class_names = self.read_classes()
         self._make_targets(frame)
         self._index_reports(frame, problems)
-        self.patient = group_codes(frame["patient"])
+
+    @property
+    def patient(self) -> NDArray[np.int64]:
+        """`(N,)` number of each record's patient."""
+        return self.groups
 
     def content(self) -> Sequence[Any]:
         """The classes with their names, the targets, and which records are evaluated on."""

@@ -7,9 +7,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecg_text.data.module import ECGDataModule, usable_rows
+from shared.data.groups import find_group_column, is_group, units
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split, units
-from shared.data.tables import find_group_column, is_group, read_csv, warn_of_unread
+from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split
+from shared.data.tables import read_csv, warn_of_unread
 
 COLUMNS = ("id", "path", "report", "labels", "split", "age", "sex")
 
@@ -91,9 +92,10 @@ class WFDBFolderDataModule(ECGDataModule):
 
     def _split(self, frame: pd.DataFrame) -> NDArray[np.str_]:
         strata = [",".join(codes) for codes in frame["labels"]]
-        patients = units(frame["patient"], frame["id"])
-        if self.split_version == 1:
+        if self.split_version == 1:  # which took the cells as they are
             patients = frame["patient"].fillna(frame["id"]).tolist()
+        else:
+            patients = units(frame["patient"], frame["id"])
         parts = random_split(patients, strata, self.split_fractions, self.split_seed, self.split_version)
         return np.array(SPLITS)[parts]
 

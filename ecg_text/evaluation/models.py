@@ -21,19 +21,29 @@ from torch import Tensor, nn
 
 from ecg_text.data.module import ECGDataModule, saved_signal_settings
 from ecg_text.evaluation.figures import draw_class_bars, draw_ecg, draw_similarity
+from ecg_text.evaluation.protocols import (
+    FINE_TUNE,
+    LINEAR,
+    ZERO_SHOT,
+    ZERO_SHOT_PROBABILITY,
+    ECGProtocol,
+    zero_shot_with,
+)
 from ecg_text.evaluation.tables import AVERAGE, print_classes
 from ecg_text.model import zero_shot_scores
 from ecg_text.module import ETP
 from ecg_text.prompts import load_prompts
 from shared.backbones import out_dim
 from shared.checkpoint import load_module
+from shared.data.groups import units
 from shared.data.problems import DataError
 from shared.data.samplers import EpochBatchSampler
-from shared.data.splits import SPLITS, Split, group_split, units
+from shared.data.splits import SPLITS, Split, group_split
 from shared.evaluation import RANDOM, Evaluation, Job, Protocol
-from shared.evaluation.protocol import FIRST_RANDOM_SEED, safe_name
+from shared.evaluation.protocol import FIRST_RANDOM_SEED
 from shared.methods import Pretraining
 from shared.metrics import (
+    FEWEST,
     BestF1,
     F1AtThreshold,
     PseudoValues,
@@ -43,7 +53,6 @@ from shared.metrics import (
     interval,
     usable_classes,
 )
-from shared.metrics.pseudovalues import FEWEST
 from shared.probe import encode, fine_tune, linear_probe
 from shared.runs.scores import Found, Outcome
 from shared.runs.variant import Variant
@@ -51,38 +60,6 @@ from shared.runs.variant import Variant
 log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ECGProtocol(Protocol):
-    """A protocol of the paper.
-
-    Attributes:
-        prompts: Prompts of zero-shot classification, see `ecg_text.prompts.load_prompts`; None means the model's own.
-        zero_shot: Whether classes are told by their prompts, without training.
-        probability: Whether a class's score is its probability among the classes, and not the cosine of section 3.4.
-    """
-
-    prompts: str | None = None
-    zero_shot: bool = False
-    probability: bool = False
-
-
-ZERO_SHOT = ECGProtocol("zero_shot", "Zero-shot classification", "auroc", zero_shot=True)
-# Some prompts are near to every report, or to none: what is left of a cosine when that is taken out.
-ZERO_SHOT_PROBABILITY = ECGProtocol(
-    "zero_shot_probability", "Zero-shot classification, probability among the classes", "auroc", None, True, True
-)
-LINEAR = ECGProtocol("linear", "Linear evaluation", "auroc")
-FINE_TUNE = ECGProtocol("fine_tune", "Full fine-tuning", "auroc")
-
-
-def zero_shot_with(prompts: str) -> ECGProtocol:
-    """Zero-shot classification with prompts other than the model's, given by name or as the path of a YAML file."""
-    stem = Path(prompts).stem
-    return ECGProtocol(
-        f"zero_shot_{safe_name(stem)}", f"Zero-shot classification, {stem} prompts", "auroc", prompts, zero_shot=True
-    )
 
 
 @dataclass(frozen=True)
@@ -233,10 +210,12 @@ class ECGEvaluation(Evaluation[ECGDataModule]):
             return {}
         prompts = load_prompts(protocol.prompts or str(self.variant.model_settings.get("prompts")))
         sentences = {text.lower() for texts in prompts.sentences(self.data.class_names) for text in texts}
+        if self.transfer:  # the model was trained on other reports
+            return {"prompts": len(sentences)}
         trained_on = self.data.report[self.data.rows("train", "pretrain")]
         reports = [self.data.reports[index].lower() for index in np.unique(trained_on[trained_on >= 0])]
         found = sum(any(sentence in report for report in reports) for sentence in sentences)
-        return {"prompts": len(sentences)} | ({} if self.transfer else {"prompts_in_reports": found})
+        return {"prompts": len(sentences), "prompts_in_reports": found}
 
     def _of_protocol(self, protocol: str, rows: Mapping[str, Outcome]) -> pd.DataFrame:
         target, val_target = (torch.from_numpy(self.targets[split]).long() for split in ("test", "val"))

@@ -9,6 +9,7 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -20,9 +21,10 @@ from pandas.api.types import is_object_dtype
 from torch.utils.data import DataLoader, Dataset
 
 from shared.data.arrays import ArrayCache
+from shared.data.groups import check_groups, group_codes, group_names, identical_across_parts
 from shared.data.problems import DataError, OnError, Problems
 from shared.data.samplers import batch_loader
-from shared.data.splits import SPLITS, check_groups, group_codes, group_names, identical_across_parts
+from shared.data.splits import SPLITS
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +164,7 @@ class DataModule(pl.LightningDataModule, ABC, Generic[BatchT]):
         """Where lists of samples left out go: beside the cache."""
         return self.cache_dir / self.name if self._cache is None else self._cache.folder
 
-    @property
+    @cached_property
     def groups(self) -> NDArray[np.int64]:
         """`(N,)`: number of the group, such as the patient, that each sample belongs to; by default each is its own."""
         if self.group_name is None:

@@ -19,8 +19,7 @@ from shared.evaluation.differences import add_differences, beyond_noise, how_tes
 from shared.evaluation.evaluate import State
 from shared.evaluation.protocol import RANDOM
 from shared.evaluation.statistics import STATISTICS, Statistic, statistic
-from shared.metrics import PseudoValues, interval
-from shared.metrics.pseudovalues import FEWEST
+from shared.metrics import FEWEST, PseudoValues, interval
 from shared.runs.configs import Configs
 from shared.runs.results import append_results
 from shared.runs.scores import FILE, Outcome, Scores

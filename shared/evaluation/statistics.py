@@ -36,11 +36,15 @@ def macro_auroc(outcome: Outcome, target: NDArray[np.float32], groups: NDArray[n
     return auroc_values(_scores(outcome), target, groups)
 
 
+def without_first_of_two(scores: Floats, target: NDArray[np.float32]) -> tuple[Floats, NDArray[np.float32]]:
+    """Scores `(M, N, C)` and target of samples with one label each: of two classes, only the second's."""
+    first = 1 if target.shape[1] == 2 else 0
+    return scores[..., first:], target[:, first:]
+
+
 def auroc_of_one_label(outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64]) -> PseudoValues:
     """As `macro_auroc`, for samples with one label each: with two classes only the second's area."""
-    if target.shape[1] == 2:
-        outcome, target = Outcome(outcome.models, _scores(outcome)[..., 1:]), target[:, 1:]
-    return macro_auroc(outcome, target, groups)
+    return auroc_values(*without_first_of_two(_scores(outcome), target), groups)
 
 
 def best_f1(outcome: Outcome, target: NDArray[np.float32], groups: NDArray[np.int64]) -> PseudoValues:

@@ -3,9 +3,10 @@
 from shared.metrics.embeddings import EmbeddingPairs
 from shared.metrics.f1 import BestF1, F1AtThreshold, F1Result
 from shared.metrics.intervals import Interval, difference, holm, interval
-from shared.metrics.pseudovalues import PseudoValues, auroc, auroc_values, mean_values, usable_classes
+from shared.metrics.pseudovalues import FEWEST, PseudoValues, auroc, auroc_values, mean_values, usable_classes
 
 __all__ = [
+    "FEWEST",
     "BestF1",
     "EmbeddingPairs",
     "F1AtThreshold",

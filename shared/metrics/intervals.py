@@ -75,9 +75,8 @@ def interval(values: PseudoValues, level: float = 0.95) -> Interval:
     half = _quantile(level, freedom) * variance**0.5
     if not values.bounded:
         return Interval(theta, theta - half, theta + half)
-    if (
-        variance <= ROUNDING**2 or not ROUNDING < theta < 1 - ROUNDING
-    ):  # nothing speaks against the value: Wilson's interval
+    # Where no sample speaks against the value, Wilson's interval is not empty.
+    if variance <= ROUNDING**2 or not ROUNDING < theta < 1 - ROUNDING:
         return Interval(theta, *_wilson(theta, values.count or groups, level))
     odds, spread = theta / (1 - theta), np.exp(min(half / (theta * (1 - theta)), 500.0))
     return Interval(theta, odds / (odds + spread), odds * spread / (1 + odds * spread))

@@ -99,20 +99,21 @@ def auroc_values(scores: ArrayLike, targets: ArrayLike, groups: ArrayLike | None
         raise ValueError(f"no class has at least {FEWEST} positive and {FEWEST} negative groups among {n} samples")
     influence = np.zeros((len(models), n))
     areas = np.zeros(len(models))
-    sides: list[tuple[float, int]] = []  # variance of a class's area from one side, and the groups on that side
+    spread = squares = 0.0  # of the areas' variances from either side, summed over classes and models
     count = 0
     for c in np.flatnonzero(usable):
         is_positive = positive[:, c]
+        sides = [(side, int(side.sum()), _groups_of(side, groups)) for side in (is_positive, ~is_positive)]
+        count += min(groups_on_side for _, _, groups_on_side in sides)
         for m, score in enumerate(models[..., c]):
             components = _components(score, is_positive)
             area = components[is_positive].mean()
             areas[m] += area
-            for side in (is_positive, ~is_positive):
-                size = side.sum()
+            for side, size, groups_on_side in sides:
                 influence[m, side] += (components[side] - area) / np.sqrt(size * (size - 1))
-                sides.append((float(components[side].var(ddof=1)) / size, _groups_of(side, groups)))
-        count += min(_groups_of(is_positive, groups), _groups_of(~is_positive, groups))
-    spread, squares = sum(variance for variance, _ in sides), sum(v**2 / (g - 1) for v, g in sides)
+                variance = float(components[side].var(ddof=1)) / size
+                spread += variance
+                squares += variance**2 / (groups_on_side - 1)
     return PseudoValues(
         _by_group(areas / usable.sum(), influence / usable.sum(), groups),
         left_out=tuple(np.flatnonzero(~usable).tolist()),

@@ -99,7 +99,8 @@ def by_sign(rows: pd.DataFrame, key: str, alpha: float) -> tuple[str, str, str]:
     groups: tuple[list[str], list[str], list[str]] = ([], [], [])
     for row in rows.to_dict("records"):
         if not pd.isna(row.get(key)):
-            group = 2 if not row[f"{key}_holm"] < alpha else 0 if row[key] > 0 else 1
+            is_told_apart = row[f"{key}_holm"] < alpha
+            group = int(row[key] <= 0) if is_told_apart else 2
             groups[group].append(f"{row['method']} ({100 * row[key]:+.1f})")
     above, below, alike = (", ".join(names) or "none" for names in groups)
     return above, below, alike

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shared.data.groups import find_group_column, units
 from shared.data.images import Fit, inside
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split, units
-from shared.data.tables import find_group_column, nearest
+from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split
+from shared.data.tables import nearest
 from tabular_imaging.data.cells import category_name, listed, tidy
 from tabular_imaging.data.module import TabularImagingDataModule
 from tabular_imaging.data.spreadsheet import find_image_column, read_spreadsheet
@@ -128,12 +129,10 @@ class ImageTableDataModule(TabularImagingDataModule):
         keep = np.array([not reason for reason in reasons])
         unlabelled = frame[target].isna().to_numpy() if target else np.arange(len(frame)) >= rows
         groups = (frame[roles["group"]].map(category_name, na_action="ignore") if roles["group"] else ids)[keep]
-        split = self._splits(
-            frame[keep], roles["split"], unlabelled[keep], pd.Series(units(groups, ids[keep]), groups.index)
-        )
-        read = frame.drop(columns=[name for key, name in roles.items() if name and key not in ("target", "group")])[
-            keep
-        ]
+        apart = pd.Series(units(groups, ids[keep]), groups.index)
+        split = self._splits(frame[keep], roles["split"], unlabelled[keep], apart)
+        used = [name for key, name in roles.items() if name and key not in ("target", "group")]
+        read = frame.drop(columns=used)[keep]
         clash = [name for name in ("id", "image", "split") if name in read]
         if clash:
             raise DataError(f"{self.csv} has a column {clash[0]} beside the one used for that; rename it")

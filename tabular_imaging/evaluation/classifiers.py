@@ -22,8 +22,7 @@ from shared.data.samplers import EpochBatchSampler
 from shared.data.splits import SPLITS, Split, labels_per_class, nested_subsets
 from shared.evaluation import Protocol
 from shared.methods import Pretraining
-from shared.metrics import usable_classes
-from shared.metrics.pseudovalues import FEWEST
+from shared.metrics import FEWEST, usable_classes
 from shared.probe import Features, FineTuned, LinearHead, ProbeResult, encode, fine_tune, linear_probe
 from shared.runs.variant import load_data
 from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule

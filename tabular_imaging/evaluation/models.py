@@ -23,7 +23,7 @@ from shared.data.problems import DataError
 from shared.data.splits import Split
 from shared.evaluation import RANDOM, STATISTICS, Evaluation, Job, Protocol, Statistic
 from shared.evaluation.protocol import FIRST_RANDOM_SEED
-from shared.evaluation.statistics import auroc_of_one_label
+from shared.evaluation.statistics import auroc_of_one_label, without_first_of_two
 from shared.methods import Pretraining
 from shared.metrics import PseudoValues, auroc, difference, interval
 from shared.probe import LinearHead, encode
@@ -172,13 +172,13 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
         """Pseudo-values of the data's metric on the test samples."""
         return self.statistics[self.data.metric](outcome, self._one_hot("test"), self.data.groups[self.test_rows()])
 
-    def _mean(self, outcome: Outcome, target: NDArray[np.float32]) -> float:
-        """Mean of the data's metric over the models, on any samples."""
-        assert outcome.test is not None
+    def _mean(self, scores: NDArray[np.float64] | None, target: NDArray[np.float32]) -> float:
+        """Mean of the data's metric over the models' scores `(M, N, C)`, however few samples a class has."""
+        assert scores is not None
         if self.data.metric == "accuracy":
-            return float((outcome.test.argmax(2) == target.argmax(1)).mean())
-        counted = slice(1, None) if target.shape[1] == 2 else slice(None)  # of two classes, the second's area
-        return float(np.nanmean([auroc(model[:, counted], target[:, counted]) for model in outcome.test]))
+            return float((scores.argmax(2) == target.argmax(1)).mean())
+        scores, target = without_first_of_two(scores, target)
+        return float(np.nanmean([auroc(model, target) for model in scores]))
 
     def table(self, found: Found) -> pd.DataFrame:
         """One row for each protocol and method.
@@ -197,8 +197,7 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
                 about |= {"samples": len(self.test_rows()), "metric": self.data.metric, "value": point.mean()}
                 about["std"] = point.std(ddof=1) if len(point) > 1 else np.nan
                 _, about["low"], about["high"], _ = interval(values[row])
-                validation = Outcome(outcome.models, outcome.val)
-                about["val"] = self._mean(validation, self._one_hot("val"))
+                about["val"] = self._mean(outcome.val, self._one_hot("val"))
                 if row != RANDOM and RANDOM in values:
                     gain = difference(values[row], values[RANDOM])
                     about["gain"], about["gain_low"], about["gain_high"], about["gain_p"] = gain
@@ -222,15 +221,13 @@ class TabularEvaluation(Evaluation[TabularImagingDataModule]):
                 for protocol, rows in found.items():
                     for name, outcome in rows.items():
                         assert outcome.test is not None
-                        part = Outcome(outcome.models, outcome.test[:, inside])
-                        result.append(
-                            (protocol, name, kind, value, int(inside.sum()), self._mean(part, target[inside]))
-                        )
+                        mean = self._mean(outcome.test[:, inside], target[inside])
+                        result.append((protocol, name, kind, value, int(inside.sum()), mean))
         return pd.DataFrame(result, columns=["protocol", "method", "group", "value", "samples", self.data.metric])
 
     def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
         """The value of the data's metric."""
-        return {protocol.metric: self._mean(outcome, self._one_hot("test"))}
+        return {protocol.metric: self._mean(outcome.test, self._one_hot("test"))}
 
     def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
         """Every method with all labels, and its frozen image encoder over the number of labels."""

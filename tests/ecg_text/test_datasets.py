@@ -866,7 +866,7 @@ def test_the_column_of_the_patients_is_inferred_or_given(
     patients: list[str],
 ) -> None:  # fmt: skip
     root = own_set(tmp_path, write_record, columns={column: TWO_RECORDS_EACH})
-    with caplog.at_level(logging.INFO, "shared.data.tables"):
+    with caplog.at_level(logging.INFO, "shared.data.groups"):
         data = ready(WFDBFolderDataModule, root, missing_classes="drop", group_column=given)
     assert data.frame["patient"].tolist() == patients
     table = root / "records.csv"

@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from shared.data.groups import check_groups, group_codes, identical_across_parts
 from shared.data.problems import DataError
 from shared.data.splits import (
     SplitVersion,
-    check_groups,
-    group_codes,
     group_split,
-    identical_across_parts,
     labels_per_class,
     nested_subsets,
     random_split,
@@ -212,7 +210,7 @@ def test_a_group_in_several_parts_is_refused_or_warned_of(
     assert str(caught.value) == f"{said}. {REFUSED.format(name=name)}"
     assert caplog.record_tuples == []
     check_groups(*arguments, allow=True)
-    assert caplog.record_tuples == [("shared.data.splits", logging.WARNING, f"{said} (allow_shared_groups)")]
+    assert caplog.record_tuples == [("shared.data.groups", logging.WARNING, f"{said} (allow_shared_groups)")]
 
 
 @pytest.mark.parametrize("groups", [["a", "a", "b"], [None, "", ""], ["", "", None], [float("nan"), "b", float("nan")]])

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.data.groups import find_group_column, is_group
 from shared.data.problems import DataError
-from shared.data.tables import find_group_column, is_group, read_csv, warn_of_unread
+from shared.data.tables import read_csv, warn_of_unread
 
 
 def message(path: Path, columns: tuple[str, ...] = ()) -> str:
@@ -61,7 +62,7 @@ def found(columns: list[str], given: str | None = None, taken: tuple[str | None,
 
 
 def test_a_group_column_is_inferred_and_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "shared.data.tables"):
+    with caplog.at_level(logging.INFO, "shared.data.groups"):
         assert found(["id", "Subject_ID", "size"]) == "Subject_ID"
     assert caplog.messages == [
         "set/table.csv: rows with the same Subject_ID belong together and stay in one part of the split "
