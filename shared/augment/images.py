@@ -167,24 +167,29 @@ class ImageAugment(Augmentation):
         self._check(images)
         return self.apply_drawn(images, self.draw(images))
 
-    def draw(self, images: Tensor) -> ImageParameters:
-        """Draw the parameters for every sample of `(B, C, H, W)`."""
-        batch, device = len(images), images.device
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ImageParameters:
+        """Draw the parameters for every sample of `(B, C, H, W)`.
+
+        Args:
+            images: The images.
+            generator: Draws on its own device; by default that of the images' device draws.
+        """
+        batch, device = len(images), generator.device if generator else images.device
 
         def happens(probability: float) -> Tensor:
-            return torch.rand(batch, device=device) < probability
+            return torch.rand(batch, device=device, generator=generator) < probability
 
         def uniform(low: float, high: float) -> Tensor:
-            return torch.empty(batch, device=device).uniform_(low, high)
+            return torch.empty(batch, device=device).uniform_(low, high, generator=generator)
 
         applied = happens(self.probability)
-        top, left, height, width = _draw_crop(images, self.crop_scale, self.crop_ratio)
+        top, left, height, width = _draw_crop(images.shape, device, self.crop_scale, self.crop_ratio, generator)
         strengths = (self.brightness, self.contrast, self.saturation)
         factor = torch.stack([uniform(max(0.0, 1 - strength), 1 + strength) for strength in strengths], dim=1)
         factor = factor.where((applied & happens(self.jitter_probability))[:, None], 1)
-        order = torch.rand(batch, len(strengths), device=device).argsort(dim=1)
+        order = torch.rand(batch, len(strengths), device=device, generator=generator).argsort(dim=1)
         grey = applied & happens(self.grayscale)  # saturation 0, after the others
-        return ImageParameters(
+        drawn = ImageParameters(
             top=top.where(applied, 0),
             left=left.where(applied, 0),
             height=height.where(applied, images.shape[2]),
@@ -195,6 +200,7 @@ class ImageAugment(Augmentation):
             operation=F.pad(order, (0, 1), value=SATURATION),
             factor=torch.cat([factor.gather(1, order), 1 - grey[:, None].float()], dim=1),
         )
+        return ImageParameters(*(values.to(images.device) for values in drawn))
 
     def apply_drawn(self, images: Tensor, drawn: ImageParameters) -> Tensor:
         """Augment `images` with these parameters, as `forward` does with drawn ones."""
@@ -343,13 +349,17 @@ def rotate(images: Tensor, angle: Tensor) -> Tensor:
 
 
 def _draw_crop(
-    images: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
+    images: torch.Size,
+    device: torch.device,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Top, left, height and width of a crop for each sample: the first of several tries that fits, or the centre."""
-    batch, _, rows, columns = images.shape
-    shape, device = (batch, TRIES), images.device
-    area = torch.empty(shape, device=device).uniform_(*scale) * (rows * columns)
-    aspect = torch.empty(shape, device=device).uniform_(math.log(ratio[0]), math.log(ratio[1])).exp_()
+    batch, _, rows, columns = images
+    shape, logs = (batch, TRIES), (math.log(ratio[0]), math.log(ratio[1]))
+    area = torch.empty(shape, device=device).uniform_(*scale, generator=generator) * (rows * columns)
+    aspect = torch.empty(shape, device=device).uniform_(*logs, generator=generator).exp_()
     width, height = (area * aspect).sqrt_().round_(), (area / aspect).sqrt_().round_()
     fits = (width > 0) & (width <= columns) & (height > 0) & (height <= rows)
     first = fits.int().argmax(dim=1, keepdim=True)
@@ -359,7 +369,11 @@ def _draw_crop(
     width = width.gather(1, first).squeeze(1).where(found, central_width)
     height = height.gather(1, first).squeeze(1).where(found, central_height)
     top, left = (
-        torch.where(found, (torch.rand(batch, device=device) * (room + 1)).floor_(), (room / 2).floor_())
+        torch.where(
+            found,
+            (torch.rand(batch, device=device, generator=generator) * (room + 1)).floor_(),
+            (room / 2).floor_(),
+        )
         for room in (rows - height, columns - width)
     )
     return top, left, height, width

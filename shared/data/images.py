@@ -152,6 +152,15 @@ def _load_picture(path: Path, settings: ImageSettings) -> NDArray[np.uint8]:
         raise DataError(f"{path} is not an image of a format that Pillow reads") from error
     except Exception as error:  # Pillow lets the errors of its many decoders through
         raise DataError(f"{path} cannot be decoded, it may be truncated or damaged ({error})") from error
+    return _as_array(picture)
+
+
+def load_image_of(picture: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
+    """A picture in memory as the cache keeps it: `(C, S, S)` uint8, see `load_image`."""
+    return _as_array(_fitted(picture.convert(MODES[settings.channels]), settings))
+
+
+def _as_array(picture: Image.Image) -> NDArray[np.uint8]:
     pixels = np.asarray(picture)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

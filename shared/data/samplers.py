@@ -72,6 +72,43 @@ class EpochBatchSampler(Sampler[list[int]]):
             yield np.array_split(indices, self.world_size)[self.rank].tolist()
 
 
+class TaskSampler(EpochBatchSampler):
+    """Yields lists of task numbers that go on over the epochs, so that a task is a function of (seed, number) alone.
+
+    Args:
+        updates: Number of lists in an epoch.
+        batch_size: Tasks of a list over all ranks.
+
+    Raises:
+        ValueError: As `EpochBatchSampler`.
+
+    Example:
+        >>> sampler = TaskSampler(updates=2, batch_size=2)
+        >>> sampler.set_epoch(3)
+        >>> list(sampler)
+        [[12, 13], [14, 15]]
+    """
+
+    def __init__(self, updates: int, batch_size: int) -> None:
+        super().__init__(updates * batch_size, batch_size, shuffle=False)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            yield [self.epoch * self.length + number for number in batch]
+
+
+def loader_of(dataset: Dataset[BatchT], sampler: Sampler[list[int]], num_workers: int = 0) -> DataLoader[BatchT]:
+    """Batches of a data set that gathers a whole batch at once, from the lists of a sampler."""
+    return DataLoader(
+        dataset=dataset,
+        sampler=sampler,
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )
+
+
 def batch_loader(
     dataset: Dataset[BatchT], batch_size: int, train: bool, seed: int = 0, num_workers: int = 0
 ) -> DataLoader[BatchT]:
@@ -86,11 +123,4 @@ def batch_loader(
     """
     length = len(cast(Sized, dataset))
     sampler = EpochBatchSampler(length, batch_size, shuffle=train, drop_last=train, seed=seed)
-    return DataLoader(
-        dataset=dataset,
-        sampler=sampler,
-        batch_size=None,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-    )
+    return loader_of(dataset, sampler, num_workers)

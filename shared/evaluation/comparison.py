@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
+from rich.table import Table
 
 from shared.data.problems import DataError
 from shared.evaluation.alike import alike
@@ -24,7 +25,7 @@ from shared.runs.configs import Configs
 from shared.runs.results import append_results
 from shared.runs.scores import FILE, Outcome, Scores
 from shared.runs.settings import EVALUATION
-from shared.runs.table import SYNTHETIC_WARNING, beside_paper, console, difference_text, folders_text
+from shared.runs.table import SYNTHETIC_WARNING, beside_paper, console, difference_text, folders_text, interval_text
 from shared.runs.tracking import save_figure
 from shared.runs.variant import Variant
 
@@ -59,6 +60,7 @@ class MethodTable:
             made on; the paper's own comes first.
         values: The paper's values by data set, row and column, in percent. The rows are printed in this order.
         setting: How the paper obtained its numbers, as a sentence.
+        transfer: Whether the table is made on all data sets but the one that the methods were trained on.
     """
 
     title: str
@@ -67,6 +69,7 @@ class MethodTable:
     data_sets: dict[str, list[str]] = field(default_factory=dict)
     values: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     setting: str = ""
+    transfer: bool = False
 
 
 # A row of a column: its name, its models' scores, the protocol that they belong to, and whether it is a floor row.
@@ -122,7 +125,8 @@ def compare(
         about: Gives further columns of a variant's row.
 
     Returns:
-        `method, variant, seeds, epochs, steps, models, samples, hours`; for each column of the table its value with
+        `method, variant, seeds, epochs, steps, models, samples, hours`, where several variants that each have a column
+        of their own may be one row; for each column of the table its value with
         `_std`, `_low`, `_high`, `_models` (the value of each model) and `_metric`, what evaluation.json says about its
         protocol, and the differences `_over_random` and `_reference_over` with `_low`, `_high`, `_p` and `_holm`.
         Values are fractions, not percent. `attrs["left_out"]` names classes that the columns leave out.
@@ -157,6 +161,9 @@ def compare(
                     continue
                 seen.add((row, name))
                 mine = rows.setdefault(row, _about(None if is_floor else variant, row, about))
+                if not is_floor and variant.name not in mine["variant"].split():
+                    # A column of its own: a method that is trained once for each number of shots, say.
+                    mine |= {"variant": f"{mine['variant']} {variant.name}", "hours": mine["hours"] + variant.hours}
                 described = state.protocols[protocol]
                 metric = column.metric or described["metric"]
                 values = statistic(metric, dict(statistics))(outcome, scores.target, first.groups)
@@ -249,8 +256,9 @@ def print_comparison(
             everything.append(rows)
     found = pd.concat(everything, ignore_index=True)
     if results:
-        configs_by_name = {variant.name: variant.save_config(results) for variant in evaluated}
-        append_results(found.round(4).assign(config=found["variant"].map(configs_by_name)), results)
+        by_name = {variant.name: variant.save_config(results) for variant in evaluated}
+        configs_of = [" ".join(by_name[name] for name in names.split()) for names in found["variant"]]
+        append_results(found.round(4).assign(config=configs_of), results)
     return found
 
 
@@ -267,7 +275,11 @@ def _data_sets(table: MethodTable, variants: Sequence[Variant]) -> list[tuple[st
     """
     trained_on = variants[0].dataset
     by_name = dict(table.data_sets)
-    if trained_on not in {name for names in by_name.values() for name in names}:
+    if table.transfer:
+        others = sorted(path.parent.name for path in variants[0].folder.glob(f"evaluation/*/{FILE}"))
+        named = {name for names in by_name.values() for name in names}
+        by_name |= {name: [name] for name in others if name not in {trained_on, *named}}
+    elif trained_on not in {name for names in by_name.values() for name in names}:
         by_name[trained_on] = [trained_on]
     found = []
     for name, candidates in by_name.items():
@@ -338,6 +350,41 @@ def _print(
         out.print(how_tested(rows, with_differences), highlight=False, markup=False)
     for column in with_differences:
         out.print(beyond_noise(rows, table.reference, column), highlight=False, markup=False)
+
+
+def print_rows(
+    table: pd.DataFrame, dataset: str, kind: str, metric: str, models: str, one_model: bool = False, note: str = ""
+) -> None:
+    """Print the rows of one variant's evaluation, in percent.
+
+    Args:
+        table: Rows with `protocol`, `method`, `models`, `samples`, `value`, `std`, `low`, `high` and, where there is
+            one, the difference `gain` from random init with its interval.
+        dataset: Name of the data set.
+        kind: `synthetic` or `real`.
+        metric: What the values are.
+        models: What the models of a row are called in the column of their number.
+        one_model: Whether all belong to one pre-trained model, so that the intervals do not cover its noise.
+        note: Text printed below.
+    """
+    out = console()
+    label = "SYNTHETIC data" if kind == "synthetic" else "real data"
+    shown = Table(title=f"{metric}, percent, on {dataset} ({label}; {table['samples'].iloc[0]} test samples)")
+    for column in ("Protocol", "Method", models, metric, "95% interval", "over untrained"):
+        shown.add_column(column, justify="left" if column in ("Protocol", "Method") else "right")
+    for protocol, part in table.groupby("protocol", sort=False):
+        for index, row in enumerate(part.to_dict("records")):
+            value = f"{100 * row['value']:.1f}"
+            value += "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
+            name = row["method"] if row["method"] == RANDOM else f"[bold]{row['method']}[/]"
+            first = str(protocol) if index == 0 else ""
+            over = difference_text(row, "gain")
+            shown.add_row(first, name, str(row["models"]), value, f"\\{interval_text(row)}", over)
+        shown.add_section()
+    out.print(shown)
+    if one_model:
+        out.print(ONE_MODEL, style="yellow")
+    out.print(note, highlight=False, markup=False)
 
 
 def _with_settings(

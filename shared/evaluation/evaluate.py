@@ -120,6 +120,11 @@ class Evaluation(ABC, Generic[DataT]):
     def test_rows(self) -> NDArray[np.int64]:
         """Numbers of the rows of the data's frame that are tested on."""
 
+    def samples(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Ids and groups of the test samples, `(N,)` each; by default a sample is a row of the frame."""
+        rows = self.test_rows()
+        return self.data.frame["id"].astype(str).iloc[rows].tolist(), self.data.groups[rows]
+
     @abstractmethod
     def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
         """Values of one seed's model under a protocol, for its `results.json` and so for the comparison page."""
@@ -357,10 +362,9 @@ def _write(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / EVALUATION).unlink(missing_ok=True)  # it marks the other files as complete
-    rows, data = evaluation.test_rows(), evaluation.data
+    ids, groups = evaluation.samples()
     classes, target = evaluation.target()
-    ids = data.frame["id"].astype(str).iloc[rows].tolist()
-    Scores(ids, data.groups[rows], classes, target, found, floors).write(folder)
+    Scores(ids, groups, classes, target, found, floors).write(folder)
     evaluation.groups(found).to_csv(folder / GROUPS, index=False)
     table.to_csv(folder / RESULTS, index=False)
     protocols = {

@@ -58,7 +58,7 @@ class Configs:
         methods/<method>.yaml      the whole `model:`
         sets/<set>/set.yaml        the data; in the demo profile set_demo.yaml takes its place
         sets/<set>/target_<t>.yaml one target of a set that has several: the data set is then called <set>_<t>
-        sets/<set>/images.yaml     what the set changes for every method whose encoder is an `ImageEncoder`
+        sets/<set>/images.yaml     what the set changes for every method whose encoder takes images (`image_px`)
         demo.yaml                  what the demo profile changes
         sets/<set>/<method>.yaml   what the set changes for one method
 
@@ -261,10 +261,9 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 
 def _has_image_encoder(method: Path) -> bool:
     try:
-        encoder = read_yaml(method)["model"]["init_args"]["encoder"]["class_path"]
+        return "image_px" in read_yaml(method)["model"]["init_args"]["encoder"]["init_args"]
     except (KeyError, TypeError):  # a model without an encoder
         return False
-    return str(encoder).rpartition(".")[2] == "ImageEncoder"
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,19 +3,17 @@
 They are matplotlib figures made without pyplot, so nothing is shown or left open, and no window system is needed.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-INK, ACCENT, GREY = "#1d2433", "#1f6f8b", "#a7adb8"
-ORANGE = "#e08214"  # morphometric, as in Figs. 3 and 4
+from shared.evaluation.figures import ACCENT, GREY, INK, ORANGE, head, open_frame, short
+
 # Okabe and Ito's palette, which colour-blind people can distinguish, without their yellow, which is too faint for a
 # line.
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -48,7 +46,7 @@ def draw_importance(
     axis.barh(place, percent[order], color=[ORANGE if shape else ACCENT for shape in is_shape[order]])
     for y, value in zip(place, percent[order], strict=True):
         axis.annotate(f"{value:.1f}", (value, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
-    axis.set_yticks(place, [_short(names[index]) for index in order])
+    axis.set_yticks(place, [short(names[index]) for index in order])
     axis.set_ylim(-0.6, len(order) - 0.4)
     axis.margins(x=0.08)
     shown = "" if len(order) == len(names) else f" (the first {len(order)} of {len(names)} fields)"
@@ -59,8 +57,8 @@ def draw_importance(
             for colour, label, group in ((ORANGE, "morphometric", is_shape), (ACCENT, "other", ~is_shape))
         ]
         figure.legend(handles=handles, frameon=False, ncols=2, loc="outside lower left")
-    _head(figure, title, note)
-    _open(axis)
+    head(figure, title, note)
+    open_frame(axis)
     return figure
 
 
@@ -94,43 +92,8 @@ def draw_low_data(table: pd.DataFrame, title: str = "", metric: str = "top-1 acc
     axis.set_ylabel(f"{metric}, %")
     axis.grid(axis="y", color=GREY, alpha=0.35, linewidth=0.6)
     figure.legend(frameon=False, ncols=3, loc="outside lower left", title="shaded: 95% interval", alignment="left")
-    _head(figure, title, note)
-    _open(axis)
-    return figure
-
-
-def draw_results(rows: pd.DataFrame, title: str = "", metric: str = "top-1 accuracy", note: str = "") -> Figure:
-    """Every method with its 95% interval, one bar per protocol (frozen and trainable): MMCL Table 1 as a picture.
-
-    Args:
-        rows: Table with the columns `method`, `protocol`, `value`, `low`, `high` (shares, shown in percent); it is best
-            sorted like the paper's table. A value that is absent or not a number, as of a run that did not converge, is
-            drawn as a dash.
-        title: Title drawn above the bars.
-        metric: Name of the metric.
-        note: Text put before the title, "SYNTHETIC" for synthetic data.
-    """
-    methods, protocols = list(rows["method"].unique()), list(rows["protocol"].unique())
-    figure = Figure(figsize=(7.5, 1.6 + 0.42 * len(methods)), layout="constrained")
-    axis = figure.subplots()
-    height = 0.76 / len(protocols)
-    for index, protocol in enumerate(protocols):
-        part = rows[rows["protocol"] == protocol].set_index("method").reindex(methods)
-        value, low, high = (100 * part[column].to_numpy(float) for column in ("value", "low", "high"))
-        place = np.arange(len(methods))[::-1] + 0.38 - height * (index + 0.5)
-        colour = (ACCENT, ORANGE, GREY)[index % 3]
-        whiskers = np.clip([value - low, high - value], 0, None)
-        axis.barh(place, value, 0.92 * height, xerr=whiskers, color=colour, ecolor=INK, capsize=2, label=protocol)
-        for y, number, end in zip(place, value, np.fmax(value, high), strict=True):
-            text, x = (f"{number:.1f}", end) if np.isfinite(number) else ("—", 0.0)
-            axis.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axis.set_yticks(np.arange(len(methods))[::-1], [_short(method) for method in methods])
-    axis.set_ylim(-0.55, len(methods) - 0.45)
-    axis.set_xlim(0, 1.1 * np.nanmax(100 * rows[["value", "high"]].to_numpy(float)))
-    axis.set_xlabel(f"{metric}, % (whiskers: 95% interval)")
-    figure.legend(frameon=False, ncols=len(protocols), loc="outside lower left")
-    _head(figure, title, note)
-    _open(axis)
+    head(figure, title, note)
+    open_frame(axis)
     return figure
 
 
@@ -155,7 +118,7 @@ def draw_grad_cam(
     pairs = min(3, len(images))
     lines = -(-len(images) // pairs)
     figure = Figure(figsize=(4.1 * pairs, 0.5 + 2.3 * lines), layout="constrained")
-    _head(figure, title, note)
+    head(figure, title, note)
     cells = figure.subfigures(lines, pairs, squeeze=False).ravel()
     for cell, image, heat, name in zip(cells[: len(images)], images, maps, titles, strict=True):
         plain, overlay = cell.subplots(1, 2)
@@ -166,7 +129,7 @@ def draw_grad_cam(
         overlay.imshow(level, cmap="inferno", alpha=np.sqrt(level), vmin=0, vmax=1)
         if not level.any():
             overlay.text(0.5, 0.5, "nothing speaks for it", transform=overlay.transAxes, ha="center", fontsize=8)
-        plain.set_title(_short(name, 48), loc="left", fontsize=9)
+        plain.set_title(short(name, 48), loc="left", fontsize=9)
         plain.set_axis_off()
         overlay.set_axis_off()
     return figure
@@ -196,14 +159,14 @@ def draw_pairs(
         axes[1, column].imshow(_picture(view))
         for line, (name, value) in enumerate(row.items()):
             height = 1 - line / lines
-            axes[2, column].text(0.03, height, _short(name, 14), fontsize=8, va="top", color=INK, alpha=0.7)
-            axes[2, column].text(0.97, height, _short(value, 14), fontsize=8, va="top", ha="right", color=INK)
+            axes[2, column].text(0.03, height, short(name, 14), fontsize=8, va="top", color=INK, alpha=0.7)
+            axes[2, column].text(0.97, height, short(value, 14), fontsize=8, va="top", ha="right", color=INK)
         axes[2, column].set_xlim(0, 1)
     for axis in axes.ravel():
         axis.set_axis_off()
     for line, name in enumerate(("image", "augmented view", "table")[: 3 if lines else 2]):
         axes[line, 0].set_title(name, loc="left", fontsize=9, fontweight="bold")
-    _head(figure, title, note)
+    head(figure, title, note)
     return figure
 
 
@@ -213,20 +176,3 @@ def _picture(image: NDArray[np.generic]) -> NDArray[np.float64]:
     if len(values) != 3:
         values = np.repeat(values.mean(0, keepdims=True), 3, axis=0)
     return np.clip(values.transpose(1, 2, 0), 0, 1)
-
-
-def _short(text: str, width: int = 36) -> str:
-    """The text, without its middle if it is long, because related names often differ at their ends."""
-    if len(text) <= width:
-        return text
-    return f"{text[: width - width // 2 - 1]}…{text[-(width // 2) :]}"
-
-
-def _head(figure: Figure, title: str, note: str) -> None:
-    text = f"{note}: {title}" if note and title else note or title
-    lines = textwrap.fill(text, int(11 * figure.get_figwidth()))
-    figure.suptitle(lines, x=0.01, ha="left", fontsize=11, color=INK)
-
-
-def _open(axis: Axes) -> None:
-    axis.spines[["top", "right"]].set_visible(False)

@@ -22,6 +22,7 @@ from shared.backbones import Pixels
 from shared.data.problems import DataError
 from shared.data.splits import Split
 from shared.evaluation import RANDOM, STATISTICS, Evaluation, Job, Protocol, Statistic
+from shared.evaluation.figures import draw_results
 from shared.evaluation.protocol import FIRST_RANDOM_SEED
 from shared.evaluation.statistics import auroc_of_one_label, without_first_of_two
 from shared.methods import Pretraining
@@ -42,7 +43,7 @@ from tabular_imaging.evaluation.classifiers import (
     own_head,
     save_classifier,
 )
-from tabular_imaging.evaluation.figures import draw_low_data, draw_results
+from tabular_imaging.evaluation.figures import draw_low_data
 from tabular_imaging.evaluation.tables import print_results
 from tabular_imaging.methods import SCARF, Supervised
 from tabular_imaging.methods.pretraining import TabularPretraining

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from shared.evaluation import RANDOM, MethodTable
-from shared.evaluation.comparison import ONE_MODEL, Row
+from shared.evaluation.comparison import Row, print_rows
+from shared.evaluation.figures import draw_results
 from shared.runs.configs import Configs
 from shared.runs.scores import Scores
-from shared.runs.table import console, interval_text
 from shared.runs.variant import Variant
 from tabular_imaging.evaluation.classifiers import METRIC_NAMES
-from tabular_imaging.evaluation.figures import draw_low_data, draw_results
+from tabular_imaging.evaluation.figures import draw_low_data
 
 CONFIGS = Configs(Path(__file__).parents[1] / "configs")
 SCRATCH = f"{RANDOM}, fine-tuned"
@@ -89,29 +88,13 @@ def draw_table(rows: pd.DataFrame, table: MethodTable, title: str, note: str) ->
 
 def print_results(table: pd.DataFrame, dataset: str, kind: str) -> None:
     """Print the rows of an evaluation, in percent."""
-    out = console()
-    label = "SYNTHETIC data" if kind == "synthetic" else "real data"
-    metric = METRIC_NAMES[table["metric"].iloc[0]]
-    title = f"{metric}, percent, on {dataset} ({label}; {table['samples'].iloc[0]} test samples)"
-    shown = Table(title=title)
-    for column in ("Protocol", "Method", "Classifiers", metric, "95% interval", "over untrained"):
-        shown.add_column(column, justify="left" if column in ("Protocol", "Method") else "right")
-    for protocol, part in table.groupby("protocol", sort=False):
-        for index, row in enumerate(part.to_dict("records")):
-            value = f"{100 * row['value']:.1f}"
-            value += "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
-            gain = row.get("gain")
-            over = "-" if gain is None or pd.isna(gain) else f"{100 * gain:+.1f} \\{interval_text(row, 'gain_')}"
-            name = row["method"] if row["method"] == RANDOM else f"[bold]{row['method']}[/]"
-            first = str(protocol) if index == 0 else ""
-            shown.add_row(first, name, str(row["models"]), value, f"\\{interval_text(row)}", over)
-        shown.add_section()
-    out.print(shown)
-    if table["checkpoints"].iloc[0] == 1:
-        out.print(ONE_MODEL, style="yellow")
-    out.print(
-        "±: standard deviation over the classifiers. [...]: 95% interval over test samples and classifiers. "
+    print_rows(
+        table,
+        dataset,
+        kind,
+        METRIC_NAMES[table["metric"].iloc[0]],
+        "Classifiers",
+        one_model=table["checkpoints"].iloc[0] == 1,
+        note="±: standard deviation over the classifiers. [...]: 95% interval over test samples and classifiers. "
         "`trainable` of a supervised model is its own classifier.",
-        highlight=False,
-        markup=False,
     )

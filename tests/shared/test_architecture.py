@@ -12,7 +12,13 @@ ROOT = Path(shared.__file__).parents[1]
 PACKAGES = {"ecg_text", "meta_robust", "galaxy_clusters", "tabular_imaging", "commin"}
 FILES = sorted(path for name in ("shared", *PACKAGES) for path in (ROOT / name).rglob("*.py"))
 # The rooms of a package, from the front door down: a file imports from its own floor or from below.
-FLOORS = (("cli",), ("verbs",), ("evaluation",), ("module", "methods"), ("data", "model", "losses", "prompts"))
+FLOORS = (
+    ("cli",),
+    ("verbs",),
+    ("evaluation",),
+    ("module", "methods"),
+    ("data", "model", "adapt", "callbacks", "environments", "losses", "prompts"),
+)
 
 
 def modules(path: Path) -> set[str]:

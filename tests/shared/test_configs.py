@@ -15,7 +15,7 @@ from shared.runs.configs import Change, Configs, Profile, as_flags, combinations
 ROOT = Path(shared.__file__).parents[1]
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/configs") if (path / "methods").is_dir())
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-IMAGES = "model: {init_args: {encoder: {class_path: shared.backbones.ImageEncoder}}}\n"
+IMAGES = "model: {init_args: {encoder: {class_path: shared.backbones.ImageEncoder, init_args: {image_px: 8}}}}\n"
 # Read by name, not as a part of a stack.
 NAMED = {"own_data.yaml", "variants.yaml", "tuning.yaml", "study.yaml"}
 NAMED_FOLDERS = {"tables", "prompts", "fields"}
@@ -221,6 +221,8 @@ def test_every_file_says_what_it_is_and_sets_something_of_its_own(package: str) 
         text = path.read_text()
         assert text.startswith("# "), path
         content = str(yaml.safe_load(text))
+        if path.parts[-3] == "sets":  # a set may change two methods alike, and two sets may have images of one size
+            content = f"{path} {content}"
         assert content not in contents, f"{path} and {contents.get(content)} hold the same"
         contents[content] = path
 

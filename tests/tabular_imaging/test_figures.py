@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from shared.evaluation.figures import draw_results
 from tabular_imaging.evaluation.figures import (
     ACCENT,
     INK,
@@ -19,7 +20,6 @@ from tabular_imaging.evaluation.figures import (
     draw_importance,
     draw_low_data,
     draw_pairs,
-    draw_results,
 )
 
 

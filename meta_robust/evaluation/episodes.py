@@ -1,0 +1,126 @@
+"""Scores of methods on many tasks, and the choice among a run's checkpoints by tasks of validation classes.
+
+Shapes: E tasks, m queries of a task, R = E m queries, N ways, D features.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from meta_robust.data.episodes import Episodes
+from meta_robust.data.module import FewShotDataModule
+from meta_robust.methods import EpisodicMethod, FeatureMethod
+from meta_robust.methods.episodic import class_means
+from meta_robust.model import norm
+from shared.checkpoint import load_module
+from shared.progress import progress
+
+log = logging.getLogger(__name__)
+
+Scores = NDArray[np.float64]
+FIRST, MORE, FINALISTS = 50, 200, 2  # validation tasks of every checkpoint, and of the best ones
+AT_ONCE = 512  # images, or tasks of precomputed features
+
+
+def score_tasks(
+    model: EpisodicMethod, data: FewShotDataModule, episodes: Episodes, bn_mode: norm.BatchNormMode, title: str = ""
+) -> Scores:
+    """Class probabilities `(R, N)` of all queries of the tasks, task by task.
+
+    Args:
+        model: In eval mode.
+        data: The data that the tasks are drawn from.
+        episodes: The tasks.
+        bn_mode: Whose statistics batch norm uses.
+        title: Of a progress bar; none without.
+    """
+    if isinstance(model, FeatureMethod) and bn_mode == "running":
+        return score_features(lambda images: model.embed(images), model.classify_features, data, episodes)
+    numbers: Sequence[int] = range(len(episodes))
+    found = []
+    for number in progress(numbers, title, "task") if title else numbers:
+        task = episodes[[number]]
+        ways = int(task.query_label.max()) + 1
+        images = [side[0].float() / 255 for side in (task.support, task.query)]
+        logits = model.classify(images[0], task.support_label[0], images[1], ways, bn_mode)
+        found.append(logits.softmax(1).double())
+    return torch.cat(found).numpy()
+
+
+def score_features(
+    embed: Callable[[Tensor], Tensor],
+    classify: Callable[[Tensor, Tensor, Tensor, int], Tensor],
+    data: FewShotDataModule,
+    episodes: Episodes,
+) -> Scores:
+    """As `score_tasks`, for features that do not depend on the task: every image is encoded once.
+
+    Args:
+        embed: uint8 images `(B, 3, S, S)` to features `(B, D)`.
+        classify: Features of support, labels, features of queries, and N, to logits `(E, m, N)`.
+        data: The data that the tasks are drawn from.
+        episodes: The tasks.
+    """
+    tasks = [episodes.task(number) for number in range(len(episodes))]
+    support = np.stack([task.support.ravel() for task in tasks])
+    query = np.stack([task.query.T.ravel() for task in tasks])
+    ways, shots = tasks[0].support.shape
+    rows, places = np.unique(np.concatenate([support.ravel(), query.ravel()]), return_inverse=True)
+    with torch.no_grad():
+        parts = np.array_split(rows, max(1, len(rows) // AT_ONCE))
+        features = torch.cat([embed(torch.from_numpy(data.cached(part)).float() / 255) for part in parts])
+    at = [torch.from_numpy(part) for part in (places[: support.size], places[support.size :])]
+    at = [part.view(side.shape) for part, side in zip(at, (support, query), strict=True)]
+    labels = torch.arange(ways).repeat_interleave(shots)
+    found = []
+    for some_support, some_query in zip(at[0].split(AT_ONCE // 8), at[1].split(AT_ONCE // 8), strict=True):
+        logits = classify(features[some_support], labels.expand(len(some_support), -1), features[some_query], ways)
+        found.append(logits.double().softmax(2).flatten(0, 1))
+    return torch.cat(found).numpy()
+
+
+def nearest_mean(support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    """Logits of a classifier without training: cosine with the class means of centred features of length 1."""
+    centre = support.mean(1, keepdim=True)
+    support, query = F.normalize(support - centre, dim=2), F.normalize(query - centre, dim=2)
+    return 10 * query @ F.normalize(class_means(support, labels, ways), dim=2).mT
+
+
+def labels_of(episodes: Episodes) -> NDArray[np.int64]:
+    """Classes `(R,)` of the queries, in the order of the scores."""
+    ways, queries = episodes.task(0).query.shape
+    return np.tile(np.arange(ways), queries * len(episodes))
+
+
+def choose_checkpoint(
+    paths: Sequence[Path], data: FewShotDataModule, episodes_of: Callable[[str, int], Episodes], title: str
+) -> Path:
+    """The checkpoint that is best on tasks of the validation classes: on a few, then the best ones on more.
+
+    Args:
+        paths: The checkpoints.
+        data: The target's data.
+        episodes_of: Gives the tasks of a part of the classes, and how many.
+        title: Of a progress bar.
+    """
+    if len(paths) == 1:
+        return paths[0]
+
+    def accuracy(path: Path, episodes: Episodes) -> float:
+        model = load_module(path, EpisodicMethod)  # type: ignore[type-abstract]
+        scores = score_tasks(model, data, episodes, model.bn_modes[0])
+        return float((scores.argmax(1) == labels_of(episodes)).mean())
+
+    few, more = episodes_of("validation", FIRST), episodes_of("validation", FIRST + MORE)
+    found = [accuracy(path, few) for path in progress(paths, title, "checkpoint")]
+    best = sorted(range(len(paths)), key=lambda place: -found[place])[:FINALISTS]
+    final = {paths[place]: accuracy(paths[place], more) for place in best}
+    chosen = max(final, key=lambda path: final[path])
+    log.info("%s: %s, %.1f%% on %d validation tasks", title, chosen, 100 * final[chosen], len(more))
+    return chosen

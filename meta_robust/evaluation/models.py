@@ -1,0 +1,252 @@
+"""The evaluation of one variant on one data set: tasks of novel classes, beside pixels and an untrained network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from meta_robust.callbacks import kept_epochs
+from meta_robust.data.episodes import Episodes, TaskShape
+from meta_robust.data.module import FewShotDataModule, check_new_classes
+from meta_robust.evaluation.episodes import choose_checkpoint, labels_of, nearest_mean, score_features, score_tasks
+from meta_robust.evaluation.tables import METRIC, print_results
+from meta_robust.methods import EpisodicMethod
+from meta_robust.model.norm import BatchNormMode
+from shared.checkpoint import load_module
+from shared.data.module import SAMPLES
+from shared.evaluation import RANDOM, STATISTICS, Evaluation, Job, Protocol
+from shared.evaluation.figures import draw_results
+from shared.evaluation.protocol import FIRST_RANDOM_SEED
+from shared.metrics import difference, interval
+from shared.runs.scores import Found, Outcome
+from shared.runs.variant import Variant
+
+PIXELS = "Pixels"
+RANDOM_NETWORKS = 3  # untrained networks of the floor row
+Select = Literal["target", "base", "last"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How methods are evaluated.
+
+    Attributes:
+        episodes: Number of tasks; with `without_replacement` at most that.
+        ways: N.
+        queries: Q, query images a class.
+        shots: Numbers of support images a class; by default the one that a method was trained with, and 1 and 5 for a
+            method that is trained on images.
+        without_replacement: Whether no image is used twice, so that tasks are independent.
+        select: Which checkpoint: the best of all epochs on tasks of the target's validation classes, as the paper does;
+            the best on the base set's own; or the last.
+    """
+
+    episodes: int = 600
+    ways: int = 5
+    queries: int = 15
+    shots: list[int] | None = None
+    without_replacement: bool = False
+    select: Select = "target"
+
+
+@dataclass(frozen=True)
+class TaskProtocol(Protocol):
+    """Tasks with so many shots, by one kind of batch statistics.
+
+    Attributes:
+        shots: K.
+        bn_mode: Whose statistics; None stands for a method's own choice.
+    """
+
+    shots: int = 1
+    bn_mode: BatchNormMode | None = None
+
+
+class FewShotEvaluation(Evaluation[FewShotDataModule]):
+    """Accuracy on tasks of novel classes, the same for every method; a row of the scores is a query of a task.
+
+    Args:
+        variant: The trained models.
+        checkpoints: Their last checkpoints by seed.
+        data: The data module, set up.
+        transfer: Whether the data set is another one than the models were trained on.
+        settings: See `Settings`.
+
+    Raises:
+        DataError: Novel classes were trained on, or there are too few images for the tasks.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        checkpoints: Mapping[int, Path],
+        data: FewShotDataModule,
+        transfer: bool,
+        settings: Settings,
+    ) -> None:
+        super().__init__(variant, checkpoints, data, transfer)
+        self.settings = settings
+        novel = sorted(set(data.class_names[data.split == "novel"]))
+        for run in variant.runs.values():
+            samples = pd.read_csv(run / SAMPLES, dtype=str, keep_default_na=False)
+            check_new_classes(sorted(set(samples["group"][samples["split"] == "base"])), novel, str(run))
+        by_images = variant.method.trains_on == "images"
+        self.shots = settings.shots or ([1, 5] if by_images else [int(variant.model_settings["shots"])])
+
+    @property
+    def protocols(self) -> dict[str, TaskProtocol]:
+        """By name, `<K>shot` and, with batch statistics of the support alone, `<K>shot_support`."""
+        found = {}
+        for shots in self.shots:
+            title = f"{self.settings.ways}-way {shots}-shot"
+            found[f"{shots}shot"] = TaskProtocol(f"{shots}shot", title, "accuracy", shots)
+            name = f"{shots}shot_support"
+            found[name] = TaskProtocol(name, f"{title}, support statistics", "accuracy", shots, "support")
+        return found
+
+    def episodes(self, shots: int, split: str = "novel", count: int | None = None) -> Episodes:
+        """The tasks."""
+        settings = self.settings
+        shape = TaskShape(settings.ways, shots, settings.queries)
+        return self.data.episodes(split, shape, count or settings.episodes, settings.without_replacement and not count)
+
+    def jobs(self) -> list[Job]:
+        """Pixels and untrained networks, then the trained models."""
+        first = next(iter(self.checkpoints.values()))
+        encoder = repr(self.variant.model_settings["encoder"])
+        key = repr((self.settings, self.shots))
+        jobs = [Job(self._score_pixels, key=f"{PIXELS} {key}")]
+        for number in range(RANDOM_NETWORKS):
+            seed = FIRST_RANDOM_SEED + number
+            jobs.append(Job(partial(self._score_random, seed, first), key=f"{RANDOM} {seed} {encoder} {key}"))
+        return [*jobs, *(Job(partial(self._score, seed), seed) for seed in self.checkpoints)]
+
+    def _score_pixels(self) -> Found:
+        return self._by_nearest_mean(PIXELS, 0, lambda images: images.flatten(1))
+
+    def _score_random(self, seed: int, checkpoint: Path) -> Found:
+        """An untrained encoder with batch statistics of all images that it is given together."""
+        torch.manual_seed(seed)
+        model = load_module(checkpoint, EpisodicMethod, weights=False)  # type: ignore[type-abstract]
+        return self._by_nearest_mean(RANDOM, seed, lambda images: model.encode(images).flatten(1))
+
+    def _by_nearest_mean(self, row: str, seed: int, embed: Any) -> Found:
+        found: Found = {}
+        for shots in self.shots:
+            scores = score_features(embed, nearest_mean, self.data, self.episodes(shots))
+            for name in (f"{shots}shot", f"{shots}shot_support"):
+                found[name] = {row: Outcome([seed], scores[None])}
+        return found
+
+    def _score(self, seed: int) -> Found:
+        """Scores of one trained model under every protocol."""
+        found: Found = {}
+        title = self.variant.title
+        for shots in self.shots:
+            path = self._checkpoint(seed, shots)
+            model = load_module(path, EpisodicMethod)  # type: ignore[type-abstract]
+            known: dict[BatchNormMode, NDArray[np.float64]] = {}
+            for name, protocol in self.protocols.items():
+                if protocol.shots == shots:
+                    mode = protocol.bn_mode or model.bn_modes[0]
+                    if mode not in known:
+                        about = f"{title}, {protocol.title}"
+                        known[mode] = score_tasks(model, self.data, self.episodes(shots), mode, about)
+                    found[name] = {title: Outcome([seed], known[mode][None])}
+        return found
+
+    def _checkpoint(self, seed: int, shots: int) -> Path:
+        """The checkpoint of a seed that `select` asks for."""
+        run = self.variant.runs[seed]
+        if self.settings.select == "target" and (paths := kept_epochs(run)):
+            title = f"{self.variant.title}, seed {seed}, {shots} shots: choose the epoch"
+            return choose_checkpoint(paths, self.data, lambda split, count: self.episodes(shots, split, count), title)
+        return self.variant.checkpoint(seed, "last" if self.settings.select == "last" else "best")
+
+    def test_rows(self) -> NDArray[np.int64]:
+        """Rows of the images that are classified, task by task; an image may occur in several tasks."""
+        episodes = self.episodes(self.shots[0])
+        return np.concatenate([episodes.task(number).query.T.ravel() for number in range(len(episodes))])
+
+    def samples(self) -> tuple[list[str], NDArray[np.int64]]:
+        """A query of a task is a sample, `<task>/<image>`, and the queries of a task belong together."""
+        rows = self.test_rows()
+        count = len(self.episodes(self.shots[0]))
+        task = np.repeat(np.arange(count), len(rows) // count)
+        ids = self.data.frame["id"].astype(str).to_numpy()[rows]
+        return [f"{number}/{name}" for number, name in zip(task, ids, strict=True)], task
+
+    def target(self) -> tuple[list[str], NDArray[np.float32]]:
+        """The ways, and the one-hot class of every query."""
+        ways = self.settings.ways
+        labels = labels_of(self.episodes(self.shots[0]))
+        return [f"way {way}" for way in range(ways)], np.eye(ways, dtype=np.float32)[labels]
+
+    def about(self, protocol: Protocol) -> dict[str, Any]:
+        """Shots, batch statistics and selection."""
+        assert isinstance(protocol, TaskProtocol)
+        mode = protocol.bn_mode or self.variant.method.bn_modes[0]
+        return {"shots": protocol.shots, "bn_mode": mode, "select": self.settings.select}
+
+    def table(self, found: Found) -> pd.DataFrame:
+        """One row for each protocol and method.
+
+        `value` is the accuracy with `std` over the models and its interval `low` to `high`, which is one of drawing
+        tasks from these classes, not of other classes; `literature` is the half-width 1.96 s / sqrt(n) that papers
+        print; `ece` the expected calibration error; `gain` the paired difference from random init.
+        """
+        _, task = self.samples()
+        _, target = self.target()
+        rows = []
+        for name, protocol in self.protocols.items():
+            values = {row: STATISTICS["accuracy"](outcome, target, task) for row, outcome in found[name].items()}
+            for row, outcome in found[name].items():
+                point, test = values[row].point, outcome.test
+                assert test is not None
+                by_task = (test.argmax(2) == target.argmax(1)).reshape(len(test), task.max() + 1, -1).mean(2).mean(0)
+                about: dict[str, Any] = {"protocol": name, "title": protocol.title, "method": row, "models": len(point)}
+                about |= {"samples": len(task), "tasks": len(by_task), "value": point.mean()}
+                about["std"] = point.std(ddof=1) if len(point) > 1 else np.nan
+                _, about["low"], about["high"], _ = interval(values[row])
+                about["literature"] = 1.96 * by_task.std(ddof=1) / np.sqrt(len(by_task))
+                about["ece"] = float(np.mean([_calibration_error(each, target) for each in test]))
+                if row not in (RANDOM, PIXELS):
+                    about |= self.about(protocol)
+                if row != RANDOM:
+                    gain = difference(values[row], values[RANDOM])
+                    about["gain"], about["gain_low"], about["gain_high"], about["gain_p"] = gain
+                rows.append(about)
+        return pd.DataFrame(rows)
+
+    def seed_values(self, protocol: Protocol, outcome: Outcome) -> dict[str, float]:
+        """Accuracy."""
+        assert outcome.test is not None
+        _, target = self.target()
+        return {"accuracy": float((outcome.test.argmax(2) == target.argmax(1)).mean())}
+
+    def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
+        """Accuracy of every row."""
+        return {"accuracy": draw_results(table.assign(protocol=table["title"]), dataset, METRIC, note)}
+
+    def print(self, table: pd.DataFrame, dataset: str, kind: str) -> None:
+        """Print all rows, in percent."""
+        print_results(table, dataset, kind)
+
+
+def _calibration_error(scores: NDArray[np.float64], target: NDArray[np.float32]) -> float:
+    """Expected calibration error of probabilities `(R, N)`, in 15 bins."""
+    labels = torch.from_numpy(target.argmax(1))
+    return float(multiclass_calibration_error(torch.from_numpy(scores), labels, target.shape[1]))
+
+
+def last_checkpoints(variant: Variant, which: str) -> dict[int, Path]:
+    """The last checkpoint of every seed: it identifies the training, among whose epochs the evaluation chooses."""
+    return {seed: variant.checkpoint(seed, "last") for seed in variant.seeds}

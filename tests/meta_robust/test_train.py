@@ -1,0 +1,110 @@
+"""Whole commands on a small SYNTHETIC set: train, evaluate, table; files, floor rows, resuming."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from meta_robust.cli import main
+from meta_robust.data.synthetic import write_synthetic
+from meta_robust.evaluation.tables import CONFIGS
+from meta_robust.verbs import pipelines
+from shared.evaluation import read_method_table
+from shared.runs.scores import Scores
+from tests.recorded import record
+
+SMALL = [
+    "--data.init_args.updates_per_epoch",
+    "2",
+    "--data.init_args.val_episodes",
+    "2",
+    "--trainer.max_epochs",
+    "2",
+    "--model.init_args.queries",
+    "5",
+    "--run.wandb",
+    "disabled",
+    "--trainer.enable_progress_bar",
+    "false",
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_synthetic(tmp_path / "set", base=8, validation=5, novel=6, per_class=11)
+    return tmp_path / "set"
+
+
+def fit(root: Path, method: str, *more: str) -> None:
+    files = [word for file in CONFIGS.stack(method, "synthetic", "demo") for word in ("--config", str(file))]
+    width = ["--model.init_args.encoder.init_args.width", "16"]
+    main(["fit", *files, "--data.init_args.root", str(root), *width, *SMALL, *more])
+
+
+def test_methods_are_trained_evaluated_on_the_same_tasks_and_compared(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = []
+    for method in ("maml", "baseline_pp"):
+        fit(root, method, "--data.init_args.batch_size", "4")
+        folders.append(f"runs/meta_robust/rml_synthetic/{method}")
+    asked = ["--settings.episodes", "6", "--settings.queries", "5", "--settings.shots", "[1]", "--wandb", "disabled"]
+    main(["evaluate", "--run", *folders, *asked])
+    shifted = ["--data", "synthetic_shifted", "--root", str(root / "shifted"), "--profile", "demo"]
+    main(["evaluate", "--run", *folders, *shifted, *asked])
+    for dataset in ("rml_synthetic", "rml_shifted"):
+        one, other = (Scores.read(Path(folder) / "evaluation" / dataset) for folder in folders)
+        assert one.same_samples(other)
+        assert len(one.samples) == 6 * 25
+        assert one.samples[0].startswith("0/")
+        assert one.floors == ["Pixels", "Random init"]
+    table = pd.read_csv(Path(folders[0]) / "evaluation" / "rml_synthetic" / "results.csv")
+    assert set(table["protocol"]) == {"1shot", "1shot_support"}
+    assert table["bn_mode"].dropna().tolist() == ["transductive", "support"]
+    assert table["select"].dropna().unique().tolist() == ["target"]
+    capsys.readouterr()
+    for name in ("table1", "table2"):
+        main(["table", "--table", str(CONFIGS.folder / "tables" / f"{name}.yaml"), "--run", *folders])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "evaluated on rml_synthetic" in printed
+    assert "evaluated on rml_shifted" in printed
+    assert "SYNTHETIC DATA" in printed
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(root: Path) -> None:
+    whole, parts = (Path(f"runs/meta_robust/rml_synthetic/{name}/seed_0/checkpoints/last.ckpt") for name in "ab")
+    settings = ["--model.init_args.penalty", "none"]  # lambda would know how long the training was to be
+    fit(root, "rml", "--run.variant", "a", *settings)
+    fit(root, "rml", "--run.variant", "b", "--trainer.max_epochs", "1", *settings)
+    config = parts.parents[1] / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))
+    (parts.parents[1] / "results.json").unlink()
+    fit(root, "rml", "--run.variant", "b", *settings)
+    one, other = (torch.load(path, weights_only=True)["state_dict"] for path in (whole, parts))
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_train_evaluates_maml_and_two_readings_in_both_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    called = record(monkeypatch, pipelines)
+    main(["train", "--profile", "demo"])
+    folders = [f"runs/meta_robust/rml_synthetic/{name}" for name in ("maml", "rml_printed", "rml")]
+    assert [words[0] for verb, words in called if verb == "fit"] == [f"{folder}/seed_0" for folder in folders]
+    evaluated = [words for verb, words in called if verb == "evaluate"]
+    assert ["--data" in words for words in evaluated] == [False, True]
+    assert "synthetic_shifted" in evaluated[1]
+    tables = [Path(words[1]).stem for verb, words in called if verb == "print_table"]
+    assert tables == ["table1", "table2"]
+
+
+def test_the_papers_tables_are_as_printed() -> None:
+    one, two = (read_method_table(CONFIGS.folder / "tables" / f"{name}.yaml") for name in ("table1", "table2"))
+    assert one.values["miniImageNet"]["RML"] == {"1-shot": 48.55, "5-shot": 66.93}
+    assert one.values["SUN"]["Meta-Learner LSTM"] == {"1-shot": 30.99, "5-shot": 44.86}
+    assert two.values["CUB to miniImageNet"]["MAML"] == {"1-shot": 33.36, "5-shot": 41.58}
+    assert {len(rows) for table in (one, two) for rows in table.values.values()} == {9}
