@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from meta_robust.adapt import Order
 from meta_robust.data.module import FewShotDataModule
 from meta_robust.environments import COLOUR_KINDS, change, check_kinds, draw_kinds
 from meta_robust.losses import invariance_gradient
-from meta_robust.methods.episodic import MetaStep, TaskImages, mean_over_processes, unit
+from meta_robust.methods.episodic import MetaStep, TaskImages, unit
 from meta_robust.methods.maml import MAML
 from shared.data.problems import DataError
-from shared.distributed import rank_and_world_size
+from shared.distributed import mean_over_processes, rank_and_world_size
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,15 @@ class Terms(NamedTuple):
     hits: Tensor
     norm: Tensor
     size: Tensor
+
+
+def reading_of(photometric: bool, pairing: str, penalty: str) -> Reading:
+    """Which reading of the paper some settings of `RML` are."""
+    if not photometric:
+        return "tasks"
+    if pairing == "same":
+        return "printed" if penalty == "none" else "penalty"
+    return "pairing" if penalty == "none" else "prose"
 
 
 class RML(MAML):
@@ -126,31 +136,12 @@ class RML(MAML):
         if pairing != "same" and (not self.environments or count < 2):
             raise ValueError(f"pairing {pairing} needs at least two photometric environments")
 
-    @property
-    def reading(self) -> str:
-        """Which reading of the paper the settings are."""
-        if not self.environments:
-            return "tasks"
-        crossed, penalised = self.pairing != "same", self.penalty != "none"
-        return "prose" if crossed and penalised else "pairing" if crossed else "penalty" if penalised else "printed"
-
     @classmethod
     def variant_title(cls, settings: Mapping[str, Any]) -> str:
         """The method, with its reading unless it is the one that it starts with."""
-        photometric = settings.get("environments") != []
-        crossed, penalised = settings.get("pairing", "cross") != "same", settings.get("penalty", "irmv1") != "none"
-        reading = (
-            "tasks"
-            if not photometric
-            else ""
-            if crossed and penalised
-            else "pairing"
-            if crossed
-            else "penalty"
-            if penalised
-            else "printed"
-        )
-        return f"{cls.title} ({reading})" if reading else cls.title
+        chosen = [settings.get(key, default) for key, default in (("pairing", "cross"), ("penalty", "irmv1"))]
+        reading = reading_of(settings.get("environments") != [], *chosen)
+        return cls.title if reading == "prose" else f"{cls.title} ({reading})"
 
     def setup(self, stage: str) -> None:
         """Before training, measure how much the environments differ on real images, and say what an update costs."""
@@ -166,12 +157,11 @@ class RML(MAML):
         rows = data.rows(data.splits[0], "pretrain")
         images = unit(torch.from_numpy(data.cached(rows[:: max(1, len(rows) // MEASURED)][:MEASURED])))
         self.check_environments(images)
-        adaptations = self.count
         queries = sum(len(self.partners(each)) for each in range(self.count))
         log.info(
             "RML (%s): %d adaptations and %d query passes a task, where MAML has 1 and 1",
-            self.reading,
-            adaptations,
+            reading_of(True, self.pairing, self.penalty),
+            self.count,
             queries,
         )
 
@@ -215,11 +205,17 @@ class RML(MAML):
         others = [(environment + step) % self.count for step in range(1, self.count)]
         return others if self.pairing == "all" else others[:1]
 
-    def terms(self, task: TaskImages, place: int) -> Terms:
-        """A task's terms of the objective; `place` is its place among this process's tasks of the update."""
+    def terms(self, task: TaskImages, place: int, order: Order | None = None) -> Terms:
+        """A task's terms of the objective.
+
+        Args:
+            task: The task.
+            place: Its place among this process's tasks of the update.
+            order: As of `adapt`; by default the training's own. The values are the same.
+        """
         if self.environments:
-            return self.photometric_terms(task)
-        logits = self.forward_with(self.adapted(task.support, task.support_label), task.query)
+            return self.photometric_terms(task, order)
+        logits = self.forward_with(self.adapted(task.support, task.support_label, order), task.query)
         own = self.terms_of([logits], [task.query_label])
         # One of several environments, those of other tasks or groups being empty here.
         rank, world_size = rank_and_world_size()
@@ -227,7 +223,7 @@ class RML(MAML):
         index, count = (task.group, self.groups) if self.groups > 1 else (rank * tasks + place, self.tasks_of_update)
         return Terms(*(F.pad(values, (index, count - index - 1)) for values in own))
 
-    def photometric_terms(self, task: TaskImages) -> Terms:
+    def photometric_terms(self, task: TaskImages, order: Order | None) -> Terms:
         """A task's terms in each of the photometric environments."""
         kinds = draw_kinds(self.environments, self.count, task.update_seed)
         views = [
@@ -236,7 +232,7 @@ class RML(MAML):
         ]
         by_query: list[list[Tensor]] = [[] for _ in kinds]
         for environment, (support, _) in enumerate(views):
-            adapted = self.adapted(support, task.support_label)
+            adapted = self.adapted(support, task.support_label, order)
             for other in self.partners(environment):
                 by_query[other].append(self.forward_with(adapted, views[other][1]))
         labels = [task.query_label.repeat(len(found)) for found in by_query]
@@ -296,11 +292,8 @@ class RML(MAML):
 
     def _values(self, tasks: list[TaskImages]) -> list[Terms]:
         """The terms of tasks, whose graphs are dropped one after the other."""
-        order, self.order = self.order, "first"
-        try:
-            return [Terms(*(value.detach() for value in self.terms(task, place))) for place, task in enumerate(tasks)]
-        finally:
-            self.order = order
+        found = (self.terms(task, place, "first") for place, task in enumerate(tasks))
+        return [Terms(*(value.detach() for value in terms)) for terms in found]
 
     @staticmethod
     def _linear(terms: Terms, total: Terms, weight: float) -> Tensor:

@@ -20,6 +20,17 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
+def mean_over_processes(values: list[Tensor]) -> list[Tensor]:
+    """The mean of each tensor over all processes, by one collective; the tensors themselves with one process."""
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return values
+    joined = torch.cat([value.flatten() for value in values])
+    dist.all_reduce(joined)
+    parts = (joined / world_size).split([value.numel() for value in values])
+    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]
+
+
 class _Gather(torch.autograd.Function):
     """Concatenation over ranks; the backward pass sums the ranks' gradients for this rank's rows."""
 

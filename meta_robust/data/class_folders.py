@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from meta_robust.data.module import PARTS, FewShotDataModule
 from shared.data.arrays import ArrayCache
-from shared.data.images import Fit, image_cache
-from shared.data.problems import DataError, OnError, Problems
+from shared.data.images import image_cache
+from shared.data.problems import DataError, Problems
 from shared.data.splits import random_split
 from shared.data.tables import nearest, read_csv
 from shared.runs.settings import read_yaml
@@ -38,17 +39,7 @@ class ClassFoldersDataModule(FewShotDataModule):
             folders in turn, as CloserLook does for CUB: 0 and 2 of every four are base, 1 validation, 3 novel. None
             draws the parts at random.
         fractions: Shares of base, validation and novel classes where the parts are drawn.
-        image_px: See `FewShotDataModule`, as for all that follow.
-        fit: See there.
-        updates_per_epoch: See there.
-        val_episodes: See there.
-        share: See there.
-        groups: See there.
-        batch_size: See there.
-        on_error: See there.
-        cache_dir: See there.
-        num_workers: See there.
-        seed: See there.
+        **kwargs: Further arguments of `FewShotDataModule`.
     """
 
     name = "class_folders"
@@ -59,22 +50,9 @@ class ClassFoldersDataModule(FewShotDataModule):
         images: str = "images",
         split: str | None = None,
         fractions: tuple[float, float, float] = (0.64, 0.16, 0.2),
-        image_px: int = 84,
-        fit: Fit = "crop",
-        updates_per_epoch: int = 250,
-        val_episodes: int = 100,
-        share: float = 1.0,
-        groups: str | None = None,
-        batch_size: int = 4,
-        on_error: OnError = "raise",
-        cache_dir: str = "data/cache",
-        num_workers: int = 0,
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            root, image_px, fit, updates_per_epoch, val_episodes, share, groups, batch_size, on_error, cache_dir,
-            num_workers, seed,
-        )  # fmt: skip
+        super().__init__(root, **kwargs)
         self.images, self.split_file, self.fractions = images, split, fractions
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:

@@ -84,6 +84,30 @@ class Task(NamedTuple):
     seed: int
 
 
+class Ordered(NamedTuple):
+    """Tasks of one shape, as `EpisodeBatch` orders their images.
+
+    Attributes:
+        support: `(T, N*K)` rows.
+        query: `(T, N*Q)` rows.
+        support_label: `(N*K,)`, the same for all.
+        query_label: `(N*Q,)`.
+    """
+
+    support: Rows
+    query: Rows
+    support_label: Rows
+    query_label: Rows
+
+
+def in_order(tasks: Sequence[Task]) -> Ordered:
+    """The rows and the classes of tasks' images: the support class by class, the queries one of each class in turn."""
+    support = np.stack([task.support.ravel() for task in tasks])
+    query = np.stack([task.query.T.ravel() for task in tasks])
+    (ways, shots), queries = tasks[0].support.shape, tasks[0].query.shape[1]
+    return Ordered(support, query, np.repeat(np.arange(ways), shots), np.tile(np.arange(ways), queries))
+
+
 def task_rng(seed: int, split: int, *number: int) -> np.random.Generator:
     """The generator of one task, or of one update; `split` is the place of the split among the three."""
     return np.random.default_rng((seed, split, *number))
@@ -166,17 +190,18 @@ class Episodes(Dataset[EpisodeBatch]):
     def __len__(self) -> int:
         return self.length
 
+    def all(self) -> Ordered:
+        """Rows and classes of all tasks, without their images."""
+        return in_order([self.task(number) for number in range(self.length)])
+
     def __getitem__(self, numbers: Sequence[int]) -> EpisodeBatch:
         tasks = [self.task(number) for number in numbers]
-        support = np.stack([task.support.ravel() for task in tasks])
-        query = np.stack([task.query.T.ravel() for task in tasks])
-        (ways, shots), queries = tasks[0].support.shape, tasks[0].query.shape[1]
-        labels = torch.arange(ways)
+        support, query, support_label, query_label = in_order(tasks)
         return EpisodeBatch(
             support=self._gather(support),
             query=self._gather(query),
-            support_label=labels.repeat_interleave(shots).expand(len(tasks), -1),
-            query_label=labels.repeat(queries).expand(len(tasks), -1),
+            support_label=torch.from_numpy(support_label).expand(len(tasks), -1),
+            query_label=torch.from_numpy(query_label).expand(len(tasks), -1),
             query_row=torch.from_numpy(query),
             group=torch.tensor([task.group for task in tasks]),
             seed=torch.tensor([task.seed for task in tasks]),

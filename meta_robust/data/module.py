@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -151,18 +151,20 @@ class FewShotDataModule(DataModule[Any]):
         )
         log.info("%s: classes %s", self.name, said)
 
-    def by_class(self, split: str) -> dict[str, Rows]:
-        """Rows of the images of each class of a split; of base classes only the share that is trained on.
+    @cached_property
+    def classes(self) -> dict[str, dict[str, Rows]]:
+        """By part of the split and class, sorted by name, the rows of the images.
 
-        Classes are sorted by name, and a share is the same images for every method and seed.
+        Of base classes only the share that is trained on, which is the same images for every method and seed.
         """
-        found = {}
-        for name in sorted(set(self.class_names[self.split == split])):
-            rows = np.flatnonzero((self.class_names == name) & (self.split == split))
-            if split == PARTS[0] and self.share < 1:
+        found: dict[str, dict[str, Rows]] = {part: {} for part in PARTS}
+        rows_of = pd.Series(np.arange(len(self.split))).groupby([self.split, self.class_names])
+        for (part, name), series in rows_of:
+            rows = series.to_numpy()
+            if part == PARTS[0] and self.share < 1:
                 kept = max(1, round(self.share * len(rows)))
                 rows = np.sort(np.random.default_rng(0).permutation(rows)[:kept])
-            found[name] = rows
+            found[str(part)][str(name)] = rows
         return found
 
     @cached_property
@@ -172,7 +174,7 @@ class FewShotDataModule(DataModule[Any]):
         Raises:
             DataError: A group names a class that is not among the base classes.
         """
-        classes = self.by_class(PARTS[0])
+        classes = self.classes[PARTS[0]]
         if self.groups_file is None:
             return [list(classes.values())]
         groups = read_yaml(self.root / self.groups_file)
@@ -195,10 +197,10 @@ class FewShotDataModule(DataModule[Any]):
     def train_dataloader(self) -> DataLoader[Any]:
         """Training tasks; or, for a method that trains on images, those of the base classes, shuffled."""
         if self.trains_on == "images":
-            rows = np.concatenate(list(self.by_class(PARTS[0]).values()))
+            rows = np.concatenate(list(self.classes[PARTS[0]].values()))
             return self.loader(rows, train=True)
         shape, groups = self._shape(), self.class_groups
-        check_enough(self.by_class(PARTS[0]), shape, PARTS[0])
+        check_enough(self.classes[PARTS[0]], shape, PARTS[0])
         if min(map(len, groups)) < shape.ways:
             raise DataError(f"{self.groups_file}: a group has fewer classes than the {shape.ways} of a task")
         sampler = TaskSampler(self.updates_per_epoch, self.batch_size)
@@ -235,7 +237,7 @@ class FewShotDataModule(DataModule[Any]):
         Raises:
             DataError: The classes do not suffice, see `check_enough`.
         """
-        by_class, place = self.by_class(split), PARTS.index(split)
+        by_class, place = self.classes[split], PARTS.index(split)
         check_enough(by_class, shape, split)
         groups: Sequence[Sequence[Rows]] = [list(by_class.values())]
         if disjoint:
@@ -254,22 +256,16 @@ class FewShotDataModule(DataModule[Any]):
         return (self.share, *(np.concatenate(group) for group in self.class_groups))
 
 
-def check_new_classes(base: Mapping[str, Any] | Sequence[str], novel: Sequence[str], trained_on: str) -> None:
+def check_new_classes(base: Sequence[str], novel: Sequence[str], trained_on: str) -> None:
     """Check that the classes to be tested on were not trained on under the same name, in whatever capitals.
 
     Raises:
         DataError: Some were.
     """
-    known = {str(name).strip().casefold() for name in base}
-    shared = [name for name in novel if str(name).strip().casefold() in known]
+    known = {name.strip().casefold() for name in base}
+    shared = [name for name in novel if name.strip().casefold() in known]
     if shared:
         raise DataError(
             f"{len(shared)} of the classes to be tested on were trained on in {trained_on} (the first is {shared[0]}): "
             "give the novel classes of the target a split without them"
         )
-
-
-def in_turn(episodes: Episodes) -> Iterator[EpisodeBatch]:
-    """Tasks one after the other, as batches of one."""
-    for number in range(len(episodes)):
-        yield episodes[[number]]

@@ -16,7 +16,7 @@ from torch import Tensor
 from meta_robust.data.episodes import Episodes
 from meta_robust.data.module import FewShotDataModule
 from meta_robust.methods import EpisodicMethod, FeatureMethod
-from meta_robust.methods.episodic import class_means
+from meta_robust.methods.episodic import class_means, unit
 from meta_robust.model import norm
 from shared.checkpoint import load_module
 from shared.progress import progress
@@ -41,14 +41,14 @@ def score_tasks(
         title: Of a progress bar; none without.
     """
     if isinstance(model, FeatureMethod) and bn_mode == "running":
-        return score_features(lambda images: model.embed(images), model.classify_features, data, episodes)
+        return score_features(model.embed, model.classify_features, data, episodes)
     numbers: Sequence[int] = range(len(episodes))
     found = []
     for number in progress(numbers, title, "task") if title else numbers:
         task = episodes[[number]]
         ways = int(task.query_label.max()) + 1
-        images = [side[0].float() / 255 for side in (task.support, task.query)]
-        logits = model.classify(images[0], task.support_label[0], images[1], ways, bn_mode)
+        support, query = unit(task.support[0]), unit(task.query[0])
+        logits = model.classify(support, task.support_label[0], query, ways, bn_mode)
         found.append(logits.softmax(1).double())
     return torch.cat(found).numpy()
 
@@ -62,22 +62,20 @@ def score_features(
     """As `score_tasks`, for features that do not depend on the task: every image is encoded once.
 
     Args:
-        embed: uint8 images `(B, 3, S, S)` to features `(B, D)`.
+        embed: Images `(B, 3, S, S)` in [0, 1] to features `(B, D)`.
         classify: Features of support, labels, features of queries, and N, to logits `(E, m, N)`.
         data: The data that the tasks are drawn from.
         episodes: The tasks.
     """
-    tasks = [episodes.task(number) for number in range(len(episodes))]
-    support = np.stack([task.support.ravel() for task in tasks])
-    query = np.stack([task.query.T.ravel() for task in tasks])
-    ways, shots = tasks[0].support.shape
+    support, query, support_label, query_label = episodes.all()
+    ways = int(query_label.max()) + 1
     rows, places = np.unique(np.concatenate([support.ravel(), query.ravel()]), return_inverse=True)
     with torch.no_grad():
         parts = np.array_split(rows, max(1, len(rows) // AT_ONCE))
-        features = torch.cat([embed(torch.from_numpy(data.cached(part)).float() / 255) for part in parts])
+        features = torch.cat([embed(unit(torch.from_numpy(data.cached(part)))) for part in parts])
     at = [torch.from_numpy(part) for part in (places[: support.size], places[support.size :])]
     at = [part.view(side.shape) for part, side in zip(at, (support, query), strict=True)]
-    labels = torch.arange(ways).repeat_interleave(shots)
+    labels = torch.from_numpy(support_label)
     found = []
     for some_support, some_query in zip(at[0].split(AT_ONCE // 8), at[1].split(AT_ONCE // 8), strict=True):
         logits = classify(features[some_support], labels.expand(len(some_support), -1), features[some_query], ways)
@@ -90,12 +88,6 @@ def nearest_mean(support: Tensor, labels: Tensor, query: Tensor, ways: int) -> T
     centre = support.mean(1, keepdim=True)
     support, query = F.normalize(support - centre, dim=2), F.normalize(query - centre, dim=2)
     return 10 * query @ F.normalize(class_means(support, labels, ways), dim=2).mT
-
-
-def labels_of(episodes: Episodes) -> NDArray[np.int64]:
-    """Classes `(R,)` of the queries, in the order of the scores."""
-    ways, queries = episodes.task(0).query.shape
-    return np.tile(np.arange(ways), queries * len(episodes))
 
 
 def choose_checkpoint(
@@ -115,7 +107,8 @@ def choose_checkpoint(
     def accuracy(path: Path, episodes: Episodes) -> float:
         model = load_module(path, EpisodicMethod)  # type: ignore[type-abstract]
         scores = score_tasks(model, data, episodes, model.bn_modes[0])
-        return float((scores.argmax(1) == labels_of(episodes)).mean())
+        labels = np.tile(episodes.all().query_label, len(episodes))
+        return float((scores.argmax(1) == labels).mean())
 
     few, more = episodes_of("validation", FIRST), episodes_of("validation", FIRST + MORE)
     found = [accuracy(path, few) for path in progress(paths, title, "checkpoint")]

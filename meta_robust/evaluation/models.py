@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from meta_robust.callbacks import kept_epochs
-from meta_robust.data.episodes import Episodes, TaskShape
+from meta_robust.data.episodes import Episodes, Ordered, TaskShape
 from meta_robust.data.module import FewShotDataModule, check_new_classes
-from meta_robust.evaluation.episodes import choose_checkpoint, labels_of, nearest_mean, score_features, score_tasks
+from meta_robust.evaluation.episodes import choose_checkpoint, nearest_mean, score_features, score_tasks
 from meta_robust.evaluation.tables import METRIC, print_results
 from meta_robust.methods import EpisodicMethod
 from meta_robust.model.norm import BatchNormMode
@@ -171,23 +171,28 @@ class FewShotEvaluation(Evaluation[FewShotDataModule]):
             return choose_checkpoint(paths, self.data, lambda split, count: self.episodes(shots, split, count), title)
         return self.variant.checkpoint(seed, "last" if self.settings.select == "last" else "best")
 
+    @cached_property
+    def tested(self) -> Ordered:
+        """The tested tasks; those of other numbers of shots have the same queries."""
+        return self.episodes(self.shots[0]).all()
+
     def test_rows(self) -> NDArray[np.int64]:
         """Rows of the images that are classified, task by task; an image may occur in several tasks."""
-        episodes = self.episodes(self.shots[0])
-        return np.concatenate([episodes.task(number).query.T.ravel() for number in range(len(episodes))])
+        return self.tested.query.ravel()
+
+    @property
+    def task(self) -> NDArray[np.int64]:
+        """`(R,)`, number of each query's task."""
+        return np.repeat(np.arange(len(self.tested.query)), len(self.tested.query_label))
 
     def samples(self) -> tuple[list[str], NDArray[np.int64]]:
         """A query of a task is a sample, `<task>/<image>`, and the queries of a task belong together."""
-        rows = self.test_rows()
-        count = len(self.episodes(self.shots[0]))
-        task = np.repeat(np.arange(count), len(rows) // count)
-        ids = self.data.frame["id"].astype(str).to_numpy()[rows]
-        return [f"{number}/{name}" for number, name in zip(task, ids, strict=True)], task
+        ids = self.data.frame["id"].astype(str).to_numpy()[self.test_rows()]
+        return [f"{number}/{name}" for number, name in zip(self.task, ids, strict=True)], self.task
 
     def target(self) -> tuple[list[str], NDArray[np.float32]]:
         """The ways, and the one-hot class of every query."""
-        ways = self.settings.ways
-        labels = labels_of(self.episodes(self.shots[0]))
+        ways, labels = self.settings.ways, np.tile(self.tested.query_label, len(self.tested.query))
         return [f"way {way}" for way in range(ways)], np.eye(ways, dtype=np.float32)[labels]
 
     def about(self, protocol: Protocol) -> dict[str, Any]:
@@ -203,8 +208,7 @@ class FewShotEvaluation(Evaluation[FewShotDataModule]):
         tasks from these classes, not of other classes; `literature` is the half-width 1.96 s / sqrt(n) that papers
         print; `ece` the expected calibration error; `gain` the paired difference from random init.
         """
-        _, task = self.samples()
-        _, target = self.target()
+        task, (_, target) = self.task, self.target()
         rows = []
         for name, protocol in self.protocols.items():
             values = {row: STATISTICS["accuracy"](outcome, target, task) for row, outcome in found[name].items()}

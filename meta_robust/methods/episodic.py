@@ -5,14 +5,11 @@ Not `shared.methods.Pretraining`: the batch statistics of a task are its own, an
 Shapes: T tasks, n support and m query images, N ways, D features.
 """
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
@@ -22,8 +19,8 @@ from meta_robust.data.module import FewShotDataModule
 from meta_robust.environments import seeded
 from meta_robust.model.norm import BatchNormMode, Norm, update_running, use_episode_norm
 from shared.augment import ImageAugment
-from shared.checkpoint import plain_hyperparameters
-from shared.distributed import rank_and_world_size
+from shared.distributed import mean_over_processes
+from shared.methods import Method
 
 
 class TaskImages(NamedTuple):
@@ -65,7 +62,7 @@ def unit(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-class EpisodicMethod(pl.LightningModule, ABC):
+class EpisodicMethod(Method, ABC):
     """A few-shot method. A subclass says what a task's loss is and how queries are classified.
 
     The update is computed by hand, as the gradients of the tasks are found one after the other: memory does not grow
@@ -82,13 +79,11 @@ class EpisodicMethod(pl.LightningModule, ABC):
         augment: Changes every training image on its own; None leaves them.
 
     Attributes:
-        title: What tables and figures call the method.
         bn_modes: Whose statistics batch norm can use when the method classifies; the first is its own choice.
         trains_on: Whether it is trained on tasks or on images.
         norm: What all of its batch norms are told.
     """
 
-    title: ClassVar[str]
     bn_modes: ClassVar[tuple[BatchNormMode, ...]]
     trains_on: ClassVar[Literal["tasks", "images"]] = "tasks"
     norm: Norm
@@ -96,23 +91,10 @@ class EpisodicMethod(pl.LightningModule, ABC):
     def __init__(
         self, optimizer: OptimizerCallable, ways: int, shots: int, queries: int, augment: nn.Module | None
     ) -> None:
-        super().__init__()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
-            self.save_hyperparameters()
+        super().__init__(optimizer)
         self.automatic_optimization = self.trains_on == "images"
-        self.optimizer = optimizer
         self.shape = TaskShape(ways, shots, queries)
         self.augment = augment
-
-    @classmethod
-    def variant_title(cls, settings: Mapping[str, Any]) -> str:
-        """What tables and figures call a variant of the method.
-
-        Args:
-            settings: The `init_args` of the model in a run's `config.yaml`.
-        """
-        return cls.title
 
     def use_norm(self) -> None:
         """Let the batch norms follow `self.norm`; a subclass calls it once its networks are there."""
@@ -218,21 +200,6 @@ class EpisodicMethod(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The given optimiser of the trained parameters."""
         return self.optimizer(self.trained())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only hyper-parameters that are plain values, so that the file loads as weights and plain values."""
-        checkpoint["hyper_parameters"] = plain_hyperparameters(checkpoint.get("hyper_parameters", {}))
-
-
-def mean_over_processes(values: list[Tensor]) -> list[Tensor]:
-    """The mean of each tensor over all processes; the tensors themselves with one process."""
-    world_size = rank_and_world_size()[1]
-    if world_size == 1:
-        return values
-    joined = torch.cat([value.flatten() for value in values])
-    dist.all_reduce(joined)
-    parts = (joined / world_size).split([value.numel() for value in values])
-    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]
 
 
 def augmented(augment: nn.Module, images: Tensor, seed: int) -> Tensor:

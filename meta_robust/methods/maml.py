@@ -101,8 +101,8 @@ class MAML(EpisodicMethod):
         logits: Tensor = functional_call(self.net, parameters, (images,))
         return logits
 
-    def adapted(self, support: Tensor, labels: Tensor) -> Parameters:
-        """Parameters adapted to a training task, through which the gradient flows to the start."""
+    def adapted(self, support: Tensor, labels: Tensor, order: Order | None = None) -> Parameters:
+        """Parameters adapted to a training task, through which the gradient flows to the start, by default as set."""
         return adapt(
             self.forward_with,
             self.start(self.shape.ways),
@@ -110,7 +110,7 @@ class MAML(EpisodicMethod):
             labels,
             self.inner_lr,
             self.inner_steps,
-            self._order(),
+            order or self._order(),
         )
 
     def _order(self) -> Order:

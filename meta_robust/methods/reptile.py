@@ -68,13 +68,14 @@ class Reptile(MAML):
             )
         net.requires_grad_(True)
         optimizer = torch.optim.Adam(net.parameters(), self.inner_lr, betas=(0.0, 0.999))
-        generator, weight = seeded(seed % 2**63), class_weight(labels, self.start(ways)["head.bias"][None])
+        generator = seeded(seed % 2**63)
         order = torch.empty(0, dtype=torch.int64)
         for _ in range(steps):
             while len(order) < min(self.inner_batch, len(images)):
                 order = torch.cat([order, torch.randperm(len(images), generator=generator)])
             rows, order = order[: self.inner_batch], order[self.inner_batch :]
-            loss = F.cross_entropy(net(images[rows]), labels[rows], weight)
+            logits = net(images[rows])
+            loss = F.cross_entropy(logits, labels[rows], class_weight(labels, logits))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

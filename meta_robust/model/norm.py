@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.distributed import rank_and_world_size
+from shared.distributed import mean_over_processes
 
 # transductive: of the images at hand, so a query's prediction depends on the other queries; support: of the support
 # images alone; running: of the training, as in an ordinary network.
@@ -84,12 +83,9 @@ def update_running(net: nn.Module) -> None:
     """Move the running statistics towards the mean of those that the last passes kept, over all processes."""
     for layer in net.modules():
         if isinstance(layer, EpisodeNorm) and layer.kept:
-            mean, var = (torch.stack(values).mean(0) for values in zip(*layer.kept, strict=True))
+            own = [torch.stack(values).mean(0) for values in zip(*layer.kept, strict=True)]
+            mean, var = mean_over_processes(own)
             layer.kept.clear()
-            if (world_size := rank_and_world_size()[1]) > 1:
-                joined = torch.cat([mean, var])
-                dist.all_reduce(joined)
-                mean, var = (joined / world_size).chunk(2)
             assert layer.running_mean is not None  # as tracked
             assert layer.running_var is not None
             momentum = 0.1 if layer.momentum is None else layer.momentum

@@ -2,8 +2,9 @@
 
 from shared.methods.barlow_twins import BarlowTwins
 from shared.methods.byol import BYOL
+from shared.methods.method import Method
 from shared.methods.pretraining import Pretraining, Step, feature_std
 from shared.methods.simclr import SimCLR
 from shared.methods.simsiam import SimSiam
 
-__all__ = ["BYOL", "BarlowTwins", "Pretraining", "SimCLR", "SimSiam", "Step", "feature_std"]
+__all__ = ["BYOL", "BarlowTwins", "Method", "Pretraining", "SimCLR", "SimSiam", "Step", "feature_std"]

@@ -5,19 +5,16 @@ Shapes: B samples, D features.
 
 import logging
 import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from shared.checkpoint import plain_hyperparameters
 from shared.distributed import convert_batchnorm, rank_and_world_size
+from shared.methods.method import Method
 from shared.optim import with_schedule
 
 log = logging.getLogger(__name__)
@@ -63,7 +60,7 @@ def feature_std(z: Tensor) -> Tensor:
     return unit.std(0, correction=0).mean() * math.sqrt(z.shape[1])
 
 
-class Pretraining(pl.LightningModule, ABC):
+class Pretraining(Method, ABC):
     """A method that learns an encoder. A subclass has a `title`, sets `encoder`, and says in `step` what its loss is.
 
     A batch is a tuple whose first field is the input `(B, ...)`. Nothing else is asked of the data module. Views are
@@ -77,14 +74,9 @@ class Pretraining(pl.LightningModule, ABC):
         lr_schedule: `constant`, or a half cosine to 0.
 
     Attributes:
-        title: What tables and figures call the method.
-        machine_arguments: Arguments that are this machine's business (folders to write to, say): they are not written
-            to a checkpoint, nor taken from one.
         encoder: `(B, ...) -> (B, encoder.out_dim)`; it is what the training is for.
     """
 
-    title: ClassVar[str]
-    machine_arguments: ClassVar[tuple[str, ...]] = ()
     encoder: nn.Module
 
     def __init__(
@@ -93,23 +85,9 @@ class Pretraining(pl.LightningModule, ABC):
         warmup_epochs: int = 0,
         lr_schedule: Literal["constant", "cosine"] = "cosine",
     ) -> None:
-        super().__init__()
-        with warnings.catch_warnings():
-            # Lightning's advice to leave modules out of the hyper-parameters: `on_save_checkpoint` does.
-            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
-            self.save_hyperparameters()
-        self.optimizer = optimizer
+        super().__init__(optimizer)
         self.warmup_epochs = warmup_epochs
         self.lr_schedule = lr_schedule
-
-    @classmethod
-    def variant_title(cls, settings: Mapping[str, Any]) -> str:
-        """What tables and figures call a variant of the method.
-
-        Args:
-            settings: The `init_args` of the model in a run's `config.yaml`.
-        """
-        return cls.title
 
     @abstractmethod
     def step(self, batch: Any) -> Step:
@@ -181,8 +159,3 @@ class Pretraining(pl.LightningModule, ABC):
         """The given optimiser of the trained parameters, with a schedule for each step where one is asked for."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return with_schedule(self.optimizer(trained), self, self.warmup_epochs, self.lr_schedule)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only hyper-parameters that are plain values, so that the file loads as weights and plain values."""
-        hyperparameters = checkpoint.get("hyper_parameters", {})
-        checkpoint["hyper_parameters"] = plain_hyperparameters(hyperparameters, leave_out=self.machine_arguments)

@@ -139,7 +139,7 @@ class Variant:
 
     @cached_property
     def method(self) -> type[Any]:
-        """Class of its model, a LightningModule with a `variant_title` (see `shared.methods.Pretraining`)."""
+        """Class of its model, a LightningModule with a `variant_title` (see `shared.methods.Method`)."""
         source = self.first / CONFIG
         found = trusted_class(self.config["model"]["class_path"], source)
         if not issubclass(found, pl.LightningModule) or not hasattr(found, "variant_title"):

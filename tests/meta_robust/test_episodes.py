@@ -103,7 +103,7 @@ def test_real_sets_have_the_published_parts(real_data: Path, tmp_path: Path) -> 
     for data in (cifar, omniglot):
         data.prepare_data()
         data.setup()
-        found.append({part: len(data.by_class(part)) for part in data.splits})
+        found.append({part: len(data.classes[part]) for part in data.splits})
     assert found == [
         {"base": 64, "validation": 16, "novel": 20},
         {"base": 964, "validation": 124, "novel": 535},

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from meta_robust import MAML, RML
 from meta_robust.environments import change, draw_kinds
 from meta_robust.losses import invariance_gradient
+from shared.distributed import mean_over_processes
 from tests.meta_robust.nets import encoder, ready, task
 
 SHAPE: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 4, "inner_steps": 2, "inner_lr": 0.1}
@@ -106,13 +107,7 @@ def test_maml_differentiates_through_the_adaptation_and_batch_norm() -> None:
 
 def _gradients(rank: int, penalty: str, environments: list[str], pairing: str) -> list[Tensor]:
     model = rml(penalty=penalty, environments=environments, pairing=pairing)
-    return mean(model.meta_gradient([task(seed) for seed in range(2 * rank, 2 * rank + 2)]).gradients)
-
-
-def mean(gradients: list[Tensor]) -> list[Tensor]:
-    from meta_robust.methods.episodic import mean_over_processes
-
-    return mean_over_processes(gradients)
+    return mean_over_processes(model.meta_gradient([task(seed) for seed in range(2 * rank, 2 * rank + 2)]).gradients)
 
 
 @pytest.mark.parametrize(
