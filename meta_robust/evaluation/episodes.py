@@ -4,7 +4,7 @@ Shapes: E tasks, m queries of a task, R = E m queries, N ways, D features.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from meta_robust.data.episodes import Episodes
 from meta_robust.data.module import FewShotDataModule
 from meta_robust.methods import EpisodicMethod, FeatureMethod
 from meta_robust.methods.episodic import class_means, unit
-from meta_robust.model import norm
+from meta_robust.model.norm import BatchNormMode
 from shared.checkpoint import load_module
 from shared.progress import progress
 
@@ -29,28 +29,38 @@ AT_ONCE = 512  # images, or tasks of precomputed features
 
 
 def score_tasks(
-    model: EpisodicMethod, data: FewShotDataModule, episodes: Episodes, bn_mode: norm.BatchNormMode, title: str = ""
-) -> Scores:
-    """Class probabilities `(R, N)` of all queries of the tasks, task by task.
+    model: EpisodicMethod,
+    data: FewShotDataModule,
+    episodes: Episodes,
+    bn_modes: Iterable[BatchNormMode],
+    title: str = "",
+) -> dict[BatchNormMode, Scores]:
+    """Class probabilities `(R, N)` of all queries of the tasks, task by task, by whose statistics batch norm uses.
 
     Args:
         model: In eval mode.
         data: The data that the tasks are drawn from.
         episodes: The tasks.
-        bn_mode: Whose statistics batch norm uses.
+        bn_modes: Whose statistics; a task is learned once for all of them.
         title: Of a progress bar; none without.
     """
-    if isinstance(model, FeatureMethod) and bn_mode == "running":
-        return score_features(model.embed, model.classify_features, data, episodes)
+    found: dict[BatchNormMode, Scores] = {}
+    by_task = list(dict.fromkeys(bn_modes))
+    if isinstance(model, FeatureMethod) and "running" in by_task:
+        by_task.remove("running")
+        found["running"] = score_features(model.embed, model.classify_features, data, episodes)
+    if not by_task:
+        return found
+    parts: dict[BatchNormMode, list[Tensor]] = {mode: [] for mode in by_task}
     numbers: Sequence[int] = range(len(episodes))
-    found = []
     for number in progress(numbers, title, "task") if title else numbers:
         task = episodes[[number]]
         ways = int(task.query_label.max()) + 1
-        support, query = unit(task.support[0]), unit(task.query[0])
-        logits = model.classify(support, task.support_label[0], query, ways, bn_mode)
-        found.append(logits.softmax(1).double())
-    return torch.cat(found).numpy()
+        classifier = model.task_classifier(unit(task.support[0]), task.support_label[0], ways)
+        query = unit(task.query[0])
+        for mode, each in parts.items():
+            each.append(classifier(query, mode).softmax(1).double())
+    return found | {mode: torch.cat(each).numpy() for mode, each in parts.items()}
 
 
 def score_features(
@@ -106,7 +116,8 @@ def choose_checkpoint(
 
     def accuracy(path: Path, episodes: Episodes) -> float:
         model = load_module(path, EpisodicMethod)  # type: ignore[type-abstract]
-        scores = score_tasks(model, data, episodes, model.bn_modes[0])
+        mode = model.bn_modes[0]
+        scores = score_tasks(model, data, episodes, [mode])[mode]
         labels = np.tile(episodes.all().query_label, len(episodes))
         return float((scores.argmax(1) == labels).mean())
 

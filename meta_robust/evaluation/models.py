@@ -153,14 +153,14 @@ class FewShotEvaluation(Evaluation[FewShotDataModule]):
         for shots in self.shots:
             path = self._checkpoint(seed, shots)
             model = load_module(path, EpisodicMethod)  # type: ignore[type-abstract]
-            known: dict[BatchNormMode, NDArray[np.float64]] = {}
-            for name, protocol in self.protocols.items():
-                if protocol.shots == shots:
-                    mode = protocol.bn_mode or model.bn_modes[0]
-                    if mode not in known:
-                        about = f"{title}, {protocol.title}"
-                        known[mode] = score_tasks(model, self.data, self.episodes(shots), mode, about)
-                    found[name] = {title: Outcome([seed], known[mode][None])}
+            modes = {
+                name: protocol.bn_mode or model.bn_modes[0]
+                for name, protocol in self.protocols.items()
+                if protocol.shots == shots
+            }
+            about = f"{title}, {self.protocols[f'{shots}shot'].title}"
+            scores = score_tasks(model, self.data, self.episodes(shots), modes.values(), about)
+            found |= {name: {title: Outcome([seed], scores[mode][None])} for name, mode in modes.items()}
         return found
 
     def _checkpoint(self, seed: int, shots: int) -> Path:

@@ -6,7 +6,7 @@ Shapes: T tasks, n support and m query images, N ways, D features.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -21,6 +21,9 @@ from meta_robust.model.norm import BatchNormMode, Norm, update_running, use_epis
 from shared.augment import ImageAugment
 from shared.distributed import mean_over_processes
 from shared.methods import Method
+
+# Of queries `(m, 3, S, S)`, and whose statistics batch norm uses, to logits `(m, N)` without a graph.
+TaskClassifier = Callable[[Tensor, BatchNormMode], Tensor]
 
 
 class TaskImages(NamedTuple):
@@ -68,8 +71,8 @@ class EpisodicMethod(Method, ABC):
     The update is computed by hand, as the gradients of the tasks are found one after the other: memory does not grow
     with their number, and with several processes their mean is taken explicitly (DDP's hooks would not see it).
 
-    Logged each epoch: `train/loss`, `train/accuracy` and what else a method has; `val/loss`, `val/accuracy` on tasks of
-    validation classes.
+    Logged each epoch: `train/loss`, `train/accuracy` and what else a method has; on tasks of validation classes
+    `val/loss`, `val/accuracy`, and `val/accuracy_alone` where no query depends on the others (see `own_modes`).
 
     Args:
         optimizer: Makes the optimiser of the trained parameters.
@@ -109,6 +112,14 @@ class EpisodicMethod(Method, ABC):
         """The loss of a training task, 0-dim, and the logits `(m, N)` of its queries."""
 
     @abstractmethod
+    def task_classifier(self, support: Tensor, labels: Tensor, ways: int) -> TaskClassifier:
+        """What a new task's support teaches: a classifier of its queries, see `classify`."""
+
+    @property
+    def own_modes(self) -> tuple[BatchNormMode, BatchNormMode]:
+        """The method's own choice among `bn_modes`, and the one by which no query depends on the others."""
+        return self.bn_modes[0], next(mode for mode in self.bn_modes if mode != "transductive")
+
     def classify(
         self, support: Tensor, labels: Tensor, query: Tensor, ways: int, bn_mode: BatchNormMode | None = None
     ) -> Tensor:
@@ -124,6 +135,10 @@ class EpisodicMethod(Method, ABC):
         Returns:
             `(m, N)`, without a graph.
         """
+        return self.task_classifier(support, labels, ways)(query, bn_mode or self.bn_modes[0])
+
+    def forget_class_order(self) -> None:
+        """Let all classes of a task start alike, where training has given each place of a task a start of its own."""
 
     def meta_gradient(self, tasks: list[TaskImages]) -> MetaStep:
         """The mean over the tasks of the gradients of their losses."""
@@ -135,7 +150,7 @@ class EpisodicMethod(Method, ABC):
             found = torch.autograd.grad(loss / len(tasks), parameters)
             torch._foreach_add_(total, found)
             losses.append(loss.detach())
-            hits.append((logits.argmax(1) == task.query_label).float().mean())
+            hits.append(accuracy_of(logits, task.query_label))
         return MetaStep(total, {"loss": torch.stack(losses).mean(), "accuracy": torch.stack(hits).mean()})
 
     def outer_gradients(self, gradients: list[Tensor]) -> list[Tensor]:
@@ -187,11 +202,15 @@ class EpisodicMethod(Method, ABC):
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         """Loss and accuracy on tasks of validation classes."""
+        own, alone = self.own_modes
         for task in self.tasks(batch):
-            logits = self.classify(task.support, task.support_label, task.query, self.shape.ways)
-            accuracy = (logits.argmax(1) == task.query_label).float().mean()
+            classifier = self.task_classifier(task.support, task.support_label, self.shape.ways)
+            logits = classifier(task.query, own)
             self._log("val/loss", F.cross_entropy(logits, task.query_label), 1)
-            self._log("val/accuracy", accuracy, 1)
+            self._log("val/accuracy", accuracy_of(logits, task.query_label), 1)
+            if alone != own:
+                logits = classifier(task.query, alone)
+            self._log("val/accuracy_alone", accuracy_of(logits, task.query_label), 1)
 
     def _log(self, name: str, value: Tensor, tasks: int) -> None:
         shown = name.endswith(("loss", "accuracy"))
@@ -200,6 +219,11 @@ class EpisodicMethod(Method, ABC):
     def configure_optimizers(self) -> Any:
         """The given optimiser of the trained parameters."""
         return self.optimizer(self.trained())
+
+
+def accuracy_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of `(m,)` labels that the logits `(m, N)` are right about, 0-dim."""
+    return (logits.argmax(1) == labels).float().mean()
 
 
 def augmented(augment: nn.Module, images: Tensor, seed: int) -> Tensor:
@@ -240,12 +264,14 @@ class FeatureMethod(EpisodicMethod):
         with self.norm.set(bn_mode, support):
             return self.encode(images)
 
-    def classify(
-        self, support: Tensor, labels: Tensor, query: Tensor, ways: int, bn_mode: BatchNormMode | None = None
-    ) -> Tensor:
-        """See `EpisodicMethod.classify`."""
-        both = self.embed(torch.cat([support, query]), bn_mode or self.bn_modes[0], len(support))
-        return self.classify_features(both[None, : len(support)], labels[None], both[None, len(support) :], ways)[0]
+    def task_classifier(self, support: Tensor, labels: Tensor, ways: int) -> TaskClassifier:
+        """See `EpisodicMethod.task_classifier`."""
+
+        def classifier(query: Tensor, bn_mode: BatchNormMode) -> Tensor:
+            both = self.embed(torch.cat([support, query]), bn_mode, len(support))
+            return self.classify_features(both[None, : len(support)], labels[None], both[None, len(support) :], ways)[0]
+
+        return classifier
 
     def task_loss(self, task: TaskImages) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the queries; batch norm sees the whole task, and its running statistics follow."""

@@ -4,6 +4,7 @@ Shapes: n support and m query images, N ways, D features.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from meta_robust.adapt import Order, Parameters, adapt
-from meta_robust.methods.episodic import EpisodicMethod, TaskImages
+from meta_robust.methods.episodic import EpisodicMethod, TaskClassifier, TaskImages
 from meta_robust.model.norm import BatchNormMode
 from shared.backbones import out_dim
 
@@ -124,14 +125,18 @@ class MAML(EpisodicMethod):
         logits = self.forward_with(self.adapted(task.support, task.support_label), task.query)
         return F.cross_entropy(logits, task.query_label), logits
 
-    def classify(
-        self, support: Tensor, labels: Tensor, query: Tensor, ways: int, bn_mode: BatchNormMode | None = None
-    ) -> Tensor:
-        """See `EpisodicMethod.classify`."""
+    def task_classifier(self, support: Tensor, labels: Tensor, ways: int) -> TaskClassifier:
+        """See `EpisodicMethod.task_classifier`."""
         with torch.enable_grad():  # Lightning turns gradients off in validation
             start = {name: value.detach().requires_grad_() for name, value in self.start(ways).items()}
             adapted = adapt(self.forward_with, start, support, labels, self.inner_lr, self.test_steps, "none")
-        return self.predict_with(adapted, support, query, bn_mode or self.bn_modes[0])
+        return partial(self.predict_with, adapted, support)
+
+    @torch.no_grad()
+    def forget_class_order(self) -> None:
+        """All rows of the head become their mean."""
+        for values in (self.net.head.weight, self.net.head.bias):
+            values.copy_(values.mean(0, keepdim=True).expand_as(values))
 
     @torch.no_grad()
     def predict_with(self, parameters: Parameters, support: Tensor, query: Tensor, bn_mode: BatchNormMode) -> Tensor:

@@ -4,6 +4,7 @@ Shapes: n support and m query images, N ways, P parameters of the learner, h uni
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,8 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from meta_robust.adapt import Parameters, class_weight
-from meta_robust.methods.episodic import TaskImages
+from meta_robust.methods.episodic import TaskClassifier, TaskImages
 from meta_robust.methods.maml import MAML
-from meta_robust.model.norm import BatchNormMode
 
 P_OF_PREPROCESSING = 10.0
 
@@ -134,12 +134,10 @@ class MetaLearnerLSTM(MAML):
         norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
         return [gradient * (self.clip / norm.clamp(min=self.clip)) for gradient in gradients]
 
-    def classify(
-        self, support: Tensor, labels: Tensor, query: Tensor, ways: int, bn_mode: BatchNormMode | None = None
-    ) -> Tensor:
-        """See `EpisodicMethod.classify`."""
+    def task_classifier(self, support: Tensor, labels: Tensor, ways: int) -> TaskClassifier:
+        """See `EpisodicMethod.task_classifier`."""
         with torch.enable_grad():
             start = {name: value.detach() for name, value in self.start(ways).items()}
             learned = self.learned(start, support, labels)
         found = {name: value.detach() for name, value in learned.items()}
-        return self.predict_with(found, support, query, bn_mode or self.bn_modes[0])
+        return partial(self.predict_with, found, support)

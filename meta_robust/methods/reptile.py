@@ -4,6 +4,7 @@ Shapes: n support and m query images, N ways.
 """
 
 import copy
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 
 from meta_robust.adapt import class_weight
 from meta_robust.environments import seeded
-from meta_robust.methods.episodic import MetaStep, TaskImages
+from meta_robust.methods.episodic import MetaStep, TaskClassifier, TaskImages, accuracy_of
 from meta_robust.methods.maml import MAML
-from meta_robust.model.norm import BatchNormMode, use_episode_norm
+from meta_robust.model.norm import use_episode_norm
 
 
 class Reptile(MAML):
@@ -92,15 +93,13 @@ class Reptile(MAML):
             with torch.no_grad():
                 for sum_, old, new in zip(total, parameters, learned.parameters(), strict=True):
                     sum_ += (old - new) / len(tasks)
-                hits.append((learned(task.query).argmax(1) == task.query_label).float().mean())
+                hits.append(accuracy_of(learned(task.query), task.query_label))
         left = 1 - self.global_step / max(1, self.trainer.estimated_stepping_batches)
         accuracy = torch.stack(hits).mean()
         return MetaStep([left * gradient for gradient in total], {"accuracy": accuracy})
 
-    def classify(
-        self, support: Tensor, labels: Tensor, query: Tensor, ways: int, bn_mode: BatchNormMode | None = None
-    ) -> Tensor:
-        """See `EpisodicMethod.classify`."""
+    def task_classifier(self, support: Tensor, labels: Tensor, ways: int) -> TaskClassifier:
+        """See `EpisodicMethod.task_classifier`."""
         with torch.enable_grad():
             net = self.learn(support, labels, ways, self.test_steps, seed=0)
-        return self.predict_with(dict(net.named_parameters()), support, query, bn_mode or self.bn_modes[0])
+        return partial(self.predict_with, dict(net.named_parameters()), support)
