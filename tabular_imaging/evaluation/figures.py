@@ -17,7 +17,7 @@ from shared.evaluation.figures import ACCENT, GREY, INK, ORANGE, head, open_fram
 # Okabe and Ito's palette, which colour-blind people can distinguish, without their yellow, which is too faint for a
 # line.
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPX<"  # one more than colours, so that no two of 56 lines look alike
 
 
 def draw_importance(

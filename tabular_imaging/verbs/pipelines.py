@@ -83,7 +83,8 @@ def reproduce(options: Options) -> None:
         call(explain, ["--run", folders[name], *plan.root])
     plan.table(print_table, "table1", table1)
     plan.table(print_table, "table2", [folders[name] for name in variants if name in ("mmcl", *FIELD_VARIANTS)])
-    plan.table(print_table, "table3", [folders[name] for name in variants if name not in FIELD_VARIANTS])
+    with_labels = [name for name in names if name == "supervised" or name in variants and name not in FIELD_VARIANTS]
+    plan.table(print_table, "table3", [folders[name] for name in with_labels])
     # Labels are counted as shares of the training set, as in the paper, or for a small set as numbers per class.
     own = f"figure2_{options.dataset}"
     plan.table(print_table, own if (CONFIGS.folder / "tables" / f"{own}.yaml").is_file() else "figure2", table1)
@@ -126,4 +127,5 @@ def _search(options: Options, without: str, mark: str, grids: Sequence[tuple[str
     )
     tried = sorted(str(folder) for folder in Path(folders[0]).parent.glob(f"*{mark}*"))
     plan.evaluate(evaluate, tried, "--missing_only", "true")
-    call(rank, ["--run", *tried, *shlex.split(options.table_args)])
+    results = ["--results", options.results] if options.results else []
+    call(rank, ["--run", *tried, *results, *shlex.split(options.table_args)])

@@ -7,7 +7,6 @@ import pandas as pd
 from rich.table import Table
 
 from shared.data.problems import DataError
-from shared.evaluation import RANDOM
 from shared.evaluation.evaluate import RESULTS
 from shared.runs.results import append_results
 from shared.runs.table import console
@@ -35,7 +34,7 @@ def rank(run: list[str], protocol: str = "frozen", results: Path | None = None) 
     for variant in variants:
         file = variant.folder / "evaluation" / dataset / RESULTS
         table = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["protocol", "method"])
-        found = table[(table["protocol"] == protocol) & (table["method"] != RANDOM)]
+        found = table[(table["protocol"] == protocol) & (table["method"] == variant.title)]
         if found.empty:
             raise DataError(
                 f"{variant.folder} was not evaluated ({protocol}) on {dataset}: run python -m tabular_imaging evaluate"

@@ -99,7 +99,7 @@ def test_a_search_trains_its_grid_and_ranks_all_that_was_ever_tried(
 ) -> None:
     earlier = Path(RUNS, "leaves", f"mmcl{mark}lr=9").resolve()
     earlier.mkdir(parents=True)
-    main([verb, "--profile", "demo", "--dataset", "leaves", "--root", "r", *options, "--table_args=--results out.csv"])
+    main([verb, "--profile", "demo", "--dataset", "leaves", "--root", "r", *options, "--results", "out.csv"])
     names = [Path(word[0]).parent.name for word in words(called, "fit")]
     assert len(names) == len(set(names)) == count
     assert {name.split(mark)[0] for name in names} == ({"simclr", "mmcl"} if verb == "tune" else {"mmcl"})
