@@ -6,6 +6,7 @@ from typing import Any
 from pytorch_lightning.cli import ArgsType
 
 from meta_robust.data.synthetic import write_synthetic
+from meta_robust.verbs.classify import classify
 from meta_robust.verbs.evaluate import evaluate
 from meta_robust.verbs.pipelines import reproduce, train
 from meta_robust.verbs.table import print_table
@@ -17,6 +18,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "synthetic": write_synthetic,
     "evaluate": evaluate,
     "table": print_table,
+    "classify": classify,
 }
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that suffice to rebuild their model, and are treated as untrusted input."""
 
 import importlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +47,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or any(not isinstance(content.get(key), dict) for key in keys):
         raise CheckpointError(f"{path} is not a Quintet checkpoint: it lacks {' and '.join(keys)}")
     return content
+
+
+def saved_data_settings(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
+    """Settings of the data module that a model was trained with, which its checkpoint holds.
+
+    Args:
+        path: The checkpoint.
+        names: The settings' names, which the data module has saved.
+
+    Raises:
+        CheckpointError: See `read_checkpoint`; or the training did not use such a data module.
+    """
+    saved = read_checkpoint(path).get("datamodule_hyper_parameters")
+    if not isinstance(saved, dict) or not saved.keys() >= set(names):
+        raise CheckpointError(
+            f"{path} does not say how its data were prepared ({', '.join(names)}): it was not trained on one of this "
+            "package's data sets"
+        )
+    return {name: saved[name] for name in names}
 
 
 def plain_hyperparameters(hyperparameters: dict[str, Any], leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

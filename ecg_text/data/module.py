@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ecg_text.data.records import LEADS, SignalSettings, Source, load_signal, record_stem
-from shared.checkpoint import CheckpointError, read_checkpoint
+from shared.checkpoint import saved_data_settings
 from shared.data.arrays import ArrayCache, build_cache, fingerprint
 from shared.data.module import DataModule, Purpose
 from shared.data.problems import DataError, Problems
@@ -262,11 +262,7 @@ def saved_signal_settings(checkpoint: str | Path) -> SignalSettings:
     Raises:
         CheckpointError: The file is not a checkpoint of ours, or the training did not use one of these data modules.
     """
-    saved = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
-    if not isinstance(saved, dict) or not saved.keys() >= set(SIGNAL_ARGUMENTS):
-        raise CheckpointError(
-            f"{checkpoint} does not say how its signals were prepared: it was not trained on ecg_text's data"
-        )
+    saved = saved_data_settings(checkpoint, SIGNAL_ARGUMENTS)
     return SignalSettings(saved["sampling_rate"], saved["duration"], tuple(saved["leads"] or LEADS), saved["normalize"])
 
 

@@ -17,7 +17,7 @@ from shared.runs.settings import read_yaml
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 # What files of splits call the parts, in any capitals and with or without an ending such as .json.
 NAMES = {
     "base": "base", "train": "base", "training": "base", "background": "base",

@@ -4,6 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from meta_robust.data.episodes import (
     draw_task,
     task_rng,
 )
+from shared.checkpoint import saved_data_settings
 from shared.data.images import Fit, ImageSettings
 from shared.data.module import DataModule
 from shared.data.problems import DataError, OnError, Problems
@@ -34,6 +36,7 @@ from shared.runs.settings import read_yaml
 log = logging.getLogger(__name__)
 
 PARTS = ("base", "validation", "novel")
+IMAGE_ARGUMENTS = ("image_px", "fit")  # saved in every checkpoint
 EPISODE_SEED = 0  # of validation and test episodes: all methods and all seeds of a method see the same
 
 
@@ -122,6 +125,7 @@ class FewShotDataModule(DataModule[Any]):
         super().__init__(root, batch_size, on_error, cache_dir, num_workers, seed)
         if not 0 < share <= 1:
             raise ValueError(f"share must be in (0, 1], got {share}")
+        self.save_hyperparameters(*IMAGE_ARGUMENTS, logger=False)  # Lightning puts them into the checkpoint
         self.image_settings = ImageSettings(image_px, 3, fit)
         self.updates_per_epoch, self.val_episodes = updates_per_epoch, val_episodes
         self.share = share
@@ -254,6 +258,16 @@ class FewShotDataModule(DataModule[Any]):
         if self.groups_file is None:
             return (self.share,)
         return (self.share, *(np.concatenate(group) for group in self.class_groups))
+
+
+def saved_image_settings(checkpoint: str | Path) -> ImageSettings:
+    """How the images that a model was trained on were prepared, read from its checkpoint.
+
+    Raises:
+        CheckpointError: The file is not a checkpoint of ours, or the training did not use one of these data modules.
+    """
+    saved = saved_data_settings(checkpoint, IMAGE_ARGUMENTS)
+    return ImageSettings(saved["image_px"], 3, saved["fit"])
 
 
 def check_new_classes(base: Sequence[str], novel: Sequence[str], trained_on: str) -> None:

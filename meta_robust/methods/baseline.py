@@ -151,6 +151,7 @@ class Baseline(FeatureMethod):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A head of the size it was trained with."""
+        super().on_load_checkpoint(checkpoint)
         self.use_classes(int(checkpoint["classes"]))
 
 

@@ -85,6 +85,7 @@ class EpisodicMethod(Method, ABC):
         bn_modes: Whose statistics batch norm can use when the method classifies; the first is its own choice.
         trains_on: Whether it is trained on tasks or on images.
         norm: What all of its batch norms are told.
+        accuracy_alone: `val/accuracy_alone` when the checkpoint was written; None if that is not known.
     """
 
     bn_modes: ClassVar[tuple[BatchNormMode, ...]]
@@ -98,6 +99,7 @@ class EpisodicMethod(Method, ABC):
         self.automatic_optimization = self.trains_on == "images"
         self.shape = TaskShape(ways, shots, queries)
         self.augment = augment
+        self.accuracy_alone: float | None = None
 
     def use_norm(self) -> None:
         """Let the batch norms follow `self.norm`; a subclass calls it once its networks are there."""
@@ -220,6 +222,22 @@ class EpisodicMethod(Method, ABC):
         """The given optimiser of the trained parameters."""
         return self.optimizer(self.trained())
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also keep `accuracy_alone`, which `classify` prints."""
+        super().on_save_checkpoint(checkpoint)
+        if (accuracy := self.trainer.callback_metrics.get("val/accuracy_alone")) is not None:
+            checkpoint["accuracy_alone"] = float(accuracy)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take what `on_save_checkpoint` kept."""
+        self.accuracy_alone = checkpoint.get("accuracy_alone")
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, bn_mode: BatchNormMode = "running", support: int = 0) -> Tensor:
+        """Features `(B, ...)` of uint8 images, or of float images in [0, 1]; see `Norm` for the other two."""
+        with self.norm.set(bn_mode, support):
+            return self.encode(images)
+
 
 def accuracy_of(logits: Tensor, labels: Tensor) -> Tensor:
     """Share of `(m,)` labels that the logits `(m, N)` are right about, 0-dim."""
@@ -257,12 +275,6 @@ class FeatureMethod(EpisodicMethod):
         """As `compare`, without a graph; batch norms of the comparison itself use running statistics."""
         with self.norm.set("running"):
             return self.compare(support, labels, query, ways)
-
-    @torch.no_grad()
-    def embed(self, images: Tensor, bn_mode: BatchNormMode = "running", support: int = 0) -> Tensor:
-        """Features `(B, D)` of uint8 images, or of float images in [0, 1]; see `Norm` for the other two."""
-        with self.norm.set(bn_mode, support):
-            return self.encode(images)
 
     def task_classifier(self, support: Tensor, labels: Tensor, ways: int) -> TaskClassifier:
         """See `EpisodicMethod.task_classifier`."""

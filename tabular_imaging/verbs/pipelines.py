@@ -83,7 +83,7 @@ def reproduce(options: Options) -> None:
         call(explain, ["--run", folders[name], *plan.root])
     plan.table(print_table, "table1", table1)
     plan.table(print_table, "table2", [folders[name] for name in variants if name in ("mmcl", *FIELD_VARIANTS)])
-    with_labels = [name for name in names if name == "supervised" or name in variants and name not in FIELD_VARIANTS]
+    with_labels = [name for name in names if name == "supervised" or (name in variants and name not in FIELD_VARIANTS)]
     plan.table(print_table, "table3", [folders[name] for name in with_labels])
     # Labels are counted as shares of the training set, as in the paper, or for a small set as numbers per class.
     own = f"figure2_{options.dataset}"
