@@ -89,8 +89,8 @@ def _is_plain(value: Any) -> bool:
 def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True, **arguments: Any) -> ModuleT:
     """Rebuild the module of a checkpoint from its own hyper-parameters, in eval mode on the CPU.
 
-    Arguments that the class lists in `machine_arguments` (folders to write to, say) depend on the machine and are never
-    taken from the checkpoint.
+    Arguments that the class, or that of one of its parts, lists in `machine_arguments` (folders to write to, files of
+    weights) depend on the machine and are never taken from the checkpoint.
 
     Args:
         path: The checkpoint.
@@ -144,6 +144,8 @@ def _build(value: Any, path: str | Path) -> Any:
         return {key: _build(item, path) for key, item in value.items()}
     cls = trusted_class(value["class_path"], path)
     arguments = _build(value.get("init_args") or {}, path)
+    for name in getattr(cls, "machine_arguments", ()):
+        arguments.pop(name, None)
     if issubclass(cls, Optimizer | LRScheduler):  # waits for its parameters
         return partial(cls, **arguments)
     return cls(**arguments)

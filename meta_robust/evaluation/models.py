@@ -20,6 +20,8 @@ from meta_robust.evaluation.episodes import choose_checkpoint, nearest_mean, sco
 from meta_robust.evaluation.tables import METRIC, print_results
 from meta_robust.methods import EpisodicMethod
 from meta_robust.model.norm import BatchNormMode
+from shared.augment.images import resize
+from shared.backbones import AlexNet
 from shared.checkpoint import load_module
 from shared.data.module import SAMPLES
 from shared.evaluation import RANDOM, STATISTICS, Evaluation, Job, Protocol
@@ -29,7 +31,8 @@ from shared.metrics import difference, interval
 from shared.runs.scores import Found, Outcome
 from shared.runs.variant import Variant
 
-PIXELS = "Pixels"
+PIXELS, FROZEN = "Pixels", "Frozen AlexNet (ImageNet)"
+FROZEN_PX = 96
 RANDOM_NETWORKS = 3  # untrained networks of the floor row
 Select = Literal["target", "base", "last"]
 
@@ -47,6 +50,8 @@ class Settings:
         without_replacement: Whether no image is used twice, so that tasks are independent.
         select: Which checkpoint: the best of all epochs on tasks of the target's validation classes, as the paper does;
             the best on the base set's own; or the last.
+        frozen: File with the weights of AlexNet's convolutions, for a row that needs no training: the nearest class
+            mean in their features.
     """
 
     episodes: int = 600
@@ -55,6 +60,7 @@ class Settings:
     shots: list[int] | None = None
     without_replacement: bool = False
     select: Select = "target"
+    frozen: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,8 @@ class FewShotEvaluation(Evaluation[FewShotDataModule]):
         encoder = repr(self.variant.model_settings["encoder"])
         key = repr((self.settings, self.shots))
         jobs = [Job(self._score_pixels, key=f"{PIXELS} {key}")]
+        if self.settings.frozen:
+            jobs.append(Job(self._score_frozen, key=f"{FROZEN} {key}"))
         for number in range(RANDOM_NETWORKS):
             seed = FIRST_RANDOM_SEED + number
             jobs.append(Job(partial(self._score_random, seed, first), key=f"{RANDOM} {seed} {encoder} {key}"))
@@ -131,6 +139,10 @@ class FewShotEvaluation(Evaluation[FewShotDataModule]):
 
     def _score_pixels(self) -> Found:
         return self._by_nearest_mean(PIXELS, 0, lambda images: images.flatten(1))
+
+    def _score_frozen(self) -> Found:
+        encoder = AlexNet(FROZEN_PX, self.settings.frozen).eval()
+        return self._by_nearest_mean(FROZEN, 0, lambda images: encoder(resize(images, FROZEN_PX)))
 
     def _score_random(self, seed: int, checkpoint: Path) -> Found:
         """An untrained encoder with batch statistics of all images that it is given together."""
@@ -222,7 +234,7 @@ class FewShotEvaluation(Evaluation[FewShotDataModule]):
                 _, about["low"], about["high"], _ = interval(values[row])
                 about["literature"] = 1.96 * by_task.std(ddof=1) / np.sqrt(len(by_task))
                 about["ece"] = float(np.mean([_calibration_error(each, target) for each in test]))
-                if row not in (RANDOM, PIXELS):
+                if row == self.variant.title:
                     about |= self.about(protocol)
                 if row != RANDOM:
                     gain = difference(values[row], values[RANDOM])

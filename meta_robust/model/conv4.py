@@ -6,8 +6,8 @@ Shapes: B images, C channels, S x S pixels, D features.
 import torch
 from torch import Tensor, nn
 
-# Those of ImageNet, for every data set: a network must not know the statistics of the target's images.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from shared.backbones.images import IMAGENET_MEAN, IMAGENET_STD
+
 BLOCKS = 4
 
 
@@ -50,8 +50,9 @@ class Conv4(nn.Module):
         self.image_px = image_px
         self.map_shape = (width, side, side)
         self.out_dim = width * side * side
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        # For every data set: a network must not know the statistics of the target's images.
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of uint8 images, or of float images in [0, 1]."""

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from shared.augment import resize
+from shared.backbones.weights import load_weights
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
 STAGES = 4  # of a ResNet
 # With fewer, the gradient of a strided 1 x 1 convolution in channels-last writes beyond its memory (torch 2.14, CPU).
 FEWEST_CHANNELS = 8
 
 
 class ImageEncoder(nn.Module):
-    """An image network of timm with fresh weights and without its classifier: `(B, C, H, W) -> (B, D)`, pooled.
+    """An image network of timm without its classifier: `(B, C, H, W) -> (B, D)`, pooled.
 
     The default is MMCL's: a ResNet50 with the stem of width 7, whose global average pooling gives 2,048 features
     (MMCL, section 4.2).
@@ -31,13 +33,14 @@ class ImageEncoder(nn.Module):
         stem_width: Width of a stem of three 3 x 3 convolutions, instead of the 7 x 7 one with 64 channels; only for a
             ResNet. With `layers` and `channels` it makes an encoder small enough for a laptop, where the wide stem
             takes most of the time.
+        weights: Local file of weights under timm's names, see `load_weights`; None leaves them random.
 
     Attributes:
         out_dim: D.
 
     Raises:
         ValueError: timm has no such architecture; the architecture does not take `layers`, `channels` or `stem_width`;
-            one of the first two does not hold four numbers; or a stage has fewer than 8 channels.
+            one of the first two does not hold four numbers; a stage has fewer than 8 channels; or see `load_weights`.
 
     Example:
         >>> encoder = ImageEncoder("resnet18", image_px=64, layers=[1, 1, 1, 1], channels=[8, 16, 32, 64])
@@ -47,6 +50,7 @@ class ImageEncoder(nn.Module):
         torch.Size([2, 64])
     """
 
+    machine_arguments = ("weights",)  # a checkpoint holds them itself
     net: Any  # timm's models say their widths in attributes that nn.Module does not know
 
     def __init__(
@@ -57,6 +61,7 @@ class ImageEncoder(nn.Module):
         layers: list[int] | None = None,
         channels: list[int] | None = None,
         stem_width: int | None = None,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         import timm  # takes seconds, which a package without images need not spend
@@ -82,6 +87,8 @@ class ImageEncoder(nn.Module):
         if stem_width is not None:
             given["stem_type"] = "deep"
         self.net = timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=0, **given)
+        if weights is not None:
+            load_weights(self.net, weights)
         # Convolutions are 1.5 to 2 times as fast on a CPU in this layout, and tensor cores want it too.
         self.net = self.net.to(memory_format=torch.channels_last)
         self.image_px = image_px

@@ -1,0 +1,57 @@
+"""Pre-trained weights from a local file; nothing is ever downloaded."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """A state dict from a file of safetensors, of NumPy (`.npz`), or of torch, which is read as plain weights only.
+
+    Raises:
+        ValueError: There is no such file, or it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file of weights {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # only needed here
+
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as content:
+                return {name: torch.from_numpy(content[name]) for name in content.files}
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # many types, if it is not such a file or holds more than weights
+        raise ValueError(f"{path} cannot be loaded as weights only ({type(error).__name__}: {error})") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(f"{path} holds no state dict: expected tensors by their names")
+    return found
+
+
+def load_weights(net: nn.Module, path: str | Path) -> None:
+    """Give a network the weights of a file; those that it has no place for, as of a classifier, are logged.
+
+    Raises:
+        ValueError: See `read_weights`; or the file lacks some of the network's, or has them in another shape.
+    """
+    found, wanted = read_weights(path), net.state_dict()
+    other = [
+        f"{name} {tuple(value.shape)}" + (f", there {tuple(found[name].shape)}" if name in found else "")
+        for name, value in wanted.items()
+        if name not in found or found[name].shape != value.shape
+    ]
+    if other:
+        raise ValueError(
+            f"{path} does not fit {type(net).__name__}: {len(other)} of its {len(wanted)} weights are missing or of "
+            f"another shape, the first is {other[0]}; the file has {', '.join(list(found)[:3])}, ..."
+        )
+    if unused := [name for name in found if name not in wanted]:
+        log.info("%s: %d weights are not used: %s", path, len(unused), ", ".join(unused))
+    net.load_state_dict({name: found[name] for name in wanted})
