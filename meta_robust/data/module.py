@@ -36,6 +36,7 @@ from shared.runs.settings import read_yaml
 log = logging.getLogger(__name__)
 
 PARTS = ("base", "validation", "novel")
+GROUPS = Path(__file__).parents[1] / "configs" / "groups"
 IMAGE_ARGUMENTS = ("image_px", "fit")  # saved in every checkpoint
 EPISODE_SEED = 0  # of validation and test episodes: all methods and all seeds of a method see the same
 
@@ -83,8 +84,9 @@ class FewShotDataModule(DataModule[Any]):
         updates_per_epoch: Meta-updates of an epoch, of `batch_size` tasks each.
         val_episodes: Validation tasks after each epoch.
         share: Share of the images of each base class that is trained on.
-        groups: YAML file with groups of base classes by name, each a list of classes; a training task is then drawn
-            from one group. None draws from all classes.
+        groups: Groups of base classes by name, each a list of classes, or of what stands before the slash in their
+            names (alphabets): a YAML file, or the name of one in configs/groups. A training task is then drawn from one
+            group. None draws from all classes.
         batch_size: Tasks of an update; of a method that trains on images, images.
         on_error: What happens to an image that cannot be read.
         cache_dir: Folder that caches are written to.
@@ -181,13 +183,18 @@ class FewShotDataModule(DataModule[Any]):
         classes = self.classes[PARTS[0]]
         if self.groups_file is None:
             return [list(classes.values())]
-        groups = read_yaml(self.root / self.groups_file)
-        absent = sorted({name for names in groups.values() for name in names} - classes.keys())
-        if absent:
-            raise DataError(f"{self.groups_file} names classes that are not base classes: {', '.join(absent)}")
-        left_out = len(classes) - len({name for names in groups.values() for name in names})
-        log.info("%s: %d groups of classes; %d classes are in none and left out", self.name, len(groups), left_out)
-        return [[classes[name] for name in sorted(names)] for names in groups.values()]
+        named = GROUPS / f"{self.groups_file}.yaml"
+        found = []
+        for names in read_yaml(named if named.is_file() else Path(self.groups_file)).values():
+            # A class is named by itself, or by what stands before its slash, as an alphabet.
+            members = [name for name in classes if name in names or name.partition("/")[0] in names]
+            absent = sorted(set(names) - set(members) - {name.partition("/")[0] for name in members})
+            if absent:
+                raise DataError(f"{self.groups_file} names classes that are not base classes: {', '.join(absent)}")
+            found.append(members)
+        left_out = len(classes) - len({name for members in found for name in members})
+        log.info("%s: %d groups of classes; %d classes are in none and left out", self.name, len(found), left_out)
+        return [[classes[name] for name in members] for members in found]
 
     def dataset(self, rows: Rows) -> Dataset[ImageBatch]:
         """Labelled images."""
@@ -205,8 +212,11 @@ class FewShotDataModule(DataModule[Any]):
             return self.loader(rows, train=True)
         shape, groups = self._shape(), self.class_groups
         check_enough(self.classes[PARTS[0]], shape, PARTS[0])
-        if min(map(len, groups)) < shape.ways:
-            raise DataError(f"{self.groups_file}: a group has fewer classes than the {shape.ways} of a task")
+        if len(groups) > 1 and min(map(len, groups)) < 2 * shape.ways:
+            raise DataError(
+                f"{self.groups_file}: a group has {min(map(len, groups))} classes; tasks of {shape.ways} ways need "
+                "twice as many, to differ from one another"
+            )
         sampler = TaskSampler(self.updates_per_epoch, self.batch_size)
         episodes = Episodes(
             lambda number: draw_task(groups, shape, task_rng(self.seed, 0, number)),

@@ -1,4 +1,4 @@
-"""`train` and `reproduce`: from a data set to the paper's tables, in one command each."""
+"""`train`, `reproduce` and `study`: from a data set to the paper's tables, in one command each."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,12 +6,16 @@ from pathlib import Path
 
 from meta_robust.data.synthetic import write_synthetic
 from meta_robust.evaluation.tables import CONFIGS
+from meta_robust.verbs.contrasts import contrasts
 from meta_robust.verbs.evaluate import evaluate
 from meta_robust.verbs.table import print_table
-from shared.runs.pipeline import Options, Plan
+from shared.main import call
+from shared.runs.pipeline import Options, Plan, Wanted
 
 TRAINED = ("maml", "rml_printed", "rml")  # what `train` trains by default
 METHODS = ("meta_lstm", "maml", "reptile", "matching", "prototypical", "relation", "baseline", "baseline_pp", "rml")
+READINGS = ("maml", "maml_equal_compute", "rml_printed", "rml_pairing", "rml_penalty", "rml", "rml_tasks")
+SCARCE = ("maml", "rml_printed", "rml")  # also trained on few images of each class
 SHIFTED = "synthetic_shifted"
 
 
@@ -57,3 +61,31 @@ def reproduce(options: Options) -> None:
     if plan.options.target:
         plan.table(print_table, "table2", folders)
     plan.compare()
+
+
+def study(options: Options) -> None:
+    """Train the readings of the paper and their controls, and print what each part gives (configs/contrasts.yaml).
+
+    With one seed, MAML, RML as printed and RML are also trained on few images of each class, and RML with more
+    environments (configs/study.yaml); `--variants` trains just these variants instead.
+    """
+    plan = Plan("meta_robust", CONFIGS, _with_shift(options), write_synthetic, "methods")
+    folders = plan.train(plan.variants(options.variants or READINGS))
+    if not options.variants:
+        one_seed = dataclasses.replace(plan.options, seeds=options.seeds[:1])
+        once = Plan("meta_robust", CONFIGS, one_seed, write_synthetic)
+        folders += once.train([*_changed(plan, SCARCE, "scarcity"), *_changed(plan, ["rml"], "environments")])
+    _evaluate(plan, folders)
+    results = ["--results", options.results] if options.results else []
+    call(contrasts, ["--run", *folders, *results])
+    plan.compare()
+
+
+def _changed(plan: Plan, names: Sequence[str], grid: str) -> list[Wanted]:
+    """Variants with every setting of a grid of configs/study.yaml."""
+    found = []
+    for setting, settings in CONFIGS.study(grid).items():
+        for wanted in plan.variants(names):
+            change = dataclasses.replace(wanted.change, settings=wanted.change.settings | settings)
+            found.append(Wanted(f"{wanted.name}+{setting}", change))
+    return found

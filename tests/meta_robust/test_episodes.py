@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from meta_robust.data.class_folders import ClassFoldersDataModule, read_split
 from meta_robust.data.episodes import TaskShape, check_enough, disjoint_tasks, draw_task, task_rng
@@ -108,3 +109,33 @@ def test_real_sets_have_the_published_parts(real_data: Path, tmp_path: Path) -> 
         {"base": 64, "validation": 16, "novel": 20},
         {"base": 964, "validation": 124, "novel": 535},
     ]
+
+
+def test_groups_are_classes_or_what_stands_before_their_slash(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "set", base=24, validation=5, novel=5, per_class=4)
+    parts = {"base": [f"base_{number:02d}" for number in range(24)], "validation": ["validation_00"], "novel": []}
+    (tmp_path / "set" / "parts.yaml").write_text(yaml.safe_dump(parts))
+
+    def module(groups: dict[str, list[str]]) -> ClassFoldersDataModule:
+        (tmp_path / "groups.yaml").write_text(yaml.safe_dump(groups))
+        data = ClassFoldersDataModule(
+            str(tmp_path / "set"), split="parts.yaml", image_px=24, groups=str(tmp_path / "groups.yaml"),
+            cache_dir=str(tmp_path / "cache"),
+        )  # fmt: skip
+        data.shape = TaskShape(5, 1, 3)
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    names = parts["base"]
+    data = module({"a": names[:10], "b": names[10:21]})
+    assert [len(group) for group in data.class_groups] == [10, 11]
+    for batch, _ in zip(data.train_dataloader(), range(5), strict=False):
+        rows = batch.query_row.reshape(len(batch.group), -1)
+        for group, own in zip(batch.group.tolist(), rows, strict=True):
+            numbers = {names.index(data.class_names[row]) for row in own.tolist()}
+            assert numbers <= set(range(10) if group == 0 else range(10, 21))
+    with pytest.raises(DataError, match="a group has 9 classes; tasks of 5 ways need twice as many"):
+        module({"a": names[:9], "b": names[9:21]}).train_dataloader()
+    with pytest.raises(DataError, match="names classes that are not base classes: owl"):
+        module({"a": [*names[:10], "owl"], "b": names[10:]}).train_dataloader()
