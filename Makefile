@@ -5,7 +5,7 @@
 #   CLUSTER=slurm SLURM="--slurm.partition main --slurm.minutes 600 --slurm.gpus 1" to run on a cluster, not this machine
 #   ARGS= for the Lightning CLI, EVALUATE_ARGS= for `evaluate`, TABLE_ARGS= for `table`
 .DEFAULT_GOAL := help
-.PHONY: help install train-etp table-etp data-ptbxl bench-etp train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl train-rml table-rml study-rml bench-intervals compare sync test check format
+.PHONY: help install train-etp table-etp data-ptbxl bench-etp train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl train-rml table-rml study-rml bench-rml bench-intervals compare sync test check format
 SHELL := /bin/bash
 
 # glibc hands freed blocks of a batch's size back to the kernel, and the next batch pays their page faults again: keeping
@@ -81,6 +81,9 @@ table-rml: install ## the RML paper's Tables I and, with TARGET, II beside ours:
 
 study-rml: install ## train RML's readings and controls, and print what each part gives: VARIANTS= to choose among them
 	$(RUN) -m meta_robust study $(OPTIONS)
+
+bench-rml: install ## benchmark meta_robust's heads, meta-step, loading and memory against plain implementations; writes results/bench_rml.csv
+	$(RUN) -m benchmarks.rml $(ARGS)
 
 bench-intervals: install ## simulate how often the 95% intervals hold the truth; writes results/interval_coverage.csv
 	$(RUN) -m benchmarks.interval_coverage $(ARGS)

@@ -128,7 +128,7 @@ class Baseline(FeatureMethod):
         generator = seeded(0)
         bound = support.shape[2] ** -0.5  # as torch starts a linear layer
         start = (2 * torch.rand(ways, support.shape[2] + 1, generator=generator, dtype=torch.float64) - 1) * bound
-        order = self.new_head.order(1, support.shape[1], generator).expand(len(support), -1, -1)
+        order = self.new_head.order(support.shape[1], generator)
         start, order = start.to(support.device), order.to(support.device)
         weight = start[:, :-1].expand(len(support), -1, -1)
         return self.head_logits(weight, start[:, -1], support, labels, query, order).float()

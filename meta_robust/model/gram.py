@@ -38,13 +38,13 @@ class HeadTraining:
     batch_size: int = 4
 
     def batches(self, order: Tensor) -> Iterator[Tensor]:
-        """Places `(T, b)` of the images of each step, from `(T, epochs, n)` permutations."""
-        for epoch in range(self.epochs):
-            yield from order[:, epoch].split(self.batch_size, dim=1)
+        """Places `(b,)` of the images of each step, from `(epochs, n)` permutations."""
+        for permutation in order:
+            yield from permutation.split(self.batch_size)
 
-    def order(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
-        """A permutation of the images of each task for each epoch: `(T, epochs, n)`."""
-        return torch.rand(tasks, self.epochs, images, generator=generator).argsort(2)
+    def order(self, images: int, generator: torch.Generator) -> Tensor:
+        """A permutation of a task's images for each epoch, `(epochs, n)`; all tasks take their images in this order."""
+        return torch.rand(self.epochs, images, generator=generator).argsort(1)
 
 
 class _Velocity:
@@ -67,7 +67,7 @@ class _Problem(NamedTuple):
     """Support features in their own space.
 
     Attributes:
-        gram: `(T, n, n)`.
+        gram: `(T, n, n)`, symmetric.
         start: `(T, N, n)` products of the start's rows with the features.
         query: `(T, m, n)` products of the queries with the features.
         query_start: `(T, m, N)`.
@@ -91,14 +91,8 @@ def _problem(weight: Tensor, support: Tensor, labels: Tensor, query: Tensor) -> 
 
 def _error(logits: Tensor, problem: _Problem, batch: Tensor) -> Tensor:
     """Gradient `(T, b, N)` of the batch's mean cross-entropy with respect to its logits `(T, b, N)`."""
-    wanted = problem.one_hot.gather(1, batch[..., None].expand(-1, -1, problem.one_hot.shape[2]))
-    share = problem.share.gather(1, batch)[..., None]
-    return share * (logits.softmax(2) - wanted) / batch.shape[1]
-
-
-def _of_batch(values: Tensor, batch: Tensor) -> Tensor:
-    """Columns `(T, N, b)` of `(T, N, n)`."""
-    return values.gather(2, batch[:, None].expand(-1, values.shape[1], -1))
+    wanted, share = problem.one_hot[:, batch], problem.share[:, batch, None]
+    return share * (logits.softmax(2) - wanted) / len(batch)
 
 
 @torch.no_grad()
@@ -113,7 +107,7 @@ def linear_head_logits(
         support: `(T, n, D)`.
         labels: `(T, n)` in [0, N).
         query: `(T, m, D)`.
-        order: See `HeadTraining.order`.
+        order: `(epochs, n)`, see `HeadTraining.order`.
         settings: Of the SGD.
 
     Returns:
@@ -124,9 +118,9 @@ def linear_head_logits(
     mixed, bias = torch.zeros_like(problem.start), bias.clone()
     descent = _Velocity(settings, kept, mixed, bias)
     for batch in settings.batches(order):
-        logits = kept * _of_batch(problem.start, batch) + mixed @ _of_batch(problem.gram, batch) + bias[..., None]
+        logits = kept * problem.start[..., batch] + mixed @ problem.gram[:, batch].mT + bias[..., None]
         error = _error(logits.mT, problem, batch)
-        gradient = torch.zeros_like(mixed).scatter_(2, batch[:, None].expand(-1, mixed.shape[1], -1), error.mT)
+        gradient = torch.zeros_like(mixed).index_copy_(2, batch, error.mT)
         descent.step(torch.zeros_like(kept), gradient, error.sum(1))
     return kept * problem.query_start + problem.query @ mixed.mT + bias[:, None]
 
@@ -146,7 +140,7 @@ def cosine_head_logits(
         support: `(T, n, D)` features of length 1.
         labels: `(T, n)` in [0, N).
         query: `(T, m, D)`, of length 1.
-        order: See `HeadTraining.order`.
+        order: `(epochs, n)`, see `HeadTraining.order`.
         settings: Of the SGD.
         scale: s.
 
@@ -158,23 +152,22 @@ def cosine_head_logits(
     kept, mixed, gain = torch.ones_like(square), torch.zeros_like(problem.start), gain.clone()
     descent = _Velocity(settings, kept, mixed, gain)
 
-    def length() -> Tensor:
-        inside = 2 * kept * (mixed * problem.start).sum(2) + ((mixed @ problem.gram) * mixed).sum(2)
+    def length(product: Tensor) -> Tensor:
+        inside = 2 * kept * (mixed * problem.start).sum(2) + (product * mixed).sum(2)
         return (kept.square() * square + inside).sqrt()
 
     for batch in settings.batches(order):
-        norm = length()
-        along = kept[..., None] * _of_batch(problem.start, batch) + mixed @ _of_batch(problem.gram, batch)  # v . x
+        product = mixed @ problem.gram
+        norm = length(product)
+        along = kept[..., None] * problem.start[..., batch] + product[..., batch]  # v . x
         cosine = along / norm[..., None]
         error = _error((scale * gain[..., None] * cosine).mT, problem, batch).mT * scale  # (T, N, b)
         of_gain = (error * cosine).sum(2)
         # d(v . x / |v|)/dv = x / |v| - (v . x) v / |v|^3, and v itself is c v_0 + A F.
         factor = gain / norm
         shrink = factor * of_gain / norm
-        gradient = torch.zeros_like(mixed).scatter_(
-            2, batch[:, None].expand(-1, mixed.shape[1], -1), factor[..., None] * error
-        )
+        gradient = torch.zeros_like(mixed).index_copy_(2, batch, factor[..., None] * error)
         descent.step(-shrink * kept, gradient - shrink[..., None] * mixed, of_gain)
-    norm = length()
+    norm = length(mixed @ problem.gram)
     along = kept[:, None] * problem.query_start + problem.query @ mixed.mT
     return scale * (gain / norm)[:, None] * along

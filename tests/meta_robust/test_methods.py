@@ -31,16 +31,14 @@ def test_heads_in_gram_space_equal_the_loop_over_tasks(cosine: bool) -> None:
     query = torch.rand(tasks, 7, dim, dtype=torch.float64)
     labels = torch.arange(ways).repeat_interleave(shots).expand(tasks, -1)
     weight, bias = torch.randn(tasks, ways, dim, dtype=torch.float64), torch.randn(tasks, ways, dtype=torch.float64)
-    order = settings.order(tasks, ways * shots, torch.Generator().manual_seed(1))
+    order = settings.order(ways * shots, torch.Generator().manual_seed(1))
     if cosine:
         support, query = F.normalize(support, dim=2), F.normalize(query, dim=2)
         found = cosine_head_logits(weight, weight.norm(dim=2), support, labels, query, order, settings, 2.0)
     else:
         found = linear_head_logits(weight, bias, support, labels, query, order, settings)
     for place in range(tasks):
-        expected = closer_look(
-            weight[place], bias[place], support[place], labels[place], query[place], order[place], cosine
-        )
+        expected = closer_look(weight[place], bias[place], support[place], labels[place], query[place], order, cosine)
         torch.testing.assert_close(found[place], expected, rtol=0, atol=1e-11)
 
 
