@@ -8,6 +8,7 @@ from pytorch_lightning.cli import ArgsType
 from meta_robust.data.synthetic import write_synthetic
 from meta_robust.verbs.classify import classify
 from meta_robust.verbs.contrasts import contrasts
+from meta_robust.verbs.environments import environments
 from meta_robust.verbs.evaluate import evaluate
 from meta_robust.verbs.pipelines import reproduce, study, train
 from meta_robust.verbs.table import print_table
@@ -22,6 +23,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "table": print_table,
     "classify": classify,
     "contrasts": contrasts,
+    "environments": environments,
 }
 
 

@@ -1,4 +1,4 @@
-"""Pictures of classified photographs."""
+"""Pictures of classified photographs, and of accuracy by environment."""
 
 from collections.abc import Mapping
 
@@ -52,3 +52,26 @@ def draw_classified(
 
 def _show(axis: Axes, image: NDArray[np.floating]) -> None:
     axis.imshow(image.transpose(1, 2, 0))
+
+
+def draw_environments(table: pd.DataFrame, title: str, note: str) -> Figure:
+    """Two heat maps, adapted in (rows) by tested in (columns): the method, and mean colour alone.
+
+    Args:
+        table: As `environments` returns it.
+        title: Method and data set.
+        note: Text put before the title, "SYNTHETIC" for synthetic data.
+    """
+    figure = Figure(figsize=(10.5, 4.8), layout="constrained")
+    kinds = [str(kind) for kind in table["support"].unique()]
+    named = (("accuracy", "the method"), ("colour_alone", "mean colour alone"))
+    for axis, (column, name) in zip(figure.subplots(1, 2), named, strict=True):
+        values = 100 * table[column].to_numpy(float).reshape(len(kinds), len(kinds))
+        axis.imshow(values, vmin=0, vmax=100, cmap="Blues")
+        for (row, place), value in np.ndenumerate(values):
+            axis.text(place, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else INK)
+        axis.set_xticks(range(len(kinds)), kinds, rotation=45, ha="right")
+        axis.set_yticks(range(len(kinds)), kinds)
+        axis.set(xlabel="tested in", ylabel="adapted in", title=f"{name}, accuracy in %")
+    head(figure, title, note)
+    return figure

@@ -7,6 +7,7 @@ from pathlib import Path
 from meta_robust.data.synthetic import write_synthetic
 from meta_robust.evaluation.tables import CONFIGS
 from meta_robust.verbs.contrasts import contrasts
+from meta_robust.verbs.environments import environments
 from meta_robust.verbs.evaluate import evaluate
 from meta_robust.verbs.table import print_table
 from shared.main import call
@@ -43,6 +44,9 @@ def train(options: Options) -> None:
     plan.table(print_table, "table1", folders)
     if plan.options.target:
         plan.table(print_table, "table2", folders)
+    for folder in folders:
+        if Path(folder).name == f"rml{options.suffix}":
+            call(environments, ["--run", folder, *plan.root])
     plan.compare()
 
 

@@ -71,6 +71,16 @@ def test_methods_are_trained_evaluated_on_the_same_tasks_and_compared(
     assert "evaluated on rml_synthetic" in printed
     assert "evaluated on rml_shifted" in printed
     assert "SYNTHETIC DATA" in printed
+    kinds = ["identity", "hue"]
+    table = main(["environments", "--run", folders[0], "--kinds", *kinds, "--episodes", "2"])
+    assert table[["support", "query"]].to_numpy().tolist() == [[one, other] for one in kinds for other in kinds]
+    alone = table.set_index(["support", "query"])["colour_alone"]
+    assert alone["identity", "identity"] > 0.9 > 0.4 > alone["identity", "hue"]  # the planted cue, and without it
+    assert (table["low"] <= table["accuracy"]).all()
+    assert (table["accuracy"] <= table["high"]).all()
+    assert "worst: adapted in" in capsys.readouterr().out
+    assert (Path(folders[0]) / "evaluation" / "rml_synthetic" / "environments.csv").is_file()
+    assert (Path(folders[0]) / "seed_0" / "figures" / "rml_synthetic_environments.png").is_file()
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(root: Path) -> None:
@@ -100,6 +110,7 @@ def test_train_evaluates_maml_and_two_readings_in_both_settings(
     assert "synthetic_shifted" in evaluated[1]
     tables = [Path(words[1]).stem for verb, words in called if verb == "print_table"]
     assert tables == ["table1", "table2"]
+    assert [words for verb, words in called if verb == "environments"] == [["--run", folders[2]]]
 
 
 def test_the_papers_tables_are_as_printed() -> None:
