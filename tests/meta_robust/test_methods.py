@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 import meta_robust
+from benchmarks.rml import closer_look
 from meta_robust.methods.matching import SCALE, matching_log_probabilities
 from meta_robust.methods.prototypical import prototype_logits
 from meta_robust.model.gram import HeadTraining, cosine_head_logits, linear_head_logits
@@ -38,27 +38,9 @@ def test_heads_in_gram_space_equal_the_loop_over_tasks(cosine: bool) -> None:
     else:
         found = linear_head_logits(weight, bias, support, labels, query, order, settings)
     for place in range(tasks):
-        expected = closer_look(weight[place], bias[place], support[place], labels[place], query[place], order, cosine)
+        other = weight[place].norm(dim=1) if cosine else bias[place]
+        expected = closer_look(weight[place], other, support[place], labels[place], query[place], order, cosine)
         torch.testing.assert_close(found[place], expected, rtol=0, atol=1e-11)
-
-
-def closer_look(
-    weight: Tensor, bias: Tensor, support: Tensor, labels: Tensor, query: Tensor, order: Tensor, cosine: bool
-) -> Tensor:
-    """SGD as in CloserLook's `set_forward_adaptation`."""
-    w = weight.clone().requires_grad_()
-    other = (weight.norm(dim=1) if cosine else bias).clone().requires_grad_()
-
-    def logits(x: Tensor) -> Tensor:
-        return 2 * x @ (other[:, None] * w / w.norm(dim=1, keepdim=True)).T if cosine else x @ w.T + other
-
-    descent = torch.optim.SGD([w, other], lr=0.01, momentum=0.9, dampening=0.9, weight_decay=0.001)
-    for permutation in order:
-        for rows in permutation.split(4):
-            descent.zero_grad()
-            F.cross_entropy(logits(support[rows]), labels[rows]).backward()
-            descent.step()
-    return logits(query).detach()
 
 
 def test_prototypes_are_class_means() -> None:
