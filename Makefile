@@ -73,6 +73,7 @@ study-mmcl: install ## change one setting of MMCL at a time (VARIANTS= studies o
 bench-mmcl: install ## benchmark tabular_imaging's augmentation, corruption and attributions against plain implementations; writes results/bench_mmcl.csv
 	$(RUN) -m benchmarks.mmcl $(ARGS)
 
+train-rml: JOBS ?= 2 # its networks are too small to keep two cores busy
 train-rml: install ## meta-train MAML and RML, evaluate both on the same tasks: DATASET=synthetic|cifar_fs|omniglot DATA=<root> TARGET=omniglot TARGET_DATA=<root>
 	$(RUN) -m meta_robust train $(OPTIONS)
 

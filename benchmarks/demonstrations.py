@@ -18,7 +18,7 @@ from benchmarks.timing import Rows, write_rows
 COMMANDS = {
     "train-etp": ["ecg_text", "train"],
     "train-mmcl": ["tabular_imaging", "train"],
-    "train-rml": ["meta_robust", "train"],
+    "train-rml": ["meta_robust", "train", "--jobs", "2"],
     "table-etp": ["ecg_text", "reproduce"],
 }
 

@@ -18,6 +18,7 @@ from shared.trusted import trust
 if TYPE_CHECKING:
     from meta_robust.data.class_folders import ClassFoldersDataModule
     from meta_robust.data.episodes import EpisodeBatch, TaskShape
+    from meta_robust.data.image_lists import ImageListsDataModule
     from meta_robust.data.module import FewShotDataModule
     from meta_robust.data.omniglot import OmniglotDataModule
     from meta_robust.methods import (
@@ -40,6 +41,7 @@ __all__ = [
     "ClassFoldersDataModule",
     "EpisodeBatch",
     "FewShotDataModule",
+    "ImageListsDataModule",
     "MatchingNetwork",
     "MetaLearnerLSTM",
     "OmniglotDataModule",
@@ -55,6 +57,7 @@ _FILES = {
     "TaskShape": "data.episodes",
     "FewShotDataModule": "data.module",
     "ClassFoldersDataModule": "data.class_folders",
+    "ImageListsDataModule": "data.image_lists",
     "OmniglotDataModule": "data.omniglot",
 }
 

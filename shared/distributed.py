@@ -5,7 +5,7 @@ Only the public collectives `all_gather` and `all_reduce` are used. They run on 
 torch 2.6 and 2.14.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -84,6 +84,45 @@ def gather_with_grad(x: Tensor) -> Tensor:
     return gathered
 
 
+class Moments(NamedTuple):
+    """Statistics of each of C channels over the batches of all processes.
+
+    Attributes:
+        mean: `(C,)`.
+        var: `(C,)`, the biased variance.
+        size: Number of values of a channel, 0-dim.
+    """
+
+    mean: Tensor
+    var: Tensor
+    size: Tensor
+
+    @property
+    def unbiased_var(self) -> Tensor:
+        """`(C,)`."""
+        return self.var * self.size / (self.size - 1)
+
+    def normalise(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        """Batch norm of `(B, C, ...)` with these statistics, through which gradients flow."""
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        out = (x - self.mean.view(shape)) * torch.rsqrt(self.var + eps).view(shape)
+        if weight is not None and bias is not None:
+            out = out * weight.view(shape) + bias.view(shape)
+        return out
+
+
+def global_moments(x: Tensor) -> Moments:
+    """The statistics of `(B, C, ...)` over all processes; B may differ between them."""
+    local_var, local_mean = torch.var_mean(x, dim=[0, *range(2, x.ndim)], correction=0)
+    count = x.new_tensor([x.numel() / x.shape[1]])
+    # One row per rank: means, variances, number of values.
+    rows = gather_with_grad(torch.cat([local_mean, local_var, count])[None])
+    means, variances, counts = rows.split([x.shape[1], x.shape[1], 1], dim=1)
+    total = counts.sum()
+    mean = (counts * means).sum(0) / total
+    return Moments(mean, (counts * (variances + (means - mean) ** 2)).sum(0) / total, total)
+
+
 class GlobalBatchNorm(_BatchNorm):
     """Batch norm over the batches of all ranks, on the CPU too. Made by `convert_batchnorm`.
 
@@ -98,21 +137,10 @@ class GlobalBatchNorm(_BatchNorm):
         if not self.training or rank_and_world_size()[1] == 1:
             return super().forward(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
-        local_var, local_mean = torch.var_mean(x, dim=[0, *range(2, x.ndim)], correction=0)
-        count = x.new_tensor([x.numel() / x.shape[1]])
-        # One row per rank: means, variances, number of values.
-        rows = gather_with_grad(torch.cat([local_mean, local_var, count])[None])
-        means, variances, counts = rows.split([x.shape[1], x.shape[1], 1], dim=1)
-        total = counts.sum()
-        mean = (counts * means).sum(0) / total
-        var = (counts * (variances + (means - mean) ** 2)).sum(0) / total
+        moments = global_moments(x)
         if self.track_running_stats:
-            self._update_running_stats(mean.detach(), (var * total / (total - 1)).detach())
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        out: Tensor = (x - mean.view(shape)) * torch.rsqrt(var + self.eps).view(shape)
-        if self.affine:
-            out = out * self.weight.view(shape) + self.bias.view(shape)
-        return out.to(input.dtype)
+            self._update_running_stats(moments.mean.detach(), moments.unbiased_var.detach())
+        return moments.normalise(x, self.weight, self.bias, self.eps).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Torch's hook for 1d, 2d and 3d; every layout with channels second is accepted here."""

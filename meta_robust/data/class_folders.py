@@ -39,6 +39,8 @@ class ClassFoldersDataModule(FewShotDataModule):
             folders in turn, as CloserLook does for CUB: 0 and 2 of every four are base, 1 validation, 3 novel. None
             draws the parts at random.
         fractions: Shares of base, validation and novel classes where the parts are drawn.
+        nested: Whether class folders lie at any depth, as in SUN; a class is then every folder that holds images, and
+            its name the path below `images`.
         **kwargs: Further arguments of `FewShotDataModule`.
     """
 
@@ -50,14 +52,15 @@ class ClassFoldersDataModule(FewShotDataModule):
         images: str = "images",
         split: str | None = None,
         fractions: tuple[float, float, float] = (0.64, 0.16, 0.2),
+        nested: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
-        self.images, self.split_file, self.fractions = images, split, fractions
+        self.images, self.split_file, self.fractions, self.nested = images, split, fractions, nested
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
         """One row an image, by class and file name."""
-        folders = class_folders(self.root / self.images)
+        folders = class_folders(self.root / self.images, self.nested)
         parts = self._parts(list(folders))
         rows = []
         for name, folder in folders.items():
@@ -103,15 +106,22 @@ class ClassFoldersDataModule(FewShotDataModule):
         return image_cache(self.cache_dir / self.name, paths, names, self.image_settings, problems)
 
 
-def class_folders(folder: Path) -> dict[str, Path]:
+def class_folders(folder: Path, nested: bool = False) -> dict[str, Path]:
     """Class folders by name, sorted by name whatever the file system's order; hidden ones are left out.
+
+    Args:
+        folder: The folder that holds them.
+        nested: Whether they lie at any depth; a class is then every folder that holds images.
 
     Raises:
         DataError: There is no such folder, no class in it, or two whose names differ in capitals alone.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: expected one folder of images for each class in it")
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    below = [path for path in sorted(folder.rglob("*") if nested else folder.iterdir()) if path.is_dir()]
+    names = {path.relative_to(folder).as_posix(): path for path in below}
+    visible = {name: path for name, path in names.items() if not any(part.startswith(".") for part in name.split("/"))}
+    found = {name: path for name, path in visible.items() if not nested or images_of(path)[0]}
     if not found:
         raise DataError(f"{folder} holds no class folders: expected one folder of images for each class")
     seen: dict[str, str] = {}

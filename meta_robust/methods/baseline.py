@@ -106,11 +106,11 @@ class Baseline(FeatureMethod):
             self.use_classes(len(data.base_classes))
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """Cross-entropy on images of base classes; an ordinary training, in which batch norm is as usual."""
+        """Cross-entropy on images of base classes; batch norm is as usual, over the batch of all processes."""
         images = unit(batch.image)
         if self.augment is not None:
             images = augmented(self.augment, batch.image, torch.initial_seed() + int(batch.row[0]) + self.global_step)
-        with self.norm.set("transductive", keeps=True):
+        with self.norm.set("transductive", keeps=True, joined=True):
             logits = self.head(self.encoder(images))
         loss: Tensor = F.cross_entropy(logits, batch.label)
         self._log("train/loss", loss.detach(), len(batch.label))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.distributed import mean_over_processes
+from shared.distributed import global_moments, mean_over_processes, rank_and_world_size
 
 # transductive: of the images at hand, so a query's prediction depends on the other queries; support: of the support
 # images alone; running: of the training, as in an ordinary network.
@@ -27,17 +27,19 @@ class Norm:
         mode: Whose statistics are used.
         support: With `support`, the number of leading images of a batch whose statistics are used for all.
         keeps: Whether the statistics of each pass are kept for `update_running`.
+        joined: Whether a batch is spread over all processes, whose images then count together. A task is not.
     """
 
     mode: BatchNormMode = "transductive"
     support: int = 0
     keeps: bool = False
+    joined: bool = False
 
     @contextmanager
-    def set(self, mode: BatchNormMode, support: int = 0, keeps: bool = False) -> Iterator[None]:
+    def set(self, mode: BatchNormMode, support: int = 0, keeps: bool = False, joined: bool = False) -> Iterator[None]:
         """Tell all layers, for the time of a `with` block."""
         before = vars(self).copy()
-        self.mode, self.support, self.keeps = mode, support, keeps
+        self.mode, self.support, self.keeps, self.joined = mode, support, keeps, joined
         try:
             yield
         finally:
@@ -58,6 +60,10 @@ class EpisodeNorm(nn.BatchNorm2d):
         """Normalises `(B, C, H, W)`."""
         if self.norm.mode == "running":
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0, self.eps)
+        if self.norm.joined and rank_and_world_size()[1] > 1:
+            moments = global_moments(input)
+            self.kept.append((moments.mean.detach(), moments.unbiased_var.detach()))
+            return moments.normalise(input, self.weight, self.bias, self.eps)
         if self.norm.keeps:
             rows = input.detach()
             var, mean = torch.var_mean(rows, dim=(0, 2, 3))

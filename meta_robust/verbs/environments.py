@@ -32,7 +32,7 @@ def environments(
     root: str | None = None,
     profile: Profile = "gpu",
     kinds: list[str] | None = None,
-    episodes: int = 60,
+    episodes: int = 30,
     shots: int | None = None,
 ) -> pd.DataFrame:
     """Print how well a model predicts in one environment after it adapted in another, on tasks of novel classes.

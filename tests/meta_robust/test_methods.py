@@ -1,16 +1,20 @@
 """Baseline's heads against CloserLook's loop, the metric methods against their equations, and what all must keep."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import meta_robust
 from benchmarks.rml import closer_look
+from meta_robust.data.module import ImageBatch
 from meta_robust.methods.matching import SCALE, matching_log_probabilities
 from meta_robust.methods.prototypical import prototype_logits
 from meta_robust.model.gram import HeadTraining, cosine_head_logits, linear_head_logits
+from shared.distributed import mean_over_processes
 from tests.meta_robust.nets import encoder, ready, task
 
 METHODS = ["MAML", "RML", "Reptile", "MetaLearnerLSTM", "PrototypicalNetwork", "MatchingNetwork", "RelationNetwork"]
@@ -89,3 +93,27 @@ def test_support_statistics_make_a_prediction_independent_of_the_other_queries(n
     whole = model.classify(*arguments, each.query, 3, "support")
     alone = model.classify(*arguments, each.query[:1], 3, "support")
     torch.testing.assert_close(whole[:1], alone)
+
+
+def _step(rank: int, world_size: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Gradients of the base classes' loss, averaged as DDP does, and the running statistics after the step."""
+    model = method("Baseline")
+    model.use_classes(3)
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(256, (8, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    rows = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
+    batch = ImageBatch(images[rows], (torch.arange(8) % 3)[rows], torch.arange(8)[rows])
+    model.log = lambda *args, **kwargs: None
+    loss = model.training_step(batch, 0)
+    gradients = mean_over_processes(list(torch.autograd.grad(loss, model.trained())))
+    model.on_train_batch_end(None, batch, 0)
+    return gradients, {name: value for name, value in model.named_buffers() if "running" in name}
+
+
+def test_two_processes_train_on_base_classes_as_one(two_processes: Callable[..., list[Any]]) -> None:
+    gradients, statistics = _step(0, 1)
+    for found, state in two_processes(_step, 2):
+        for a, b in zip(found, gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        for name, value in statistics.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-6)
