@@ -87,7 +87,8 @@ class FewShotDataModule(DataModule[Any]):
         groups: Groups of base classes by name, each a list of classes, or of what stands before the slash in their
             names (alphabets): a YAML file, or the name of one in configs/groups. A training task is then drawn from one
             group. None draws from all classes.
-        batch_size: Tasks of an update; of a method that trains on images, images.
+        batch_size: Tasks of an update.
+        image_batch_size: Images of an update, for a method that trains on images of base classes instead.
         on_error: What happens to an image that cannot be read.
         cache_dir: Folder that caches are written to.
         num_workers: Number of loader processes.
@@ -119,6 +120,7 @@ class FewShotDataModule(DataModule[Any]):
         share: float = 1.0,
         groups: str | None = None,
         batch_size: int = 4,
+        image_batch_size: int = 16,
         on_error: OnError = "raise",
         cache_dir: str = "data/cache",
         num_workers: int = 0,
@@ -130,7 +132,7 @@ class FewShotDataModule(DataModule[Any]):
         self.save_hyperparameters(*IMAGE_ARGUMENTS, logger=False)  # Lightning puts them into the checkpoint
         self.image_settings = ImageSettings(image_px, 3, fit)
         self.updates_per_epoch, self.val_episodes = updates_per_epoch, val_episodes
-        self.share = share
+        self.image_batch_size, self.share = image_batch_size, share
         self.groups_file = groups
         self.shape: TaskShape | None = None
         self.trains_on: Literal["tasks", "images"] = "tasks"
@@ -209,7 +211,7 @@ class FewShotDataModule(DataModule[Any]):
         """Training tasks; or, for a method that trains on images, those of the base classes, shuffled."""
         if self.trains_on == "images":
             rows = np.concatenate(list(self.classes[PARTS[0]].values()))
-            return self.loader(rows, train=True)
+            return self.loader(rows, train=True, batch_size=self.image_batch_size)
         shape, groups = self._shape(), self.class_groups
         check_enough(self.classes[PARTS[0]], shape, PARTS[0])
         if len(groups) > 1 and min(map(len, groups)) < 2 * shape.ways:
