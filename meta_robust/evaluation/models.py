@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from meta_robust.callbacks import kept_epochs
 from meta_robust.data.episodes import Episodes, Ordered, TaskShape
-from meta_robust.data.module import FewShotDataModule, check_new_classes
+from meta_robust.data.module import FewShotDataModule, check_new_classes, saved_image_settings
 from meta_robust.evaluation.episodes import choose_checkpoint, nearest_mean, score_features, score_tasks
 from meta_robust.evaluation.tables import METRIC, print_results
 from meta_robust.methods import EpisodicMethod
@@ -266,3 +266,8 @@ def _calibration_error(scores: NDArray[np.float64], target: NDArray[np.float32])
 def last_checkpoints(variant: Variant, which: str) -> dict[int, Path]:
     """The last checkpoint of every seed: it identifies the training, among whose epochs the evaluation chooses."""
     return {seed: variant.checkpoint(seed, "last") for seed in variant.seeds}
+
+
+def image_size(checkpoints: Mapping[int, Path]) -> dict[str, Any]:
+    """The size of the images that models were trained on: another data set's are read at this size too."""
+    return {"image_px": saved_image_settings(next(iter(checkpoints.values()))).size}

@@ -19,6 +19,7 @@ from meta_robust.data.module import FewShotDataModule
 from meta_robust.environments import seeded
 from meta_robust.model.norm import BatchNormMode, Norm, update_running, use_episode_norm
 from shared.augment import ImageAugment
+from shared.data.problems import DataError
 from shared.distributed import mean_over_processes
 from shared.methods import Method
 
@@ -169,6 +170,13 @@ class EpisodicMethod(Method, ABC):
         if not isinstance(data, FewShotDataModule):
             raise TypeError(f"{type(self).__name__} needs one of meta_robust's data modules, got {type(data).__name__}")
         data.shape, data.trains_on = self.shape, self.trains_on
+        for encoder in self.modules():
+            size = getattr(encoder, "image_px", None)
+            if size is not None and size != data.image_settings.size:
+                raise DataError(
+                    f"the encoder takes images of {size} pixels, and the data gives {data.image_settings.size}: change "
+                    "--model.init_args.encoder.init_args.image_px or --data.init_args.image_px"
+                )
 
     def tasks(self, batch: EpisodeBatch) -> Iterator[TaskImages]:
         """The tasks of a batch; in training, each image augmented by its task's own draws."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from meta_robust.data.module import FewShotDataModule
 from meta_robust.environments import COLOUR_KINDS, check_kinds
 from meta_robust.evaluation.environments import by_colour, environment_hits
 from meta_robust.evaluation.figures import draw_environments
+from meta_robust.evaluation.models import image_size
 from meta_robust.evaluation.tables import CONFIGS
 from meta_robust.methods import EpisodicMethod
 from meta_robust.module import RML
@@ -58,9 +58,10 @@ def environments(
     block = (
         CONFIGS.data_block(data, profile) if data else DataBlock(variant.dataset, variant.tags, variant.config["data"])
     )
-    settings: dict[str, Any] = {"root": root} if root else {}
+    checkpoint = variant.checkpoint(variant.seeds[0])
+    settings = image_size({variant.seeds[0]: checkpoint}) | ({"root": root} if root else {})
     module = load_data(FewShotDataModule, with_seed(block.block, variant.seeds[0]), settings)  # type: ignore[type-abstract]
-    model = load_module(variant.checkpoint(variant.seeds[0]), EpisodicMethod)  # type: ignore[type-abstract]
+    model = load_module(checkpoint, EpisodicMethod)  # type: ignore[type-abstract]
     shape = TaskShape(model.shape.ways, shots or model.shape.shots, model.shape.queries)
     tasks = module.episodes("novel", shape, episodes)
     mode = model.bn_modes[0]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from meta_robust.data.module import FewShotDataModule
-from meta_robust.evaluation.models import FewShotEvaluation, Settings, last_checkpoints
+from meta_robust.evaluation.models import FewShotEvaluation, Settings, image_size, last_checkpoints
 from meta_robust.evaluation.tables import CONFIGS
 from shared.evaluation import Request, evaluate_variants
 from shared.runs.configs import Profile
@@ -55,5 +55,6 @@ def evaluate(
         FewShotDataModule,  # type: ignore[type-abstract]
         partial(FewShotEvaluation, settings=settings),
         dataclasses.asdict(settings),
+        prepare=image_size,
         checkpoints_of=last_checkpoints,
     )

@@ -97,6 +97,11 @@ def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(root: Path) -
         assert torch.equal(value, other[name]), name
 
 
+def test_an_encoder_for_other_images_than_the_datas_is_refused(root: Path) -> None:
+    with pytest.raises(SystemExit, match="the encoder takes images of 32 pixels, and the data gives 24"):
+        fit(root, "maml", "--model.init_args.encoder.init_args.image_px", "32")
+
+
 def test_train_evaluates_maml_and_two_readings_in_both_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
