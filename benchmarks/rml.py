@@ -143,7 +143,7 @@ def second_derivatives(inputs: list[Tensor], weights: list[Tensor], groups: int)
 def bench_grouping(pairs: int) -> Rows:
     """A convolution of four tasks' own weights, with its second derivative, task by task against one grouped one.
 
-    Why `adapt.py` goes task by task: the grouped form, which is exact too, is not faster where it matters.
+    What `adapt.py`, which goes task by task, could gain from the grouped form at most.
     """
     rows = []
     for images, side in ((5, 32), (75, 32), (5, 16)):

@@ -118,7 +118,7 @@ def linear_head_logits(
     mixed, bias = torch.zeros_like(problem.start), bias.clone()
     descent = _Velocity(settings, kept, mixed, bias)
     for batch in settings.batches(order):
-        logits = kept * problem.start[..., batch] + mixed @ problem.gram[:, batch].mT + bias[..., None]
+        logits = kept * problem.start[..., batch] + mixed @ problem.gram.index_select(1, batch).mT + bias[..., None]
         error = _error(logits.mT, problem, batch)
         gradient = torch.zeros_like(mixed).index_copy_(2, batch, error.mT)
         descent.step(torch.zeros_like(kept), gradient, error.sum(1))
