@@ -100,7 +100,7 @@ def random_task(shots: int, side: int, seed: int = 0, dtype: torch.dtype = torch
 
 
 def higher_step(model: MAML, tasks: list[TaskImages]) -> list[Tensor]:
-    """The same meta-gradient by `higher`, whose copy of the network must not see our batch norm's own forward."""
+    """The same meta-gradient by `higher`, on the same network."""
     import higher  # an optional package: dependency group `bench`
 
     net, parameters = model.net, list(model.net.parameters())
@@ -150,7 +150,6 @@ def bench_grouping(pairs: int) -> Rows:
         tasks = [torch.randn(images, 32, side, side) for _ in range(4)]
         weights = [torch.randn(32, 32, 3, 3, requires_grad=True) for _ in tasks]
         joined, group = torch.cat(tasks, 1), torch.cat([weight.detach() for weight in weights]).requires_grad_()
-
         each = partial(second_derivatives, tasks, weights, 1)
         together = partial(second_derivatives, [joined], [group], 4)
         label = f"convolutions of 4 tasks, {images} images of {side} px, task by task, against grouped"
@@ -207,7 +206,7 @@ def bench_features(pairs: int) -> Rows:
     return rows
 
 
-def update_memory(tasks: int, chunk: int | None) -> None:
+def run_updates(tasks: int, chunk: int | None) -> None:
     """A few updates of RML on so many tasks."""
     model = RML(Conv4(84, 32), chunk=chunk)
     model.__class__ = type(
@@ -217,7 +216,7 @@ def update_memory(tasks: int, chunk: int | None) -> None:
         model.meta_gradient([random_task(1, 84, seed) for seed in range(tasks)])
 
 
-def test_memory(tasks: int) -> None:
+def run_test_tasks(tasks: int) -> None:
     """So many test tasks of MAML."""
     model = MAML(Conv4(32, 32)).eval()
     for number in range(tasks):
@@ -247,8 +246,8 @@ def peak_memory(function: Callable[..., None], *arguments: Any) -> float:
 def bench_memory() -> Rows:
     """Peak memory of updates in chunks, and of many test tasks; below 1 ours takes less."""
     cases = [
-        ("RML's update, 84 px, 16 tasks in chunks of 4, against 4 tasks", update_memory, (16, 4), (4, None)),
-        (f"MAML, {TASKS} test tasks, against {FEW_TASKS}", test_memory, (TASKS,), (FEW_TASKS,)),
+        ("RML's update, 84 px, 16 tasks in chunks of 4, against 4 tasks", run_updates, (16, 4), (4, None)),
+        (f"MAML, {TASKS} test tasks, against {FEW_TASKS}", run_test_tasks, (TASKS,), (FEW_TASKS,)),
     ]
     rows: Rows = []
     for name, function, ours, other in cases:

@@ -8,8 +8,6 @@ from typing import Any
 import pandas as pd
 
 from meta_robust.data.module import PARTS, FewShotDataModule
-from shared.data.arrays import ArrayCache
-from shared.data.images import image_cache
 from shared.data.problems import DataError, Problems
 from shared.data.splits import random_split
 from shared.data.tables import nearest, read_csv
@@ -100,11 +98,6 @@ class ClassFoldersDataModule(FewShotDataModule):
             )
         return parts
 
-    def open_cache(self, frame: pd.DataFrame, problems: Problems) -> ArrayCache:
-        """All images as `(N, 3, S, S)` uint8."""
-        paths, names = frame["path"].tolist(), frame["id"].tolist()
-        return image_cache(self.cache_dir / self.name, paths, names, self.image_settings, problems)
-
 
 def class_folders(folder: Path, nested: bool = False) -> dict[str, Path]:
     """Class folders by name, sorted by name whatever the file system's order; hidden ones are left out.
@@ -118,10 +111,8 @@ def class_folders(folder: Path, nested: bool = False) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: expected one folder of images for each class in it")
-    below = [path for path in sorted(folder.rglob("*") if nested else folder.iterdir()) if path.is_dir()]
-    names = {path.relative_to(folder).as_posix(): path for path in below}
-    visible = {name: path for name, path in names.items() if not any(part.startswith(".") for part in name.split("/"))}
-    found = {name: path for name, path in visible.items() if not nested or images_of(path)[0]}
+    below = {path.relative_to(folder).as_posix(): path for path in folders_below(folder, nested)}
+    found = {name: path for name, path in below.items() if not nested or images_of(path)[0]}
     if not found:
         raise DataError(f"{folder} holds no class folders: expected one folder of images for each class")
     seen: dict[str, str] = {}
@@ -130,6 +121,12 @@ def class_folders(folder: Path, nested: bool = False) -> dict[str, Path]:
         if other != name:
             raise DataError(f"{folder}: the classes {other} and {name} differ in capitals alone; are they the same?")
     return found
+
+
+def folders_below(folder: Path, nested: bool = True) -> list[Path]:
+    """The visible folders right below, or at any depth, sorted by name."""
+    found = [path for path in sorted(folder.rglob("*") if nested else folder.iterdir()) if path.is_dir()]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def images_of(folder: Path) -> tuple[list[Path], list[str]]:

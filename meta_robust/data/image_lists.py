@@ -4,13 +4,12 @@ from typing import Any
 
 import pandas as pd
 
-from meta_robust.data.class_folders import ClassFoldersDataModule
-from meta_robust.data.module import PARTS
+from meta_robust.data.module import PARTS, FewShotDataModule
 from shared.data.problems import DataError, Problems
 from shared.data.tables import read_csv
 
 
-class ImageListsDataModule(ClassFoldersDataModule):
+class ImageListsDataModule(FewShotDataModule):
     """Images in one folder, and three CSVs with the columns `filename` and `label` (Ravi and Larochelle 2017).
 
     Args:
@@ -29,8 +28,8 @@ class ImageListsDataModule(ClassFoldersDataModule):
         lists: tuple[str, str, str] = ("train.csv", "val.csv", "test.csv"),
         **kwargs: Any,
     ) -> None:
-        super().__init__(root, images, **kwargs)
-        self.lists = lists
+        super().__init__(root, **kwargs)
+        self.images, self.lists = images, lists
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
         """One row an image, by class and file name.

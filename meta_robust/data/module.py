@@ -26,7 +26,8 @@ from meta_robust.data.episodes import (
     task_rng,
 )
 from shared.checkpoint import saved_data_settings
-from shared.data.images import Fit, ImageSettings
+from shared.data.arrays import ArrayCache
+from shared.data.images import Fit, ImageSettings, image_cache
 from shared.data.module import DataModule
 from shared.data.problems import DataError, OnError, Problems
 from shared.data.samplers import EpochBatchSampler, TaskSampler, loader_of
@@ -140,6 +141,11 @@ class FewShotDataModule(DataModule[Any]):
     @abstractmethod
     def read_frame(self, problems: Problems) -> pd.DataFrame:
         """One row an image: `id`, `split` and `class`."""
+
+    def open_cache(self, frame: pd.DataFrame, problems: Problems) -> ArrayCache:
+        """All images as `(N, 3, S, S)` uint8, from the files in the column `path`."""
+        paths, names = frame["path"].tolist(), frame["id"].tolist()
+        return image_cache(self.cache_dir / self.name, paths, names, self.image_settings, problems)
 
     def make_arrays(self, frame: pd.DataFrame, problems: Problems) -> None:
         """Number the base classes, and say what was found."""

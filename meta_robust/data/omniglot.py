@@ -12,7 +12,7 @@ from PIL import Image
 from meta_robust.data.class_folders import images_of
 from meta_robust.data.module import FewShotDataModule
 from shared.data.arrays import ArrayCache, build_cache, fingerprint
-from shared.data.images import ImageSettings, image_cache, load_image_of
+from shared.data.images import ImageSettings, load_image_of
 from shared.data.problems import DataError, Problems
 from shared.data.tables import read_csv
 
@@ -80,9 +80,8 @@ class OmniglotDataModule(FewShotDataModule):
 
     def open_cache(self, frame: pd.DataFrame, problems: Problems) -> ArrayCache:
         """All drawings as `(N, 3, S, S)` uint8: black ink on white paper, in every form of the files."""
-        folder, names = self.cache_dir / self.name, frame["id"].tolist()
         if not self._npz:
-            return image_cache(folder, frame["path"].tolist(), names, self.image_settings, problems)
+            return super().open_cache(frame, problems)
         number = frame["id"].str.extract(r"character(\d+)/(\d+)$").astype(int)
         sources = [
             Drawing(path, character, drawing, self.image_settings)
@@ -90,9 +89,9 @@ class OmniglotDataModule(FewShotDataModule):
         ]
         settings = self.image_settings
         return build_cache(
-            folder,
+            self.cache_dir / self.name,
             sources,
-            names,
+            frame["id"].tolist(),
             load_drawing,
             row_shape=(settings.channels, settings.size, settings.size),
             dtype="uint8",

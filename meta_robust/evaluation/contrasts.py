@@ -1,6 +1,7 @@
 """What each part of a method gives: differences of two variants on the same tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def contrast_rows(contrasts: Mapping[str, tuple[str, str]], variants: Sequence[V
         DataError: Two variants were evaluated on different tasks, or there is no line.
     """
     by_name = {variant.name: variant for variant in variants}
+    read = cache(Scores.read)  # a variant stands in several lines
     rows = []
     for line, (plus, minus) in contrasts.items():
         if plus in by_name and minus in by_name:
@@ -50,7 +52,7 @@ def contrast_rows(contrasts: Mapping[str, tuple[str, str]], variants: Sequence[V
             datasets = [{path.parent.name for path in folder.glob(f"*/{FILE}")} for folder in folders]
             for dataset in sorted(set.intersection(*datasets)):
                 about = {"line": line, "plus": plus, "minus": minus, "dataset": dataset}
-                rows += [about | row for row in _differences(by_name[plus], by_name[minus], dataset)]
+                rows += [about | row for row in _differences(by_name[plus], by_name[minus], dataset, read)]
     if not rows:
         lines = ", ".join(f"{plus} and {minus}" for plus, minus in contrasts.values())
         raise DataError(f"no line has both variants evaluated; there are lines of {lines}")
@@ -60,9 +62,9 @@ def contrast_rows(contrasts: Mapping[str, tuple[str, str]], variants: Sequence[V
     return found
 
 
-def _differences(plus: Variant, minus: Variant, dataset: str) -> list[dict[str, Any]]:
+def _differences(plus: Variant, minus: Variant, dataset: str, read: Callable[[Path], Scores]) -> list[dict[str, Any]]:
     """One row for each protocol that both have."""
-    one, other = (Scores.read(each.folder / "evaluation" / dataset) for each in (plus, minus))
+    one, other = (read(each.folder / "evaluation" / dataset) for each in (plus, minus))
     if not one.same_samples(other):
         raise DataError(
             f"{plus.folder} and {minus.folder} were evaluated on different tasks of {dataset}: evaluate both alike"

@@ -73,7 +73,7 @@ class EpisodicMethod(Method, ABC):
     with their number, and with several processes their mean is taken explicitly (DDP's hooks would not see it).
 
     Logged each epoch: `train/loss`, `train/accuracy` and what else a method has; on tasks of validation classes
-    `val/loss`, `val/accuracy`, and `val/accuracy_alone` where no query depends on the others (see `own_modes`).
+    `val/loss`, `val/accuracy`, and `val/accuracy_alone` where no query depends on the others (see `mode_alone`).
 
     Args:
         optimizer: Makes the optimiser of the trained parameters.
@@ -119,9 +119,9 @@ class EpisodicMethod(Method, ABC):
         """What a new task's support teaches: a classifier of its queries, see `classify`."""
 
     @property
-    def own_modes(self) -> tuple[BatchNormMode, BatchNormMode]:
-        """The method's own choice among `bn_modes`, and the one by which no query depends on the others."""
-        return self.bn_modes[0], next(mode for mode in self.bn_modes if mode != "transductive")
+    def mode_alone(self) -> BatchNormMode:
+        """The first of `bn_modes` by which no query depends on the others."""
+        return next(mode for mode in self.bn_modes if mode != "transductive")
 
     def classify(
         self, support: Tensor, labels: Tensor, query: Tensor, ways: int, bn_mode: BatchNormMode | None = None
@@ -212,7 +212,7 @@ class EpisodicMethod(Method, ABC):
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         """Loss and accuracy on tasks of validation classes."""
-        own, alone = self.own_modes
+        own, alone = self.bn_modes[0], self.mode_alone
         for task in self.tasks(batch):
             classifier = self.task_classifier(task.support, task.support_label, self.shape.ways)
             logits = classifier(task.query, own)

@@ -62,7 +62,8 @@ class EpisodeNorm(nn.BatchNorm2d):
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0, self.eps)
         if self.norm.joined and rank_and_world_size()[1] > 1:
             moments = global_moments(input)
-            self.kept.append((moments.mean.detach(), moments.unbiased_var.detach()))
+            if self.norm.keeps:
+                self.kept.append((moments.mean.detach(), moments.unbiased_var.detach()))
             return moments.normalise(input, self.weight, self.bias, self.eps)
         if self.norm.keeps:
             rows = input.detach()

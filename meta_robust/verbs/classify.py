@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from meta_robust.data.class_folders import class_folders, images_of
+from meta_robust.data.class_folders import class_folders, folders_below, images_of
 from meta_robust.data.module import saved_image_settings
 from meta_robust.evaluation.figures import draw_classified
 from meta_robust.methods import EpisodicMethod
@@ -85,7 +85,7 @@ def classify(
     if not names:
         raise DataError(f"{query} holds no image that can be classified; {problems.summary()}")
     model.forget_class_order()
-    mode = model.own_modes[1]
+    mode = model.mode_alone
     classifier = model.task_classifier(examples.images, examples.labels, len(examples.classes))
     logits, features = [], []
     for start in progress(range(0, len(images), BATCH), "classify", "batch"):
@@ -130,32 +130,31 @@ def read_support(folder: Path, settings: ImageSettings, problems: Problems) -> S
     Raises:
         DataError: See `classify`.
     """
-    found: dict[str, list[Pixels]] = {}
+    found: dict[str, list[tuple[bytes, Pixels]]] = {}  # of each class its images with their digests, in that order
     for name, path in class_folders(folder).items():
         files = images_of(path)[0]
         read = _read(files, [f"{name}/{file.name}" for file in files], settings, problems)
         if not read:
             raise DataError(f"the class folder {path} holds no image that can be read; {problems.summary()}")
-        found[name] = sorted(read.values(), key=_digest)
+        digested = [(sha256(image.tobytes()).digest(), image) for image in read.values()]
+        found[name] = sorted(digested, key=lambda each: each[0])
     if len(found) < 2:
         raise DataError(f"{folder} holds one class, {next(iter(found))}: there is nothing to tell it from")
     holders: dict[bytes, set[str]] = defaultdict(set)
     for name, images in found.items():
-        for image in images:
-            holders[_digest(image)].add(name)
+        for digest, _ in images:
+            holders[digest].add(name)
     for several in (sorted(each) for each in holders.values() if len(each) > 1):
         log.warning("the classes %s have the same photograph among their examples", " and ".join(several))
-    classes = sorted(found, key=lambda name: [_digest(image) for image in found[name]])
+    classes = sorted(found, key=lambda name: [digest for digest, _ in found[name]])
     labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
-    pixels = np.stack([image for name in classes for image in found[name]])
+    pixels = np.stack([image for name in classes for _, image in found[name]])
     return Support(classes, unit(torch.from_numpy(pixels)), torch.from_numpy(labels))
 
 
 def read_queries(folder: Path, settings: ImageSettings, problems: Problems) -> tuple[list[str], Pixels]:
     """Names relative to the folder, and images `(m, 3, S, S)`."""
-    below = [path for path in sorted(folder.rglob("*")) if path.is_dir()]
-    visible = [path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    files = [file for path in [folder, *visible] for file in images_of(path)[0]]
+    files = [file for path in [folder, *folders_below(folder)] for file in images_of(path)[0]]
     read = _read(files, [file.relative_to(folder).as_posix() for file in files], settings, problems)
     return list(read), np.stack(list(read.values())) if read else np.empty(0, np.uint8)
 
@@ -168,10 +167,6 @@ def _read(files: list[Path], names: list[str], settings: ImageSettings, problems
         except DataError as error:
             problems.add(name, str(error))
     return found
-
-
-def _digest(image: Pixels) -> bytes:
-    return sha256(image.tobytes()).digest()
 
 
 def predictions(names: list[str], logits: Tensor, features: Tensor, own: Tensor, support: Support) -> pd.DataFrame:

@@ -18,8 +18,9 @@ from meta_robust.evaluation.tables import CONFIGS
 from meta_robust.methods import EpisodicMethod
 from meta_robust.module import RML
 from shared.checkpoint import load_module
+from shared.evaluation.evaluate import data_block_of
 from shared.metrics import interval, mean_values
-from shared.runs.configs import DataBlock, Profile
+from shared.runs.configs import Profile
 from shared.runs.settings import with_seed
 from shared.runs.table import console
 from shared.runs.tracking import save_figure
@@ -55,9 +56,7 @@ def environments(
     variant = Variant(run)
     kinds = kinds or list(COLOUR_KINDS)
     check_kinds(kinds, 1)
-    block = (
-        CONFIGS.data_block(data, profile) if data else DataBlock(variant.dataset, variant.tags, variant.config["data"])
-    )
+    block = data_block_of(variant, CONFIGS, data, profile)
     checkpoint = variant.checkpoint(variant.seeds[0])
     settings = image_size({variant.seeds[0]: checkpoint}) | ({"root": root} if root else {})
     module = load_data(FewShotDataModule, with_seed(block.block, variant.seeds[0]), settings)  # type: ignore[type-abstract]

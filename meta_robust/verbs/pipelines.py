@@ -80,8 +80,7 @@ def study(options: Options) -> None:
         once = Plan("meta_robust", CONFIGS, one_seed, write_synthetic)
         folders += once.train([*_changed(plan, SCARCE, "scarcity"), *_changed(plan, ["rml"], "environments")])
     _evaluate(plan, folders)
-    results = ["--results", options.results] if options.results else []
-    call(contrasts, ["--run", *folders, *results])
+    call(contrasts, ["--run", *folders, *plan.results])
     plan.compare()
 
 

@@ -259,9 +259,7 @@ def evaluate_variants(
         variant = Variant(folder)
         variant.check_same_settings()
         checkpoints = checkpoints_of(variant, request.checkpoint)
-        source = DataBlock(variant.dataset, variant.tags, variant.config["data"])
-        if request.data:
-            source = configs.data_block(request.data, request.profile)
+        source = data_block_of(variant, configs, request.data, request.profile)
         # With changed options it is another data set, whose scores must not be taken for this one's.
         options = [f"{key}={value}" for key, value in request.options.items()]
         name = safe_name(",".join([source.name, *options]))
@@ -322,6 +320,13 @@ def evaluate_variants(
             append_results(rows, request.results)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def data_block_of(variant: Variant, configs: Configs, data: str | None, profile: Profile) -> DataBlock:
+    """The data set that a variant is evaluated on: another one, or by default the one that it was trained on."""
+    if data:
+        return configs.data_block(data, profile)
+    return DataBlock(variant.dataset, variant.tags, variant.config["data"])
 
 
 def _settings_of_data(block: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

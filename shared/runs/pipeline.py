@@ -118,6 +118,11 @@ class Plan:
         """The option of a verb that says where the data set is; none if its configuration does."""
         return ["--root", self.options.root] if self.options.root else []
 
+    @property
+    def results(self) -> list[str]:
+        """The option of a verb that says which CSV its rows go to; none if they go to none."""
+        return ["--results", self.options.results] if self.options.results else []
+
     def words(self, wanted: Wanted) -> list[str]:
         """The `fit` command of a variant, without a seed."""
         change = wanted.change
@@ -190,8 +195,9 @@ class Plan:
         """Print a table of configs/tables."""
         if folders:
             file = str(self.configs.folder / "tables" / f"{table}.yaml")
-            results = ["--results", self.options.results] if self.options.results else []
-            call(verb, ["--table", file, "--run", *folders, *results, *more, *shlex.split(self.options.table_args)])
+            call(
+                verb, ["--table", file, "--run", *folders, *self.results, *more, *shlex.split(self.options.table_args)]
+            )
 
     def compare(self) -> None:
         """Write the page that compares all runs."""

@@ -127,5 +127,4 @@ def _search(options: Options, without: str, mark: str, grids: Sequence[tuple[str
     )
     tried = sorted(str(folder) for folder in Path(folders[0]).parent.glob(f"*{mark}*"))
     plan.evaluate(evaluate, tried, "--missing_only", "true")
-    results = ["--results", options.results] if options.results else []
-    call(rank, ["--run", *tried, *results, *shlex.split(options.table_args)])
+    call(rank, ["--run", *tried, *plan.results, *shlex.split(options.table_args)])
