@@ -33,8 +33,8 @@ def record(monkeypatch: pytest.MonkeyPatch, pipelines: ModuleType) -> Called:
         called.append(("compare", [str(root)]))
         return root / "compare.html"
 
-    def write_synthetic(root: Path) -> None:
-        called.append(("synthetic", [str(root)]))
+    def write_synthetic(root: Path, **settings: Any) -> None:
+        called.append(("synthetic", [str(root), *(f"{name}={value}" for name, value in settings.items())]))
 
     monkeypatch.setattr(pipeline, "here", lambda jobs: runner)
     monkeypatch.setattr(pipeline, "call", call)

@@ -22,9 +22,10 @@ def contrasts(run: list[str], results: Path | None = None) -> pd.DataFrame:
     """
     variants = [Variant(Path(folder)) for folder in run]
     rows = contrast_rows(read_contrasts(CONFIGS.folder / "contrasts.yaml"), variants)
-    kind = "SYNTHETIC data" if variants[0].is_synthetic else "real data"
+    kind = "synthetic" if variants[0].is_synthetic else "real"
     for (dataset, title), part in rows.groupby(["dataset", "title"], sort=False):
-        print(f"\ntrained on {variants[0].dataset}, evaluated on {dataset} ({kind}), {title}, {METRIC}:")
+        said = kind.replace("synthetic", "SYNTHETIC")
+        print(f"\ntrained on {variants[0].dataset}, evaluated on {dataset} ({said} data), {title}, {METRIC}:")
         for row in part.to_dict("records"):
             print(f"- {in_words(row)}")
     print(

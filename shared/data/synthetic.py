@@ -24,6 +24,15 @@ def start_set(root: Path, settings: dict[str, Any], readme: str) -> None:
     write_whole(root / "README.txt", readme)
 
 
+def settings_of(root: Path) -> dict[str, Any]:
+    """What the set in a folder was made with, as arguments of its writer; empty where there is none."""
+    try:
+        found = json.loads((root / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in found.items() if name != "version"}
+
+
 def is_complete(root: Path, settings: dict[str, Any], last: str) -> bool:
     """Whether a folder holds the finished set of these settings, which is said.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from shared.cli import compose
 from shared.data.problems import DataError
+from shared.data.synthetic import settings_of
 from shared.main import call
 from shared.runs.cluster import Slurm, Where, cluster
 from shared.runs.compare import compare
@@ -90,7 +91,8 @@ class Plan:
         package: Name of the package.
         configs: The package's configs/.
         options: The pipeline's options.
-        write_synthetic: Writes the package's synthetic data set into a folder, unless it is already there.
+        write_synthetic: Writes the package's synthetic data set into a folder, unless it is already there; its further
+            arguments are the set's settings.
         without: An option that this pipeline cannot use, `methods` or `variants`.
 
     Raises:
@@ -102,7 +104,7 @@ class Plan:
         package: str,
         configs: Configs,
         options: Options,
-        write_synthetic: Callable[[Path], object],
+        write_synthetic: Callable[..., object],
         without: str = "",
     ) -> None:
         if without and getattr(options, without):
@@ -156,8 +158,9 @@ class Plan:
             )
         self._runs = composed[0].folder.parents[2]
         if self.options.dataset == "synthetic":
+            root = Path(composed[0].settings["data"]["init_args"]["root"])
             try:
-                self._synthetic(Path(composed[0].settings["data"]["init_args"]["root"]))
+                self._synthetic(root, **settings_of(root))  # one that is there, or was begun, keeps its settings
             except FileExistsError as error:
                 raise DataError(str(error)) from error
         fingerprint = cache(data_fingerprint)

@@ -1,10 +1,6 @@
 """A run killed with SIGKILL in mid-epoch, and the same command typed again."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +8,7 @@ import pytest
 import torch
 
 from ecg_text.cli import main
+from tests.killed import finished_epochs, kill_after
 
 EPOCHS = 5
 AUGMENT = {
@@ -33,32 +30,13 @@ SETTINGS = [
 ]
 
 
-def finished_epochs(folder: Path) -> int:
-    try:
-        return int(pd.read_csv(folder / "metrics.csv")["train/loss"].notna().sum())
-    except (FileNotFoundError, KeyError, pd.errors.EmptyDataError):
-        return 0
-
-
-def kill_after(epochs: int, arguments: list[str], folder: Path) -> None:
-    """Run the command in a process of its own, and kill it once it is past `epochs`, in the middle of the next."""
-    process = subprocess.Popen([sys.executable, "-m", "ecg_text", *arguments], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while finished_epochs(folder) < epochs:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
-
 @pytest.mark.slow
 def test_a_killed_run_typed_again_ends_as_the_uninterrupted_one(
     command_line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = command_line("fit", tmp_path / "killed", *SETTINGS)
     folder = tmp_path / "killed" / "ecg_text" / "ptbxl_synthetic" / "etp" / "seed_0"
-    kill_after(2, arguments, folder)
+    kill_after(2, "ecg_text", arguments, folder)
     interrupted = finished_epochs(folder)
     assert 2 <= interrupted < EPOCHS
     assert not (folder / "results.json").exists()

@@ -55,7 +55,7 @@ def test_lines_are_paired_differences_adjusted_for_their_number(
     assert ", beyond noise (4 models each)" in said
     assert "more tasks an update" in said.split("not told apart")[0]
     kept = pd.read_csv(tmp_path / "results.csv")
-    assert kept["data_kind"].unique().tolist() == ["real data"]
+    assert kept["data_kind"].unique().tolist() == ["real"]
     assert all((tmp_path / "configs" / f"{name}.yaml").is_file() for name in " ".join(kept["config"]).split())
 
 

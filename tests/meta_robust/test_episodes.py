@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from meta_robust.data.class_folders import ClassFoldersDataModule, read_split
 from meta_robust.data.episodes import TaskShape, check_enough, disjoint_tasks, draw_task, task_rng
 from meta_robust.data.module import check_new_classes
 from meta_robust.data.omniglot import OmniglotDataModule
 from meta_robust.data.synthetic import write_synthetic
-from shared.data.problems import DataError
+from shared.data.problems import DataError, OnError
 
 CLASSES = [np.arange(20 * k, 20 * k + 20) for k in range(8)]
 
@@ -92,6 +93,37 @@ def test_class_folders_ignore_foreign_and_name_empty_and_absent_ones(tmp_path: P
     (root / "images" / "base_09").rmdir()
     with pytest.raises(DataError, match=r"1 classes without a folder .* is base_09"):
         data()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("grey.png", "L"), ("alpha.png", "RGBA"), ("deep.png", "I;16"), ("print.jpg", "CMYK")]
+)
+def test_images_of_other_kinds_are_read_as_three_channels(tmp_path: Path, name: str, mode: str) -> None:
+    write_synthetic(tmp_path / "set", base=1, validation=1, novel=1, per_class=2)
+    Image.new(mode, (30, 24)).save(tmp_path / "set" / "images" / "base_00" / name)
+    data = ClassFoldersDataModule(str(tmp_path / "set"), split="classes.csv", image_px=24, cache_dir=str(tmp_path))
+    data.prepare_data()
+    data.setup()
+    (row,) = np.flatnonzero(data.frame["id"] == f"base_00/{name}")
+    assert data.cached(np.array([row])).shape == (1, 3, 24, 24)
+
+
+def test_an_image_that_cannot_be_read_is_named_or_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_synthetic(tmp_path / "set", base=1, validation=1, novel=1, per_class=3)
+    (tmp_path / "set" / "images" / "base_00" / "01.png").write_text("not an image")
+
+    def data(on_error: OnError) -> ClassFoldersDataModule:
+        made = ClassFoldersDataModule(
+            str(tmp_path / "set"), split="classes.csv", image_px=24, on_error=on_error, cache_dir=str(tmp_path)
+        )
+        made.prepare_data()
+        made.setup()
+        return made
+
+    with pytest.raises(DataError, match=r"base_00/01\.png"):
+        data("raise")
+    assert data("skip").frame["class"].value_counts().to_dict()["base_00"] == 2
+    assert "base_00/01.png" in caplog.text
 
 
 @pytest.mark.realdata

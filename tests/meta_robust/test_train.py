@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from meta_robust.cli import main
 from meta_robust.data.synthetic import write_synthetic
@@ -12,6 +14,7 @@ from meta_robust.evaluation.tables import CONFIGS
 from meta_robust.verbs import pipelines
 from shared.evaluation import read_method_table
 from shared.runs.scores import Scores
+from tests.killed import finished_epochs, kill_after
 from tests.recorded import record
 
 SMALL = [
@@ -37,10 +40,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "set"
 
 
-def fit(root: Path, method: str, *more: str) -> None:
+def fit_words(root: Path, method: str, *more: str) -> list[str]:
     files = [word for file in CONFIGS.stack(method, "synthetic", "demo") for word in ("--config", str(file))]
     width = ["--model.init_args.encoder.init_args.width", "16"]
-    main(["fit", *files, "--data.init_args.root", str(root), *width, *SMALL, *more])
+    return ["fit", *files, "--data.init_args.root", str(root), *width, *SMALL, *more]
+
+
+def fit(root: Path, method: str, *more: str) -> None:
+    main(fit_words(root, method, *more))
 
 
 def test_methods_are_trained_evaluated_on_the_same_tasks_and_compared(
@@ -83,18 +90,49 @@ def test_methods_are_trained_evaluated_on_the_same_tasks_and_compared(
     assert (Path(folders[0]) / "seed_0" / "figures" / "rml_synthetic_environments.png").is_file()
 
 
-def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(root: Path) -> None:
-    whole, parts = (Path(f"runs/meta_robust/rml_synthetic/{name}/seed_0/checkpoints/last.ckpt") for name in "ab")
-    settings = ["--model.init_args.penalty", "none"]  # lambda would know how long the training was to be
-    fit(root, "rml", "--run.variant", "a", *settings)
-    fit(root, "rml", "--run.variant", "b", "--trainer.max_epochs", "1", *settings)
-    config = parts.parents[1] / "config.yaml"
-    config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))
-    (parts.parents[1] / "results.json").unlink()
-    fit(root, "rml", "--run.variant", "b", *settings)
-    one, other = (torch.load(path, weights_only=True)["state_dict"] for path in (whole, parts))
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
+@pytest.mark.slow
+def test_a_killed_training_typed_again_ends_in_the_same_weights_to_the_bit(root: Path) -> None:
+    settings = ["--data.init_args.updates_per_epoch", "20", "--trainer.max_epochs", "3"]
+    killed, whole = (Path(f"runs/meta_robust/rml_synthetic/{name}/seed_0") for name in ("killed", "whole"))
+    kill_after(1, "meta_robust", fit_words(root, "rml", "--run.variant", "killed", *settings), killed)
+    assert 1 <= finished_epochs(killed) < 3
+    assert not (killed / "results.json").exists()
+    for name in ("killed", "whole"):
+        fit(root, "rml", "--run.variant", name, *settings)
+    one, other = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (killed, whole))
+    assert one["global_step"] == other["global_step"] == 60
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+    lambdas = [pd.read_csv(run / "metrics.csv")["train/lambda"].dropna().tolist() for run in (killed, whole)]
+    assert lambdas[0] == lambdas[1]
+
+
+def test_a_set_of_two_cues_is_trained_on_as_it_was_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    called = record(monkeypatch, pipelines)
+    root = tmp_path / "set"
+    write_synthetic(root, base=2, validation=1, novel=1, per_class=2, cues=2)
+    main(["train", "--profile", "demo", "--root", str(root), "--methods", "maml"])
+    assert called[0] == ("synthetic", [str(root), "base=2", "validation=1", "novel=1", "per_class=2", "cues=2"])
+    with pytest.raises(ValueError, match=r"cues must be 1 \(colour\) or 2 \(colour and grain\), got 3"):
+        write_synthetic(root, cues=3)
+
+
+def test_the_grain_is_a_cue_in_the_set_and_random_in_the_shifted_one(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, base=0, validation=0, novel=6, per_class=4, cues=2)
+    spread = []
+    for folder in (tmp_path / "images", tmp_path / "shifted" / "images"):
+        amplitudes = np.array([[grain(path) for path in sorted(each.iterdir())] for each in sorted(folder.iterdir())])
+        spread.append(amplitudes.std(axis=1).mean() / amplitudes.std())
+    assert spread[0] < 0.2 < 0.7 < spread[1]
+
+
+def grain(path: Path) -> float:
+    """Amplitude of the chequerboard in an image's corners, in grey levels."""
+    pixels = np.asarray(Image.open(path), float).mean(2)
+    board = np.indices(pixels.shape).sum(0) % 2
+    corner = np.s_[:4, :4]
+    return float(pixels[corner][board[corner] == 1].mean() - pixels[corner][board[corner] == 0].mean()) / 2
 
 
 def test_an_encoder_for_other_images_than_the_datas_is_refused(root: Path) -> None:

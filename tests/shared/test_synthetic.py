@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.data.synthetic import is_complete, start_set, write_whole
+from shared.data.synthetic import is_complete, settings_of, start_set, write_whole
 
 SETTINGS = {"version": 1, "records": 3}
 
@@ -26,6 +26,14 @@ def test_a_set_is_complete_when_its_last_file_is_there(tmp_path: Path, capsys: p
     write_whole(root / "tables/last.csv", "a\n")
     assert is_complete(root, SETTINGS, "tables/last.csv")
     assert capsys.readouterr().out == f"{root}: the synthetic set with these settings is already there, reused\n"
+
+
+def test_a_set_says_what_it_was_made_with(tmp_path: Path) -> None:
+    assert settings_of(tmp_path) == {}
+    start_set(tmp_path, SETTINGS, "")
+    assert settings_of(tmp_path) == {"records": 3}
+    (tmp_path / "synthetic.json").write_text("{")
+    assert settings_of(tmp_path) == {}
 
 
 def test_a_set_with_other_settings_is_refused(tmp_path: Path) -> None:
