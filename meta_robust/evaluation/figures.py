@@ -1,6 +1,7 @@
-"""Pictures of classified photographs, and of accuracy by environment."""
+"""Pictures of tasks and of classified photographs, of what is confused, and of accuracy by environment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,77 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from shared.evaluation.figures import ACCENT, INK, ORANGE, head, short
+from shared.evaluation.figures import ACCENT, INK, ORANGE, head, open_frame, short
 
 COLUMNS, EXAMPLES = 10, 5
 CELL = 1.1  # inches
+
+
+class DrawnTask(NamedTuple):
+    """A task to draw.
+
+    Attributes:
+        names: Of the N classes.
+        support: `(N, 3, S, S)` uint8, an example of each.
+        query: `(m, 3, S, S)` uint8.
+        label: `(m,)`, class of each query.
+        prediction: `(m,)`.
+    """
+
+    names: Sequence[str]
+    support: NDArray[np.uint8]
+    query: NDArray[np.uint8]
+    label: NDArray[np.integer]
+    prediction: NDArray[np.integer]
+
+
+def draw_tasks(tasks: Sequence[DrawnTask], title: str, note: str) -> Figure:
+    """A task a row: an example of each class, then queries, with what each is taken for if that is wrong.
+
+    Args:
+        tasks: Tasks of as many classes and queries.
+        title: Method, and what the tasks are.
+        note: As for `draw_environments`.
+    """
+    ways = len(tasks[0].names)
+    columns = ways + len(tasks[0].query) + 1  # an empty one between examples and queries
+    figure = Figure(figsize=(CELL * columns, 1.4 * CELL * len(tasks) + 0.8), layout="constrained")
+    grid = figure.subplots(len(tasks), columns, squeeze=False)
+    for line, task in zip(grid, tasks, strict=True):
+        for axis in line:
+            axis.axis("off")
+        for axis, image, name in zip(line, task.support, task.names, strict=False):
+            _show(axis, image / 255)
+            axis.set_title(short(name, 14), fontsize=7, color=ACCENT, fontweight="bold")
+        each = zip(line[ways + 1 :], task.query, task.label, task.prediction, strict=True)
+        for axis, image, label, prediction in each:
+            _show(axis, image / 255)
+            if label != prediction:
+                axis.set_title(f"{short(task.names[label], 14)}\nas {short(task.names[prediction], 14)}", fontsize=7,
+                               color=ORANGE)  # fmt: skip
+    head(figure, f"{title}: an example of each class, and queries (a name stands over those that are wrong)", note)
+    return figure
+
+
+def draw_confusions(shares: pd.Series, title: str, note: str) -> Figure:
+    """What is taken for what most often.
+
+    Args:
+        shares: By text, such as "wolf as fox", the share of the queries of the one, in tasks that hold both, that are
+            taken for the other; the largest first.
+        title: Method, and what the tasks are.
+        note: As for `draw_environments`.
+    """
+    figure = Figure(figsize=(7, 0.32 * len(shares) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    bars = axis.barh(range(len(shares)), 100 * shares.to_numpy(float), color=ACCENT)
+    axis.bar_label(bars, fmt="%.0f", padding=3)
+    axis.set_yticks(range(len(shares)), [short(str(name), 44) for name in shares.index])
+    axis.invert_yaxis()
+    axis.set_xlabel("of the class's queries in tasks that hold both, in %")
+    open_frame(axis)
+    head(figure, title, note)
+    return figure
 
 
 def draw_classified(

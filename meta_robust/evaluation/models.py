@@ -17,6 +17,7 @@ from meta_robust.callbacks import kept_epochs
 from meta_robust.data.episodes import Episodes, Ordered, TaskShape
 from meta_robust.data.module import FewShotDataModule, check_new_classes, saved_image_settings
 from meta_robust.evaluation.episodes import choose_checkpoint, nearest_mean, score_features, score_tasks
+from meta_robust.evaluation.figures import DrawnTask, draw_confusions, draw_tasks
 from meta_robust.evaluation.tables import METRIC, print_results
 from meta_robust.methods import EpisodicMethod
 from meta_robust.model.norm import BatchNormMode
@@ -34,6 +35,7 @@ from shared.runs.variant import Variant
 PIXELS, FROZEN = "Pixels", "Frozen AlexNet (ImageNet)"
 FROZEN_PX = 96
 RANDOM_NETWORKS = 3  # untrained networks of the floor row
+DRAWN, DRAWN_QUERIES, CONFUSIONS = 4, 2, 12  # in the pictures: tasks, queries of a class, pairs of classes
 Select = Literal["target", "base", "last"]
 
 
@@ -249,12 +251,56 @@ class FewShotEvaluation(Evaluation[FewShotDataModule]):
         return {"accuracy": float((outcome.test.argmax(2) == target.argmax(1)).mean())}
 
     def figures(self, found: Found, table: pd.DataFrame, dataset: str, note: str) -> dict[str, Figure]:
-        """Accuracy of every row."""
-        return {"accuracy": draw_results(table.assign(protocol=table["title"]), dataset, METRIC, note)}
+        """Accuracy of every row; of the first trained model a few tasks, and what it confuses."""
+        name = f"{self.shots[0]}shot"
+        test = found[name][self.variant.title].test
+        assert test is not None
+        prediction = test[0].argmax(1).reshape(len(self.tested.query), -1)
+        title = f"{self.variant.title} on {dataset}, {self.protocols[name].title}"
+        return {
+            "accuracy": draw_results(table.assign(protocol=table["title"]), dataset, METRIC, note),
+            "tasks": draw_tasks(
+                [self._drawn(task, prediction[task]) for task in range(min(DRAWN, len(prediction)))], title, note
+            ),
+            "confusions": draw_confusions(confusions(self.tested, prediction, self.data.class_names), title, note),
+        }
+
+    def _drawn(self, task: int, prediction: NDArray[np.int64]) -> DrawnTask:
+        """A task to draw, with the first examples and two queries of each class."""
+        tested, ways = self.tested, self.settings.ways
+        example = [int(np.flatnonzero(tested.support_label == way)[0]) for way in range(ways)]
+        shown = np.concatenate([np.flatnonzero(tested.query_label == way)[:DRAWN_QUERIES] for way in range(ways)])
+        support, query = tested.support[task, example], tested.query[task, shown]
+        names = [str(name) for name in self.data.class_names[support]]
+        return DrawnTask(names, self.data.cached(support), self.data.cached(query), tested.query_label[shown],
+                         prediction[shown])  # fmt: skip
 
     def print(self, table: pd.DataFrame, dataset: str, kind: str) -> None:
         """Print all rows, in percent."""
         print_results(table, dataset, kind)
+
+
+def confusions(tested: Ordered, prediction: NDArray[np.int64], class_names: NDArray[np.object_]) -> pd.Series:
+    """What is taken for what most often, by text such as "wolf as fox".
+
+    Args:
+        tested: E tasks of m queries.
+        prediction: `(E, m)`, predicted ways.
+        class_names: Of every image.
+
+    Returns:
+        Shares of the queries of the one class, in tasks that hold both, the largest first.
+    """
+    ways = int(tested.query_label.max()) + 1
+    of_way = np.stack([class_names[tested.query[:, tested.query_label == way][:, 0]] for way in range(ways)], axis=1)
+    label = np.broadcast_to(tested.query_label, prediction.shape)
+    rates = [
+        pd.DataFrame({"true": of_way[:, one], "other": of_way[:, other],
+                      "share": ((label == one) & (prediction == other)).sum(1) / (label == one).sum(1)})
+        for one in range(ways) for other in range(ways) if one != other
+    ]  # fmt: skip
+    shares = pd.concat(rates).groupby(["true", "other"])["share"].mean().nlargest(CONFUSIONS)
+    return shares.set_axis([f"{true} as {other}" for true, other in shares.index])
 
 
 def _calibration_error(scores: NDArray[np.float64], target: NDArray[np.float32]) -> float:

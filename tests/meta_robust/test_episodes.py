@@ -8,10 +8,11 @@ import yaml
 from PIL import Image
 
 from meta_robust.data.class_folders import ClassFoldersDataModule, read_split
-from meta_robust.data.episodes import TaskShape, check_enough, disjoint_tasks, draw_task, task_rng
+from meta_robust.data.episodes import Ordered, TaskShape, check_enough, disjoint_tasks, draw_task, task_rng
 from meta_robust.data.module import check_new_classes
 from meta_robust.data.omniglot import OmniglotDataModule
 from meta_robust.data.synthetic import write_synthetic
+from meta_robust.evaluation.models import confusions
 from shared.data.problems import DataError, OnError
 
 CLASSES = [np.arange(20 * k, 20 * k + 20) for k in range(8)]
@@ -24,6 +25,17 @@ def test_a_task_depends_on_seed_and_number_alone_and_has_no_image_twice() -> Non
     rows = np.concatenate([one.support, one.query], 1)
     assert len(np.unique(rows)) == rows.size
     assert (rows // 20 == rows[:, :1] // 20).all()
+
+
+def test_confusions_are_shares_of_the_tasks_that_hold_both_classes() -> None:
+    names = np.array(["ant", "bee", "cat"], object).repeat(4)
+    label = np.array([0, 1, 0, 1])
+    query = np.array([[0, 4, 1, 5], [0, 4, 1, 5], [0, 8, 1, 9]])
+    tested = Ordered(np.array([[2, 6], [2, 6], [2, 10]]), query, np.array([0, 1]), label)
+    found = confusions(tested, np.array([[1, 1, 0, 1], [0, 1, 0, 1], [1, 0, 1, 1]]), names)
+    assert found.to_dict() == {
+        "ant as cat": 1.0, "cat as ant": 0.5, "ant as bee": 0.25, "bee as ant": 0.0
+    }  # fmt: skip
 
 
 def test_tasks_of_more_shots_have_the_same_queries() -> None:

@@ -69,6 +69,10 @@ def test_methods_are_trained_evaluated_on_the_same_tasks_and_compared(
         assert one.floors == ["Pixels", "Random init"]
     table = pd.read_csv(Path(folders[0]) / "evaluation" / "rml_synthetic" / "results.csv")
     assert set(table["protocol"]) == {"1shot", "1shot_support"}
+    figures = Path(folders[0]) / "seed_0" / "figures"
+    assert {path.name for path in figures.iterdir()} >= {
+        f"rml_synthetic_{name}.png" for name in ("accuracy", "tasks", "confusions")
+    }
     assert table["bn_mode"].dropna().tolist() == ["transductive", "support"]
     assert table["select"].dropna().unique().tolist() == ["target"]
     capsys.readouterr()
