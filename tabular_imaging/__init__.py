@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tabular_imaging.data.image_table import ImageTableDataModule
     from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
     from tabular_imaging.data.schema import ColumnTypes
-    from tabular_imaging.methods import SCARF, Supervised
+    from tabular_imaging.methods import SCARF
     from tabular_imaging.model.tabular import TabularEncoder
     from tabular_imaging.module import MMCL
 
@@ -34,7 +34,6 @@ __all__ = [
     "DVMCarDataModule",
     "ImageTableBatch",
     "ImageTableDataModule",
-    "Supervised",
     "TabularEncoder",
     "TabularImagingDataModule",
 ]
@@ -42,7 +41,6 @@ __all__ = [
 _FILES = {
     "MMCL": "module",
     "SCARF": "methods",
-    "Supervised": "methods",
     "ColumnTypes": "data.schema",
     "TabularEncoder": "model.tabular",
     "ImageTableBatch": "data.module",

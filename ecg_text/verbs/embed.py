@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -11,6 +10,7 @@ from ecg_text.data.module import normalize, saved_signal_settings
 from ecg_text.data.records import Source, load_signal
 from ecg_text.module import ETP
 from shared.checkpoint import load_module
+from shared.data.embeddings import write_embeddings
 from shared.data.problems import DataError, OnError, Problems
 from shared.methods import Pretraining
 from shared.progress import progress
@@ -21,7 +21,7 @@ EMBED_BATCH = 64
 def embed(
     checkpoint: Path, records: Path, output: Path = Path("runs/embeddings.parquet"), on_error: OnError = "skip"
 ) -> Path:
-    """Write the embedding of every WFDB record under a folder as parquet (`record`, `embedding`).
+    """Write the embedding of every WFDB record under a folder as parquet: `id`, its path, and `embedding`.
 
     The embedding is the output of the ECG projector for ETP, and of the encoder for every other method. It is scaled to
     unit length, so that a dot product is the cosine similarity.
@@ -59,7 +59,6 @@ def embed(
     problems.write(output.with_suffix(".skipped.csv"))
     if not rows:
         raise DataError(f"none of the {len(stems)} records under {records} could be used; {problems.summary()}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({"record": names, "embedding": list(np.concatenate(rows))}).to_parquet(output)
+    write_embeddings(output, names, np.concatenate(rows))
     print(f"wrote {len(names)} embeddings to {output}")
     return output

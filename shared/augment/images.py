@@ -5,7 +5,7 @@ device, which `shared.callbacks.SeedEachEpoch` seeds.
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shared.augment.base import Augmentation, checked_probability, checked_size
 
+RotationFill = Literal["black", "reflection"]
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 TRIES = 10  # tries to find a crop that fits into the image, as in torchvision
 SHARPEST = 1e-3  # pixels; a Gaussian this narrow changes nothing
@@ -95,7 +96,9 @@ class ImageAugment(Augmentation):
         crop_scale: Smallest and largest area of the crop, as a share of the image's area.
         crop_ratio: Smallest and largest width / height of the crop.
         flip: Probability that a sample is mirrored.
-        rotation: Largest angle in degrees; angles are drawn from U(-rotation, rotation). Outside the image is black.
+        rotation: Largest angle in degrees; angles are drawn from U(-rotation, rotation).
+        rotation_fill: What lies outside a rotated image: `black`, or its `reflection`, for images that are rotated
+            in training only, where black corners would tell the two apart.
         brightness: Strength of the change of brightness; its factor is drawn from U(max(0, 1 - brightness),
             1 + brightness).
         contrast: Strength of the change of contrast about the mean grey of the image, in the same way.
@@ -126,6 +129,7 @@ class ImageAugment(Augmentation):
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
         rotation: float = 0.0,
+        rotation_fill: RotationFill = "black",
         brightness: float = 0.8,
         contrast: float = 0.8,
         saturation: float = 0.8,
@@ -151,6 +155,7 @@ class ImageAugment(Augmentation):
         self.crop_ratio = _range("crop_ratio", crop_ratio)
         self.flip = checked_probability("flip", flip)
         self.rotation = rotation
+        self.rotation_fill = rotation_fill
         self.brightness = checked_size("brightness", brightness)
         self.contrast = checked_size("contrast", contrast)
         self.saturation = checked_size("saturation", saturation)
@@ -215,7 +220,7 @@ class ImageAugment(Augmentation):
     def _augmented(self, images: Tensor, drawn: ImageParameters) -> Tensor:
         x = _to_unit(images)
         if self.rotation:
-            x = rotate(x, drawn.angle)
+            x = rotate(x, drawn.angle, self.rotation_fill)
         if self.exact_order:
             x = change_colours(x, drawn.operation, drawn.factor)
         mean = _grey(x.mean((2, 3), keepdim=True))
@@ -331,12 +336,13 @@ def change_colours(images: Tensor, operation: Tensor, factor: Tensor, mean: Tens
     return images
 
 
-def rotate(images: Tensor, angle: Tensor) -> Tensor:
-    """Rotate each sample of `(B, C, H, W)` about its centre, with bilinear interpolation and black outside the image.
+def rotate(images: Tensor, angle: Tensor, fill: RotationFill = "black") -> Tensor:
+    """Rotate each sample of `(B, C, H, W)` about its centre, with bilinear interpolation.
 
     Args:
         images: Float images.
         angle: `(B,)` angles in degrees, counter-clockwise.
+        fill: What lies outside the image.
     """
     height, width = images.shape[2:]
     cos, sin = angle.deg2rad().cos(), angle.deg2rad().sin()
@@ -345,7 +351,8 @@ def rotate(images: Tensor, angle: Tensor) -> Tensor:
     rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
     theta = torch.stack(rows, dim=1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    padding = "zeros" if fill == "black" else "reflection"
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def _draw_crop(

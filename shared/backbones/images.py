@@ -33,7 +33,8 @@ class ImageEncoder(nn.Module):
         stem_width: Width of a stem of three 3 x 3 convolutions, instead of the 7 x 7 one with 64 channels; only for a
             ResNet. With `layers` and `channels` it makes an encoder small enough for a laptop, where the wide stem
             takes most of the time.
-        weights: Local file of weights under timm's names, see `load_weights`; None leaves them random.
+        weights: Weights under timm's names: a local file, a folder that timm has saved, or `hf_hub:<owner>/<model>`,
+            see `load_weights`; None leaves them random. A checkpoint holds the weights, and needs none of these.
 
     Attributes:
         out_dim: D.

@@ -1,4 +1,4 @@
-"""Pre-trained weights from a local file; nothing is ever downloaded."""
+"""Pre-trained weights from a local file or folder, or from a hub where that is asked for by its name."""
 
 import logging
 from pathlib import Path
@@ -9,14 +9,28 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
+HUB = "hf_hub:"  # as timm writes it
+IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # what timm calls the file in a folder that it has saved
+
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """A state dict from a file of safetensors, of NumPy (`.npz`), or of torch, which is read as plain weights only.
 
+    Args:
+        path: The file; a folder that timm has saved (its `local-dir:` layout); or `hf_hub:<owner>/<model>`, which is
+            downloaded, as the log says, unless it is in the hub's cache.
+
     Raises:
-        ValueError: There is no such file, or it holds something else.
+        ValueError: There is no such file, or it holds something else; or the hub cannot be reached.
     """
+    if str(path).startswith(HUB):
+        return _from_hub(str(path))
     path = Path(path)
+    if path.is_dir():
+        found_in = [path / name for name in IN_FOLDER if (path / name).is_file()]
+        if not found_in:
+            raise ValueError(f"the folder {path} holds neither {' nor '.join(IN_FOLDER)}: name the file of weights")
+        path = found_in[0]
     if not path.is_file():
         raise ValueError(f"no file of weights {path}")
     try:
@@ -32,6 +46,20 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be loaded as weights only ({type(error).__name__}: {error})") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path} holds no state dict: expected tensors by their names")
+    return found
+
+
+def _from_hub(name: str) -> dict[str, Tensor]:
+    from timm.models import load_state_dict_from_hf  # takes seconds
+
+    log.warning("the weights %s come from the Hugging Face hub: they are downloaded if they are not in its cache", name)
+    try:
+        found: dict[str, Tensor] = load_state_dict_from_hf(name.removeprefix(HUB), weights_only=True)
+    except Exception as error:  # the hub's many types
+        raise ValueError(
+            f"{name} cannot be had from the hub ({type(error).__name__}: {error}): on a machine with a network save "
+            "the folder, and give its path instead"
+        ) from error
     return found
 
 

@@ -1,4 +1,4 @@
-"""Self-supervised methods over any encoder and any views, one file each."""
+"""Methods over any encoder and any views, one file each: self-supervised ones, and supervised training."""
 
 from shared.methods.barlow_twins import BarlowTwins
 from shared.methods.byol import BYOL
@@ -6,5 +6,6 @@ from shared.methods.method import Method
 from shared.methods.pretraining import Pretraining, Step, feature_std
 from shared.methods.simclr import SimCLR
 from shared.methods.simsiam import SimSiam
+from shared.methods.supervised import Supervised
 
-__all__ = ["BYOL", "BarlowTwins", "Method", "Pretraining", "SimCLR", "SimSiam", "Step", "feature_std"]
+__all__ = ["BYOL", "BarlowTwins", "Method", "Pretraining", "SimCLR", "SimSiam", "Step", "Supervised", "feature_std"]

@@ -1,5 +1,13 @@
 """Metrics that are independent of any paper's package and of any data set."""
 
+from shared.metrics.clusters import (
+    Match,
+    adjusted_mutual_information,
+    adjusted_rand,
+    assigned,
+    best_matches,
+    macro_f1,
+)
 from shared.metrics.embeddings import EmbeddingPairs
 from shared.metrics.f1 import BestF1, F1AtThreshold, F1Result
 from shared.metrics.intervals import Interval, difference, holm, interval
@@ -12,12 +20,18 @@ __all__ = [
     "F1AtThreshold",
     "F1Result",
     "Interval",
+    "Match",
     "PseudoValues",
+    "adjusted_mutual_information",
+    "adjusted_rand",
+    "assigned",
     "auroc",
     "auroc_values",
+    "best_matches",
     "difference",
     "holm",
     "interval",
+    "macro_f1",
     "mean_values",
     "usable_classes",
 ]

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shared.data.cells import category_name, listed, natural_order, numbers_in, row_names, tidy
 from shared.data.problems import DataError, Problems
-from tabular_imaging.data.cells import category_name, listed, natural_order, numbers_in, row_names, tidy
 
 Kind = Literal["continuous", "categorical"]
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shared.data.cells import category_name, listed, tidy
 from shared.data.groups import find_group_column, units
 from shared.data.images import Fit, inside
 from shared.data.problems import DataError, Problems
 from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split
+from shared.data.spreadsheet import find_image_column, read_spreadsheet
 from shared.data.tables import nearest
-from tabular_imaging.data.cells import category_name, listed, tidy
 from tabular_imaging.data.module import TabularImagingDataModule
-from tabular_imaging.data.spreadsheet import find_image_column, read_spreadsheet
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from shared.data.arrays import ArrayCache
+from shared.data.cells import category_name, natural_order, tidy
 from shared.data.images import Fit, ImageSettings, image_cache
 from shared.data.module import DataModule, Purpose
 from shared.data.problems import DataError, Problems
 from shared.data.splits import SPLITS, nested_subsets
-from tabular_imaging.data.cells import category_name, natural_order, tidy
 from tabular_imaging.data.impute import impute
 from tabular_imaging.data.schema import ColumnTypes, Schema, encode, fit_schema, infer_kinds
 

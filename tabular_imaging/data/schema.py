@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shared.data.cells import listed, row_names
 from shared.data.problems import DataError, Problems
-from tabular_imaging.data.cells import listed, row_names
 from tabular_imaging.data.columns import Column, Kind, encode_column, fit_column, infer_kind
 
 Fields = Literal["all", "morphometric", "non_morphometric"]

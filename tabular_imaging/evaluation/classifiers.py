@@ -21,12 +21,12 @@ from shared.data.problems import DataError
 from shared.data.samplers import EpochBatchSampler
 from shared.data.splits import SPLITS, Split, labels_per_class, nested_subsets
 from shared.evaluation import Protocol
-from shared.methods import Pretraining
+from shared.methods import Pretraining, Supervised
 from shared.metrics import FEWEST, usable_classes
 from shared.probe import Features, FineTuned, LinearHead, ProbeResult, encode, fine_tune, linear_probe
 from shared.runs.variant import load_data
 from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
-from tabular_imaging.methods import SCARF, Supervised
+from tabular_imaging.methods import SCARF
 from tabular_imaging.methods.pretraining import TabularPretraining
 
 Input = Literal["image", "table"]

@@ -25,7 +25,7 @@ from shared.evaluation import RANDOM, STATISTICS, Evaluation, Job, Protocol, Sta
 from shared.evaluation.figures import draw_results
 from shared.evaluation.protocol import FIRST_RANDOM_SEED
 from shared.evaluation.statistics import auroc_of_one_label, without_first_of_two
-from shared.methods import Pretraining
+from shared.methods import Pretraining, Supervised
 from shared.metrics import PseudoValues, auroc, difference, interval
 from shared.probe import LinearHead, encode
 from shared.runs.scores import Found, Outcome
@@ -45,7 +45,7 @@ from tabular_imaging.evaluation.classifiers import (
 )
 from tabular_imaging.evaluation.figures import draw_low_data
 from tabular_imaging.evaluation.tables import print_results
-from tabular_imaging.methods import SCARF, Supervised
+from tabular_imaging.methods import SCARF
 from tabular_imaging.methods.pretraining import TabularPretraining
 
 # With two classes, the area is that of the second class only.

@@ -1,6 +1,5 @@
-"""What MMCL is compared with, beside the self-supervised methods of `shared.methods`: one file each."""
+"""What MMCL is compared with, beside the methods of `shared.methods`."""
 
 from tabular_imaging.methods.scarf import SCARF
-from tabular_imaging.methods.supervised import Supervised
 
-__all__ = ["SCARF", "Supervised"]
+__all__ = ["SCARF"]

@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shared.data.embeddings import write_embeddings
 from shared.data.images import ImageSettings, ImageSource, inside, load_image
 from shared.data.problems import DataError, OnError, Problems
-from shared.methods import Pretraining
+from shared.data.spreadsheet import find_image_column, is_id, read_spreadsheet
+from shared.methods import Pretraining, Supervised
 from shared.probe import encode
 from shared.progress import progress
 from shared.runs.variant import Variant
 from tabular_imaging.data.schema import encode as encode_table
-from tabular_imaging.data.spreadsheet import find_image_column, is_id, read_spreadsheet
 from tabular_imaging.evaluation.classifiers import (
     Evaluator,
     Input,
@@ -28,7 +29,6 @@ from tabular_imaging.evaluation.classifiers import (
     own_head,
     save_classifier,
 )
-from tabular_imaging.methods import Supervised
 from tabular_imaging.methods.pretraining import TabularPretraining
 
 BATCH = 64
@@ -99,8 +99,7 @@ def predict(
         table[f"probability/{name}"] = probabilities[:, index].round(6)
     output.mkdir(parents=True, exist_ok=True)
     table.to_csv(output / "predictions.csv", index=False)
-    embeddings = pd.DataFrame({"id": table["id"], "embedding": list(features.numpy())})
-    embeddings.to_parquet(output / "embeddings.parquet")
+    write_embeddings(output / "embeddings.parquet", table["id"].tolist(), features.numpy())
     print(f"wrote {len(table)} predictions to {output}/predictions.csv and their embeddings to embeddings.parquet")
     if problems.found:
         print(problems.summary())

@@ -107,8 +107,8 @@ def test_embed_writes_a_unit_vector_a_record_and_lists_what_it_skips(
     assert main(arguments) == output
 
     table = pd.read_parquet(output)
-    assert table.columns.tolist() == ["record", "embedding"]
-    assert table["record"].tolist() == ["00001_lr", "deeper/00003_lr"]
+    assert table.columns.tolist() == ["id", "embedding"]
+    assert table["id"].tolist() == ["00001_lr", "deeper/00003_lr"]
     embedded = np.stack(table["embedding"])
     assert embedded.shape == (2, 32)
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-6)

@@ -68,7 +68,7 @@ CLASS_PATHS = (
     "tabular_imaging.ImageTableDataModule",
     "tabular_imaging.MMCL",
     "tabular_imaging.SCARF",
-    "tabular_imaging.Supervised",
+    "shared.methods.Supervised",
     "tabular_imaging.TabularEncoder",
 )
 

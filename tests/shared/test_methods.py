@@ -21,9 +21,9 @@ from shared.backbones.heads import mlp, projector
 from shared.callbacks import SeedEachEpoch
 from shared.checkpoint import read_checkpoint
 from shared.distributed import convert_batchnorm
-from shared.methods import BYOL, BarlowTwins, Pretraining, SimCLR, SimSiam, feature_std
+from shared.methods import BYOL, BarlowTwins, Pretraining, SimCLR, SimSiam, Supervised, feature_std
 from shared.methods.byol import target_momentum
-from tabular_imaging import SCARF, Supervised
+from tabular_imaging import SCARF
 from tests.processes import WORLD_SIZE, rows_of
 
 GLOBAL_BATCH, WIDTH = 8, 6

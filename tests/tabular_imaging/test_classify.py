@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.data.problems import DataError
-from shared.methods import Pretraining
+from shared.methods import Pretraining, Supervised
 from shared.probe import Features, linear_probe
 from shared.runs.variant import Variant
 from tabular_imaging import MMCL
@@ -27,7 +27,7 @@ from tabular_imaging.evaluation.classifiers import (
     load_model,
     own_head,
 )
-from tabular_imaging.methods import SCARF, Supervised
+from tabular_imaging.methods import SCARF
 
 SMALL = Settings(probe_seeds=1, lrs=(1e-2,), weight_decays=(0.0,), probe_epochs=3, batch_size=16)
 

@@ -15,13 +15,13 @@ import tabular_imaging
 from shared.cli import QuintetCLI, compose
 from shared.evaluation import read_method_table
 from shared.evaluation.comparison import Column
+from shared.methods import Supervised
 from shared.runs.configs import Change, Profile
 from tabular_imaging.cli import main
 from tabular_imaging.data.cardiac_fields import read_fields
 from tabular_imaging.data.schema import ColumnTypes
 from tabular_imaging.evaluation.classifiers import Settings
 from tabular_imaging.evaluation.tables import CONFIGS
-from tabular_imaging.methods import Supervised
 from tests.command_line import words
 from tests.signatures import class_of, departures
 

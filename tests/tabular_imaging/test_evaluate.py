@@ -18,9 +18,9 @@ from sklearn.metrics import roc_auc_score
 
 import tabular_imaging
 from shared.checkpoint import load_module
+from shared.methods import Supervised
 from shared.metrics import auroc_values, difference, interval, mean_values
 from shared.runs.scores import Outcome, Scores
-from tabular_imaging import Supervised
 from tabular_imaging.cli import main
 from tabular_imaging.evaluation.classifiers import ClassifierProtocol, load_classifier, load_data_module
 from tabular_imaging.evaluation.models import TabularEvaluation

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from shared.augment import Views
 from shared.checkpoint import load_module
-from shared.methods import Step
-from tabular_imaging import SCARF, DVMCarDataModule, ImageTableBatch, Supervised, TabularEncoder
+from shared.methods import Step, Supervised
+from tabular_imaging import SCARF, DVMCarDataModule, ImageTableBatch, TabularEncoder
 from tabular_imaging.cli import main
 from tabular_imaging.data.columns import Column
 from tabular_imaging.data.schema import Schema

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+from shared.data.cells import category_name
 from shared.data.problems import DataError, Problems
-from tabular_imaging.data.cells import category_name
 from tabular_imaging.data.columns import Column, Kind
 from tabular_imaging.data.schema import ColumnTypes, Schema, encode, fit_schema, infer_kinds
 

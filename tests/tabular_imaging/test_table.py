@@ -53,7 +53,7 @@ def variant(
     **settings: Any,
 ) -> Path:
     """A variant of that class as training and `evaluate` leave it, as far as the table reads it."""
-    place = "tabular_imaging" if name in ("MMCL", "Supervised") else "shared.methods"
+    place = "tabular_imaging" if name == "MMCL" else "shared.methods"
     model = {"fields": "all", "labels": "none", "label_as_feature": False, "encoder": {"class_path": "Net"}}
     changes = {"model.init_args": model} | {key.replace("__", "."): value for key, value in settings.items()}
     folder = write_variant(root / dataset / name.lower(), f"{place}.{name}", changes, range(MODELS))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from tabular_imaging import Supervised
+from shared.methods import Supervised
 from tabular_imaging.cli import main
 
 FILES = {

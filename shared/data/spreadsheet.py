@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from shared.data.cells import tidy
 from shared.data.problems import DataError
 from shared.data.tables import read_csv
-from tabular_imaging.data.cells import tidy
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 

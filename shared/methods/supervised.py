@@ -1,6 +1,6 @@
-"""The supervised baseline of Table 1, and fine-tuning at scale: an encoder and a linear classifier, with labels."""
+"""Supervised training: an encoder and a linear classifier, with labels."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -10,19 +10,43 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 from shared.backbones import out_dim
-from shared.methods import Pretraining, Step
-from tabular_imaging.data.module import ImageTableBatch, TabularImagingDataModule
+from shared.methods.pretraining import Pretraining, Step
+
+
+@runtime_checkable
+class LabelledData(Protocol):
+    """A data module with classes.
+
+    Attributes:
+        classes: Their names, in the order of the targets.
+        metric: `accuracy` or `auroc`, what is looked at.
+        purpose: Which samples its loaders give; see `shared.data.module.DataModule`.
+    """
+
+    classes: list[str]
+    metric: str
+    purpose: str
+
+
+class LabelledBatch(Protocol):
+    """What is asked of a batch: images `(B, C, S, S)`, and targets `(B,)` int64."""
+
+    @property
+    def image(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def target(self) -> Tensor: ...  # noqa: D102
 
 
 class Supervised(Pretraining):
-    """Cross-entropy on labelled images (paper, section 4.2): the samples that a pre-trained encoder is fine-tuned on.
+    """Cross-entropy on labelled images: the samples that a pre-trained encoder is fine-tuned on.
 
     Each epoch logs `val/accuracy`, or `val/auroc` where that is the data's metric. The best epoch is chosen by it.
 
     Args:
         encoder: Image encoder, `(B, C, H, W) -> (B, encoder.out_dim)`.
         views: One augmented view of a batch of images, as a tuple of one; see `shared.augment.Views`.
-        optimizer: Makes the optimiser (the authors' code: Adam, 1e-3 for cardiac images, 1e-4 for cars).
+        optimizer: Makes the optimiser.
         warmup_epochs: Epochs of linear warm-up.
         lr_schedule: Constant, or a half cosine to 0.
     """
@@ -53,8 +77,8 @@ class Supervised(Pretraining):
     def setup(self, stage: str) -> None:
         """Take the classes from the data module, and ask it for labelled samples."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, TabularImagingDataModule):
-            raise TypeError(f"Supervised needs one of tabular_imaging's data modules, got {type(data).__name__}")
+        if not isinstance(data, LabelledData):
+            raise TypeError(f"Supervised needs a data module with classes, got {type(data).__name__}")
         self.use_classes(data.classes)
         data.purpose = "evaluate"
         self.metric = data.metric
@@ -63,13 +87,13 @@ class Supervised(Pretraining):
         else:
             self.quality = MulticlassAUROC(len(data.classes))  # of two classes, either's area
 
-    def step(self, batch: ImageTableBatch) -> Step:
+    def step(self, batch: LabelledBatch) -> Step:
         """Cross-entropy, on augmented images in training and on the images as they are in validation."""
         (view,) = self.views(batch.image) if self.training else (batch.image,)
         logits = self.head(self.encoder(view))
         return Step(F.cross_entropy(logits, batch.target), logits)
 
-    def validation_step(self, batch: ImageTableBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         """The loss, and the metric over the epoch."""
         step = self.step(batch)
         self._log("val", step, len(batch.target))

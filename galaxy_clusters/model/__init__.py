@@ -1,0 +1,1 @@
+"""Networks of this paper, and numbers that need no training."""
