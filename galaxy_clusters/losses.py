@@ -42,7 +42,8 @@ def votes_nll(concentration: Tensor, votes: Tensor, sizes: Sequence[int]) -> Ten
         asked = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(list(sizes))).to(k.device)
         answers = torch.stack([torch.lgamma(alpha + k) - torch.lgamma(alpha) - torch.lgamma(k + 1), alpha, k])
         known, total_alpha, total = answers.new_zeros(3, len(k), len(sizes)).index_add(2, asked, answers)
-        return -(known + torch.lgamma(total + 1) + torch.lgamma(total_alpha) - torch.lgamma(total + total_alpha))
+        found: Tensor = known + torch.lgamma(total + 1) + torch.lgamma(total_alpha) - torch.lgamma(total + total_alpha)
+        return -found
 
 
 def expected_fractions(concentration: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -260,10 +260,13 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _has_image_encoder(method: Path) -> bool:
-    try:
-        return "image_px" in read_yaml(method)["model"]["init_args"]["encoder"]["init_args"]
-    except (KeyError, TypeError):  # a model without an encoder
-        return False
+    block = read_yaml(method).get("model")
+    while isinstance(block, dict):  # an encoder may be within another module
+        settings = block.get("init_args") or {}
+        if "image_px" in settings:
+            return True
+        block = settings.get("encoder")
+    return False
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:

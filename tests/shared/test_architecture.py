@@ -15,9 +15,9 @@ FILES = sorted(path for name in ("shared", *PACKAGES) for path in (ROOT / name).
 FLOORS = (
     ("cli",),
     ("verbs",),
-    ("evaluation",),
+    ("evaluation", "report"),
     ("module", "methods"),
-    ("data", "model", "adapt", "callbacks", "environments", "losses", "prompts"),
+    ("data", "model", "adapt", "callbacks", "clustering", "environments", "losses", "prompts"),
 )
 
 

@@ -1,0 +1,71 @@
+"""Evidence that clusters exist: what smooth data alone would show, what could have been found, what else explains them.
+
+Everything here takes the way from a representation to clusters as a function, and a representation as an array.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_clusters.clustering.leaves import Clusters
+from shared.data.problems import DataError
+from shared.data.synthetic import write_whole
+from shared.progress import progress
+
+Points = NDArray[np.float32]  # a representation (N, D)
+Labels = NDArray[np.int64]  # the cluster of each of N galaxies, -1 for those in none
+ToLabels = Callable[[Points], Labels]
+ToClusters = Callable[[Points], Clusters]
+
+
+def replicated(
+    work: Callable[[int], Any], count: int, title: str, path: Path | None = None, settings: dict[str, Any] | None = None
+) -> list[Any]:
+    """The results of `work(0)` to `work(count - 1)`, kept in a file, so that a killed loop goes on where it stopped.
+
+    Args:
+        work: Gives what JSON can hold; a function of the number alone.
+        count: How many.
+        title: What is being done, for the progress bar.
+        path: File of one JSON line a result, below a line of the settings; None keeps nothing. It is written whole
+            after each result.
+        settings: What else the results depend on, in plain values.
+
+    Returns:
+        The results, as JSON gives them back.
+
+    Raises:
+        DataError: The file holds results of other settings, or is damaged.
+    """
+    first = json.loads(json.dumps(settings or {}))
+    done = _kept(path, first) if path is not None and path.exists() else []
+    for number in progress(range(len(done), count), title, "chain"):
+        done.append(json.loads(json.dumps(work(number))))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in (first, *done)))
+    return done[:count]
+
+
+def fingerprint(x: NDArray[Any]) -> str:
+    """What tells one array from another in a file of results."""
+    digest = hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=16)
+    return f"{x.dtype.str} {x.shape} {digest.hexdigest()}"
+
+
+def _kept(path: Path, settings: dict[str, Any]) -> list[Any]:
+    try:
+        first, *results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError:
+        raise DataError(f"{path} is no file of results, one JSON line each: delete it") from None
+    if first != settings:
+        names = [name for name in sorted({*first, *settings}) if first.get(name) != settings.get(name)]
+        raise DataError(
+            f"{path} holds results of other settings (other {', '.join(names)}): delete it or use another folder"
+        )
+    return results

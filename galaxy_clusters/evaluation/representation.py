@@ -1,0 +1,80 @@
+"""From images to a representation: a trained encoder or training-free numbers, averaged over a galaxy's orientations.
+
+Shapes: B galaxies, C bands, S x S pixels, D numbers, A answers.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from galaxy_clusters.model.features import feature_names, image_features
+from galaxy_clusters.module import GalaxyVotes
+from shared.checkpoint import load_module
+from shared.methods import Pretraining
+
+VIEWS = 8  # rotations by quarter turns, and their mirror images
+
+
+@dataclass(frozen=True)
+class Representation:
+    """What makes vectors of images.
+
+    Attributes:
+        name: What made them: a digest of the weights, or of what needs no training; views are part of it.
+        embed: `(B, C, S, S)` uint8 to `(B, D)` float32.
+        fractions: `(B, D)` to `(B, A)`, predicted shares of the votes; None without votes.
+        columns: `(A,)`, names of these shares.
+    """
+
+    name: str
+    embed: Callable[[Tensor], Tensor]
+    fractions: Callable[[Tensor], Tensor] | None = None
+    columns: tuple[str, ...] = ()
+
+
+def trained(checkpoint: Path, views: int = 1) -> Representation:
+    """The representation of a checkpoint's encoder.
+
+    Args:
+        checkpoint: Of any method of this package, or of `shared.methods`.
+        views: 1, the image as it is, or 8, the mean over quarter turns and mirror images.
+    """
+    model = load_module(checkpoint, Pretraining).eval()  # type: ignore[type-abstract]
+    digest = hashlib.sha256()
+    for key, value in sorted(model.encoder.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.contiguous().cpu().numpy().tobytes())
+
+    @torch.inference_mode()
+    def embed(images: Tensor) -> Tensor:
+        found: Tensor = torch.stack([model(view) for view in oriented(images, views)]).mean(0).float()
+        return found
+
+    name = f"{digest.hexdigest()[:16]} views {views}"
+    if not isinstance(model, GalaxyVotes):
+        return Representation(name, embed)
+    columns = tuple(f"{column}_fraction" for column in model.schema.columns)
+    return Representation(name, embed, torch.inference_mode()(model.fractions), columns)
+
+
+def untrained(channels: int = 3) -> Representation:
+    """Numbers that need no training and do not depend on the orientation, see `model.features`."""
+    return Representation(f"features {len(feature_names(channels))}", image_features)
+
+
+def oriented(images: Tensor, views: int) -> list[Tensor]:
+    """`(B, C, S, S)` as it is, or in its eight orientations.
+
+    Raises:
+        ValueError: `views` is neither 1 nor 8.
+    """
+    if views == 1:
+        return [images]
+    if views != VIEWS:
+        raise ValueError(f"views must be 1 or {VIEWS}, all quarter turns and mirror images, got {views}")
+    turned = [torch.rot90(images, quarter, (2, 3)) for quarter in range(4)]
+    return [*turned, *(view.flip(3) for view in turned)]

@@ -1,0 +1,1 @@
+"""The verbs of `python -m galaxy_clusters`, one file each."""

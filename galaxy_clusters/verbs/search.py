@@ -1,0 +1,84 @@
+"""`search` by example and `outliers`: rankings of the galaxies of a representation, written as CSV."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from galaxy_clusters.clustering.graph import neighbour_graph
+from galaxy_clusters.report import search as ranking
+from shared.data.embeddings import read_embeddings
+
+
+def search(
+    embeddings: Path,
+    like: list[str] | None = None,
+    unlike: list[str] | None = None,
+    marks: Path = Path("runs/marks.csv"),
+    output: Path = Path("runs/search.csv"),
+    count: int = 100,
+) -> pd.DataFrame:
+    """Rank galaxies by their likeness to examples.
+
+    Marks are kept in a file, so each call may add some: look at the ranking, mark what is right and what is wrong, and
+    search again.
+
+    Args:
+        embeddings: See `cluster`.
+        like: Identifiers of galaxies of the kind that is looked for.
+        unlike: Identifiers of galaxies that are not of that kind.
+        marks: CSV file of the marks so far (`id`, `mark`), which is extended.
+        output: CSV file of the ranking.
+        count: Number of galaxies in it.
+
+    Returns:
+        `id` and `score`, the best first.
+
+    Raises:
+        DataError: There is no such galaxy, one is marked both, or none is marked like.
+    """
+    found = read_embeddings(embeddings)
+    ids = found.ids.tolist()
+    ranking.rows_of([*(like or []), *(unlike or [])], ids)  # before they are written down
+    kept = ranking.extend_marks(marks, like or [], unlike or [])
+    chosen = {mark: ranking.rows_of([name for name, given in kept.items() if given == mark], ids)
+              for mark in ("like", "unlike")}  # fmt: skip
+    ranked = ranking.search(found.values, chosen["like"], chosen["unlike"])
+    table = pd.DataFrame({"id": found.ids[ranked.rows], "score": ranked.score.round(6)}).head(count)
+    _write(table, output)
+    print(f"{ranked.how}; wrote the best {len(table)} to {output}, marks are in {marks}")
+    return table
+
+
+def outliers(embeddings: Path, output: Path = Path("runs/outliers.csv"), k: int = 10, count: int = 100) -> pd.DataFrame:
+    """Rank galaxies by how far they are from all others, and group near duplicates.
+
+    Args:
+        embeddings: See `cluster`.
+        output: CSV file of the ranking.
+        k: Number of neighbours that count.
+        count: Number of galaxies in it.
+
+    Returns:
+        `id`, mean `distance` to the k nearest neighbours, its robust `z`, and `duplicates`, the number of the group of
+        near duplicates that it belongs to (-1 for none), the farthest first.
+
+    Raises:
+        DataError: There are too few galaxies.
+    """
+    found = read_embeddings(embeddings)
+    graph = neighbour_graph(found.values, k + 1)
+    distance, z = ranking.outliers(graph, k)
+    table = pd.DataFrame({"id": found.ids, "distance": distance.round(6), "z": z.round(2),
+                          "duplicates": ranking.near_duplicates(graph)})  # fmt: skip
+    table = table.sort_values("distance", ascending=False, kind="stable", ignore_index=True).head(count)
+    _write(table, output)
+    print(f"wrote the {len(table)} farthest of {len(found.ids)} galaxies to {output}")
+    return table
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    table.to_csv(part, index=False)
+    os.replace(part, path)

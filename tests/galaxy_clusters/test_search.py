@@ -1,0 +1,200 @@
+"""Search by example, marks, near duplicates, outliers, and the assignment of new galaxies to frozen clusters."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from sklearn.metrics import average_precision_score
+
+from galaxy_clusters.clustering.graph import NeighbourGraph, neighbour_graph
+from galaxy_clusters.report.assign import UNASSIGNED, assign, calibrate
+from galaxy_clusters.report.search import extend_marks, near_duplicates, outliers, rows_of, search
+from shared.data.problems import DataError
+
+DIMS = 64
+
+
+def survey(seed: int, bulk: int = 1200) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """A broad bulk (-1) and three clumps of 50 in a space of ten directions; with the clumps' centres."""
+    rng = np.random.default_rng(seed)
+    basis = rng.normal(size=(10, DIMS))
+    centres = rng.normal(size=(3, 10)) @ basis
+    clumps = np.repeat(centres, 50, 0) + 0.25 * rng.normal(size=(150, 10)) @ basis
+    x = np.concatenate([rng.normal(size=(bulk, 10)) @ basis, clumps]) + 0.2 * rng.normal(size=(bulk + 150, DIMS))
+    return x.astype(np.float32), np.repeat([-1, 0, 1, 2], [bulk, 50, 50, 50]), centres
+
+
+def test_a_search_is_the_difference_of_cosines_and_leaves_the_marked_out() -> None:
+    x = np.random.default_rng(0).normal(3, 1, (40, 6)).astype(np.float32)
+    found = search(x, [3, 5], [7])
+    cosine = 1 - cdist(x - x.mean(0, dtype=float), x - x.mean(0, dtype=float), "cosine")
+    score = cosine[:, [3, 5]].mean(1) - 0.25 * cosine[:, 7]
+    assert set(found.rows) == set(range(40)) - {3, 5, 7}
+    np.testing.assert_allclose(found.score, score[found.rows], atol=1e-6)
+    assert (np.diff(found.score) <= 0).all()
+    assert found.how == "mean cosine to 2 like, less 0.25 of that to 1 unlike"
+    assert search(x, [3]).how == "mean cosine to 1 like"
+    with pytest.raises(DataError, match="a search needs a galaxy to start from: mark at least one with --like ID"):
+        search(x, [], [7])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_search_finds_the_class_also_when_look_alikes_are_marked_unlike(seed: int) -> None:
+    x, truth, _ = survey(seed)
+    wanted = truth == 1
+    like = np.flatnonzero(wanted)[:4].tolist()
+    first = search(x, like)
+    look_alikes = first.rows[~wanted[first.rows]][:4].tolist()
+    second = search(x, like, look_alikes)
+    for found in (first, second):
+        assert average_precision_score(wanted[found.rows], found.score) > 0.9
+
+
+def test_an_unknown_id_is_an_error_with_the_one_most_like_it() -> None:
+    known = ["588848901537202306", "588848901532418163"]
+    assert rows_of(["588848901532418163", "588848901537202306"], known) == [1, 0]
+    said = "there is no galaxy with the id '588848901537202307'; did you mean 588848901537202306?"
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        rows_of(["588848901537202307"], known)
+
+
+def test_marks_are_kept_in_a_file_and_the_later_one_holds(tmp_path: Path) -> None:
+    path = tmp_path / "search" / "marks.csv"
+    assert extend_marks(path, ["007", "8"], ["9"]) == {"007": "like", "8": "like", "9": "unlike"}
+    assert extend_marks(path, ["9"], ["10"]) == {"007": "like", "8": "like", "9": "like", "10": "unlike"}
+    assert path.read_text() == "id,mark\n007,like\n8,like\n9,like\n10,unlike\n"
+    assert [each.name for each in path.parent.iterdir()] == ["marks.csv"]
+    with pytest.raises(DataError, match=r"^8 is marked both like and unlike: decide for one$"):
+        extend_marks(path, ["8"], ["8"])
+    path.write_text("id,mark\n1,like\n2,maybe\n")
+    said = f"{path}: line 3 marks '2' as 'maybe', expected an id and like or unlike"
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        extend_marks(path, [], [])
+
+
+def test_near_duplicates_are_grouped_also_when_identical_ones_outnumber_the_neighbours() -> None:
+    x = np.random.default_rng(1).normal(size=(300, 8)).astype(np.float32)
+    x[100:120] = x[5]  # more than the graph has neighbours
+    x[200] = x[7] + 1e-5
+    groups = near_duplicates(neighbour_graph(x, 8), quantile=0.005)
+    assert len(set(groups[[5, *range(100, 120)]])) == 1
+    assert groups[200] == groups[7] != groups[5]
+    assert (np.delete(groups, [5, 7, 200, *range(100, 120)]) == -1).all()
+    assert set(groups) == {-1, 0, 1}
+
+
+def test_outliers_have_a_robust_z_of_their_distance_to_the_nearest() -> None:
+    x = np.random.default_rng(2).normal(size=(200, 4)).astype(np.float32)
+    x[13] = 40
+    distance, z = outliers(neighbour_graph(x, 8), k=5)
+    expected = np.sort(cdist(x.astype(float), x.astype(float)), 1)[:, 1:6].mean(1)
+    np.testing.assert_allclose(distance, expected, rtol=1e-4)
+    deviation = np.median(np.abs(expected - np.median(expected)))
+    np.testing.assert_allclose(z, (expected - np.median(expected)) / (1.4826 * deviation), rtol=1e-3, atol=1e-3)
+    assert z.argmax() == 13
+    with pytest.raises(DataError, match=r"^the graph has 7 neighbours beside each galaxy, k is 8: lower k$"):
+        outliers(neighbour_graph(x, 8), k=8)
+
+
+def test_outliers_stay_finite_where_most_are_copies() -> None:
+    x = np.zeros((60, 3), np.float32)
+    x[:10] = np.random.default_rng(3).normal(size=(10, 3))
+    _, z = outliers(neighbour_graph(x, 6), k=5)
+    assert np.isfinite(z).all()
+    assert z[:10].min() > z[10:].max()
+    index = np.tile(np.arange(4, dtype=np.int32), (9, 1))
+    assert outliers(NeighbourGraph(index, np.ones((9, 4), np.float32)), k=3)[1].tolist() == [0.0] * 9
+
+
+def test_new_galaxies_get_their_clump_and_those_between_get_none() -> None:
+    for seed in range(3):
+        x, truth, centres = survey(seed)
+        rule = calibrate(neighbour_graph(x, 12), truth)
+        print(f"seed {seed}: kept {rule.kept:.3f}, right {rule.right:.3f}, share {rule.share:.2f}")
+        assert 0.95 <= rule.kept < 0.98  # the strictest share that keeps 95%
+        assert rule.right > 0.95
+        rng = np.random.default_rng(100 + seed)
+        held = rng.permutation(np.flatnonzero(truth >= 0))[:30]
+        rest = np.setdiff1d(np.arange(len(x)), held)
+        frozen = calibrate(neighbour_graph(x[rest], 12), truth[rest])
+        found = assign(x[held], x[rest], truth[rest], frozen)
+        assert (found.labels == truth[held]).mean() > 0.85
+        assert set(found.labels) - {UNASSIGNED} <= {0, 1, 2}
+        between = (centres[[0, 1, 2]] + centres[[1, 2, 0]]) / 2
+        far = np.full((1, DIMS), 50.0)
+        none = assign(np.concatenate([between, far]).astype(np.float32), x, truth, rule)
+        assert (none.labels == UNASSIGNED).all()
+
+
+def test_copies_of_a_member_are_assigned_and_far_ones_are_not_however_the_votes_are() -> None:
+    rng = np.random.default_rng(5)
+    x = np.concatenate([rng.normal(0, 1, (60, 5)), rng.normal(30, 1, (60, 5))]).astype(np.float32)
+    labels = np.repeat([0, 1], 60)
+    rule = calibrate(neighbour_graph(x, 12), labels, kept=0.9)
+    found = assign(np.stack([x[3], x[70], x[3] - 12]), x, labels, rule)
+    assert found.labels.tolist() == [0, 1, UNASSIGNED]
+    assert found.share.tolist() == pytest.approx([1, 1, 1])  # all votes, and yet too far
+    assert found.ratio[:2].tolist() == [0, 0]
+    nearest = cdist(x[:60], x[:60]) + np.diag(np.full(60, np.inf))
+    limit = np.quantile(nearest.min(1), 0.99)
+    assert rule.limit[0] == pytest.approx(limit, rel=1e-5)
+    assert found.ratio[2] == pytest.approx(np.linalg.norm(x[:60] - (x[3] - 12), axis=1).min() / limit, rel=1e-5)
+
+
+def test_votes_are_weighted_by_distance_and_unassigned_neighbours_vote_for_none() -> None:
+    x = np.array([[1.0], [2.0], [3.0], [4.0], [-1.5], [-2.5]], np.float32)
+    labels = np.array([0, 0, UNASSIGNED, 0, 1, 1])
+    distance = np.abs(x - x.T)
+    index = np.argsort(distance, 1, kind="stable").astype(np.int32)
+    rule = calibrate(NeighbourGraph(index, np.take_along_axis(distance, index, 1)), labels, k=4)
+    found = assign(np.array([[0.0]], np.float32), x, labels, rule)
+    weight = 1 - np.array([1.0, 1.5, 2.0, 2.5]) ** 2 / 3**2  # of 1, -1.5, 2 and -2.5; 3 sets the scale
+    assert found.share[0] == pytest.approx(weight[[0, 2]].sum() / weight.sum())
+    other = assign(np.array([[2.9]], np.float32), x, labels, rule)
+    weight = 1 - np.array([0.1, 0.9, 1.1, 1.9]) ** 2 / 4.4**2  # of 3 (none), 2, 4 and 1; -1.5 sets the scale
+    assert other.share[0] == pytest.approx(weight[1:].sum() / weight.sum())
+
+
+def test_a_cluster_of_copies_has_members_at_distance_zero_only() -> None:
+    x = np.random.default_rng(6).normal(size=(100, 5)).astype(np.float32)
+    x[:15] = 7  # more than vote
+    labels = np.repeat([0, -1], [15, 85])
+    rule = calibrate(neighbour_graph(x, 12), labels)
+    assert rule.limit == {0: 0.0}
+    found = assign(np.array([[7.0] * 5, [7.01] * 5], np.float32), x, labels, rule)
+    assert found.labels.tolist() == [0, UNASSIGNED]
+    assert np.isfinite(found.share).all()
+    assert found.ratio.tolist() == [0, np.inf]
+
+
+def test_clusters_that_the_representation_does_not_hold_together_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rng = np.random.default_rng(6)
+    x, labels = rng.normal(size=(300, 5)).astype(np.float32), rng.integers(-1, 2, 300)
+    rule = calibrate(neighbour_graph(x, 12), labels)
+    assert rule.kept < 0.95
+    assert rule.right < 0.5
+    assert caplog.messages == [
+        f"{100 * rule.kept:.0f}% of the clusters' members get their cluster back by their neighbours, fewer than the "
+        "95% asked for: these clusters are not compact in the representation",
+        f"{100 * rule.right:.0f}% of the galaxies that the rule assigns are in that cluster: most of what it adds does "
+        "not belong there",
+    ]
+
+
+def test_what_cannot_be_assigned_from_is_refused() -> None:
+    x = np.random.default_rng(7).normal(size=(40, 5)).astype(np.float32)
+    graph, labels = neighbour_graph(x, 12), np.repeat([0, -1], 20)
+    said = "no galaxy is in a cluster, so there is nothing to assign others to"
+    with pytest.raises(DataError, match=f"^{said}$"):
+        calibrate(graph, np.full(40, -1))
+    with pytest.raises(DataError, match=r"^11 votes need a graph of 13 neighbours, it has 12: lower k$"):
+        calibrate(graph, labels, k=11)
+    rule = calibrate(graph, labels)
+    said = "the new galaxies have 4 numbers each, the frozen ones 5: take both from the same model"
+    with pytest.raises(DataError, match=f"^{said}$"):
+        assign(x[:, :4], x, labels, rule)
