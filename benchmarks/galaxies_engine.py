@@ -117,7 +117,7 @@ def bench_engines(rows: int, min_samples: int, pairs: int) -> Rows:
         "weight_difference": float(abs(total / expected - 1)),
     }
     print(f"{tag}: {agreement}")
-    timed = [
+    timed: list[tuple[str, Callable[..., object], Callable[..., object]]] = [
         ("leaves, against hdbscan", ours, theirs),
         ("leaves, against fast_hdbscan", ours, faster),
         ("tree, against fast_plscan's function alone", spanning_tree, _bare),

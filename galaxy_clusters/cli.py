@@ -6,6 +6,7 @@ from typing import Any
 from pytorch_lightning.cli import ArgsType
 
 from galaxy_clusters.data.synthetic import write_synthetic
+from galaxy_clusters.verbs.assess import assess
 from galaxy_clusters.verbs.assign import assign
 from galaxy_clusters.verbs.cluster import cluster
 from galaxy_clusters.verbs.embed import embed
@@ -17,6 +18,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "synthetic": write_synthetic,
     "embed": embed,
     "cluster": cluster,
+    "assess": assess,
     "report": report,
     "search": search,
     "outliers": outliers,

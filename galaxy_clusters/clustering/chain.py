@@ -183,7 +183,8 @@ def memory_needed(rows: int, columns: int, settings: ChainSettings) -> float:
     """
     pairs = rows * settings.neighbours
     kept = 12 * rows * columns + 8 * pairs  # the representation, as it is and wide while it is scaled; the graph
-    start = 8 * rows * max(int(rows**0.5), 2 * START_DIMS + 3)  # Lanczos vectors
+    # Lanczos vectors; from two million rows on, umap-learn takes a solver that keeps a few.
+    start = 8 * rows * (max(int(rows**0.5), 2 * START_DIMS + 3) if rows < 2_000_000 else 4 * START_DIMS)
     edges = 130 * pairs * (2 if settings.densmap else 1)  # the fuzzy set, and what is kept of each of its edges
     tree = 8 * rows * (settings.min_samples + 1) + 100 * rows * settings.dims
     return (kept + max(start + edges / 4, edges, tree)) / 1e9

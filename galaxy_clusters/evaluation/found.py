@@ -22,6 +22,7 @@ from shared.runs.configs import Configs
 CONFIGS = Configs(Path(__file__).parents[1] / "configs")
 CUTS = CONFIGS.folder / "cuts"
 MEMBERS, CLUSTERS, ABOUT = "members.parquet", "clusters.csv", "clustering.json"
+STAGES = "stages"  # folder of the chain's files
 EVIDENCE, REMARKS = "evidence.csv", "evidence.json"  # of `assess`
 
 

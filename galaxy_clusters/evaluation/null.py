@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
-from galaxy_clusters.clustering.graph import check_enough, neighbour_graph
+from galaxy_clusters.clustering.graph import check_enough, neighbour_graph, one_thread
 from galaxy_clusters.clustering.leaves import Clusters
 from galaxy_clusters.evaluation import Points, ToClusters, fingerprint, replicated
 
@@ -108,12 +108,13 @@ def fit_smooth(x: Points, neighbours: int = NEIGHBOURS, seed: int = 0) -> Smooth
         near = near[np.random.default_rng(seed).choice(len(x), anchors, replace=False)]
     mean, axes = np.empty((len(near), columns), np.float32), np.empty((len(near), axes_each, columns), np.float32)
     variance = np.empty((len(near), axes_each))
-    for anchor, rows in enumerate(near):
-        own = x[rows].astype(np.float64)
-        mean[anchor] = middle = own.mean(0)
-        _, deviation, axes[anchor] = np.linalg.svd(own - middle, full_matrices=False)
-        variance[anchor] = np.square(deviation) / (neighbours - 1)
-    return _like(x, SmoothNull(mean, axes, variance, _weights(near, len(x))), seed)
+    with one_thread():  # so that a resumed loop has the same null
+        for anchor, rows in enumerate(near):
+            own = x[rows].astype(np.float64)
+            mean[anchor] = middle = own.mean(0)
+            _, deviation, axes[anchor] = np.linalg.svd(own - middle, full_matrices=False)
+            variance[anchor] = np.square(deviation) / (neighbours - 1)
+        return _like(x, SmoothNull(mean, axes, variance, _weights(near, len(x))), seed)
 
 
 def smooth_resample(x: Points, neighbours: int = NEIGHBOURS, seed: int = 0) -> Points:
@@ -253,8 +254,7 @@ def null_statistics(
         path: File that keeps what is done, see `replicated`.
         settings: What the chain depends on, kept with it.
     """
-    known = {"null": fingerprint(null.mean), "sharpness": null.sharpness, "scale": null.scale, "count": count,
-             "seed": seed, **(settings or {})}  # fmt: skip
+    known = {"null": fingerprint(null.mean), "count": count, "seed": seed, **(settings or {})}
 
     def one(number: int) -> Any:
         return prominence(chain(null.draw(count, (seed, number)))).tolist()

@@ -22,7 +22,7 @@ Values = NDArray[np.float64]
 
 UNASSIGNED = -1
 REACH = 0.99  # quantile of the members' distances that bounds a cluster
-HALF = 0.5  # share of right assignments below which a rule is warned of
+DOUBTFUL = 2 / 3  # share of right assignments below which a rule is warned of
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ def calibrate(graph: NeighbourGraph, labels: Labels, k: int = 10, kept: float = 
         log.warning("%.0f%% of the clusters' members get their cluster back by their neighbours, fewer than the %.0f%% "
                     "asked for: these clusters are not compact in the representation",
                     100 * rule.kept, 100 * kept)  # fmt: skip
-    if rule.right < HALF:
-        log.warning("%.0f%% of the galaxies that the rule assigns are in that cluster: most of what it adds does not "
-                    "belong there", 100 * rule.right)  # fmt: skip
+    if rule.right < DOUBTFUL:
+        log.warning("%.0f%% of the frozen galaxies that the rule assigns are in that cluster, the others in none or in "
+                    "another: a smaller `kept` is stricter", 100 * rule.right)  # fmt: skip
     return rule
 
 

@@ -83,7 +83,7 @@ def write_map(
         page = _with_thumbnails(template, data, pixels, rows, member[rows], max_mb)
     if _too_large(page, max_mb):
         raise DataError(
-            f"the map would have {len(page.encode()) / 1e6:.0f} MB, more than {max_mb:g}: leave columns out"
+            f"the map would have {len(page.encode()) / 1e6:.0f} MB, more than {max_mb:g}: leave out columns or images"
         )
     with whole(path) as part:
         part.write_text(page, encoding="utf-8")

@@ -11,6 +11,9 @@ import pandas as pd
 
 from galaxy_clusters.report.files import whole
 
+_NONE = """<p class="none">No cluster was found: nowhere is this sample denser than around it, at these settings.
+A smaller min_samples finds smaller classes, at the price of more that are chance.</p>"""
+
 
 def write_page(
     path: Path,
@@ -54,10 +57,6 @@ def write_page(
     )  # fmt: skip
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-_NONE = """<p class="none">No cluster was found: nowhere is this sample denser than around it, at these settings.
-A smaller min_samples finds smaller classes, at the price of more that are chance.</p>"""
 
 
 def _link(page: Path, file: Path) -> str:

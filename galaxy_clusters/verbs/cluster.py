@@ -1,7 +1,6 @@
 """`python -m galaxy_clusters cluster`: clusters of a representation, and a map of it."""
 
 import dataclasses
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,9 @@ from galaxy_clusters.data.catalogue import read_catalogue
 from galaxy_clusters.data.cuts import apply_cuts, read_cuts
 from galaxy_clusters.data.schema import read_schema
 from galaxy_clusters.data.source import joined, read_source
-from galaxy_clusters.evaluation.found import CUTS, Found
+from galaxy_clusters.evaluation.found import CUTS, STAGES, Found
 from galaxy_clusters.report.names import Names, match_names
 from shared.data.embeddings import read_embeddings
-
-log = logging.getLogger(__name__)
-
-STAGES = "stages"  # folder of the chain's files
 
 
 def cluster(

@@ -149,6 +149,13 @@ def test_reproducible_layouts_are_the_same_with_one_and_two_threads() -> None:
     assert same(*found)
 
 
+def test_fast_layouts_find_the_same_groups(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        found = cluster(representation(), replace(SMALL, reproducible=False))
+    assert "one thread" not in caplog.text
+    assert adjusted_rand_score(np.repeat(np.arange(3), 30), found.clusters.labels[200:]) > 0.95
+
+
 def test_a_start_of_more_dimensions_than_usual_and_densmap(tmp_path: Path) -> None:
     high = replace(SMALL, dims=chain.START_DIMS + 2)
     usual, found, dense = sweep(representation(), [SMALL, high, replace(SMALL, densmap=True)], tmp_path)

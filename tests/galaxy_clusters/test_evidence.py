@@ -283,8 +283,8 @@ def votes(rng: np.random.Generator, rows: int) -> NDArray[np.float64]:
 def test_independence_is_decided_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(independence_module, "PERMUTATIONS", 24)
     rng = np.random.default_rng(0)
-    fractions = votes(rng, 500)
-    free = independence(fractions, rng.integers(2, size=500), seed=0)
+    fractions = votes(rng, 400)
+    free = independence(fractions, rng.integers(2, size=400), seed=0)
     assert free.word == "independent", free
     assert free.upper < 0.6
     assert free.p >= 0.05
@@ -347,9 +347,9 @@ def test_agreement_is_above_chance_only_where_clusters_are_the_same() -> None:
     assert same.matches["other"].tolist() == [9, 8, 7]
     assert (same.matches["chance_95"] < 0.2).all()
     assert 0.3 < same.information_chance < same.information_chance_95 < 0.6  # not 0, see the docstring
-    above = [agreement(one, rng.permutation(one), draws=40, seed=seed) for seed in range(12)]
-    assert sum(found.jaccard > found.jaccard_chance_95 for found in above) <= 4
-    assert np.mean([found.jaccard for found in above]) == pytest.approx(above[0].jaccard_chance, abs=0.01)
+    above = [agreement(one, rng.permutation(one), draws=20, seed=seed) for seed in range(6)]
+    assert sum(found.jaccard > found.jaccard_chance_95 for found in above) <= 2
+    assert np.mean([found.jaccard for found in above]) == pytest.approx(above[0].jaccard_chance, abs=0.015)
     half = one.copy()
     half[:15] = -1
     assert agreement(one, half, draws=5).matches.loc[0, ["jaccard", "purity", "recall"]].tolist() == [0.5, 1.0, 0.5]

@@ -65,7 +65,7 @@ def broad(rng: np.random.Generator, rows: int) -> Points:
 
 @pytest.mark.parametrize("continuum", [sheet, heavy, broad])
 def test_a_resample_of_a_continuum_is_as_dense_as_it(continuum: Continuum) -> None:
-    x = continuum(np.random.default_rng(0), 1000)
+    x = continuum(np.random.default_rng(0), 800)
     null = fit_smooth(x, 100)
     checks = [check_resample(x, null.draw(len(x), seed)) for seed in (5, 6)]
     assert all(check.fair for check in checks), checks

@@ -181,8 +181,8 @@ def test_clusters_that_the_representation_does_not_hold_together_are_warned_of(
     assert caplog.messages == [
         f"{100 * rule.kept:.0f}% of the clusters' members get their cluster back by their neighbours, fewer than the "
         "95% asked for: these clusters are not compact in the representation",
-        f"{100 * rule.right:.0f}% of the galaxies that the rule assigns are in that cluster: most of what it adds does "
-        "not belong there",
+        f"{100 * rule.right:.0f}% of the frozen galaxies that the rule assigns are in that cluster, the others in none "
+        "or in another: a smaller `kept` is stricter",
     ]
 
 

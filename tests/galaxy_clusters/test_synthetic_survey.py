@@ -45,7 +45,7 @@ def kept(frame: pd.DataFrame) -> "pd.Series[bool]":
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("survey") / "set"
-    write_synthetic(root, galaxies=700, planted=36, seed=3)
+    write_synthetic(root, galaxies=560, planted=24, seed=3)
     return root
 
 
@@ -83,11 +83,11 @@ def test_votes_follow_the_tree_and_the_chances() -> None:
     shape = draw_shape("barred", np.random.default_rng(1))
     chances = answer_chances(shape, artefact=False)
     assert [len(part) for part in chances] == schema.sizes
-    votes = np.stack([draw_votes(chances, schema, rng) for _ in range(4000)])
+    votes = np.stack([draw_votes(chances, schema, rng) for _ in range(1500)])
     weights = [SPREAD * part + CARELESS for part in chances]
     expected = np.concatenate([part / part.sum() for part in weights])[None]
     asked = np.repeat(schema.asked(expected), schema.sizes, axis=1)
-    np.testing.assert_allclose(votes.mean(0), VOLUNTEERS * (asked * expected)[0], atol=0.5)
+    np.testing.assert_allclose(votes.mean(0), VOLUNTEERS * (asked * expected)[0], atol=0.6)
     totals = np.add.reduceat(votes, schema.starts, axis=1)
     for lead, total in zip(schema.leads, totals.T, strict=True):
         np.testing.assert_array_equal(total, VOLUNTEERS if lead is None else votes[:, lead])
@@ -110,14 +110,14 @@ def test_the_likeliest_answers_about_the_populations_are_those_of_an_astronomer(
 
 def test_the_survey_is_laid_out_as_a_real_one(survey: Path) -> None:
     frame = read(survey)
-    assert len(frame) == 700
+    assert len(frame) == 560
     assert frame["id_str"].str.fullmatch(r"\d{18}").all()
     assert frame["id_str"].is_unique
     assert frame["id_str"].is_monotonic_increasing
     assert (frame["file_loc"] == "images/" + frame["id_str"] + ".jpg").all()
     assert Image.open(survey / frame["file_loc"][0]).size == (64, 64)
     assert set(read_schema("desi").columns) < set(frame.columns)
-    assert frame["kind"].value_counts()[list(PLANTED)].tolist() == [36] * 4
+    assert frame["kind"].value_counts()[list(PLANTED)].tolist() == [24] * 4
     assert frame["brickid"].nunique() == 40
     assert (frame.groupby("brickid")["psf_fwhm"].nunique() == 1).all()
     assert kept(frame)[frame["kind"].isin(PLANTED)].mean() > 0.9
@@ -129,7 +129,7 @@ def test_a_shredded_galaxy_is_many_entries_a_few_arcsec_apart_and_others_are_alo
     place = np.stack([frame["ra"] * np.cos(np.radians(1.1)), frame["dec"]], 1) * 3600
     apart = np.hypot(*(place[:, None] - place[None]).transpose(2, 0, 1))
     same = frame["system"].to_numpy()[:, None] == frame["system"].to_numpy()
-    assert frame.loc[frame["kind"] == "shredded", "system"].value_counts().tolist() == [12] * 3
+    assert frame.loc[frame["kind"] == "shredded", "system"].value_counts().tolist() == [12] * 2
     assert same.sum(1).tolist() == np.where(frame["kind"] == "shredded", 12, 1).tolist()
     assert apart[same].max() < 25
     assert apart[~same].min() > 25
@@ -165,7 +165,7 @@ def measured(image: Measured) -> list[float]:
 
 def separation(features: Measured, positive: NDArray[np.bool_]) -> float:
     """AUC of a forest on galaxies that it has not seen."""
-    forest = RandomForestClassifier(40, min_samples_leaf=5, random_state=0)
+    forest = RandomForestClassifier(30, min_samples_leaf=5, random_state=0)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     chance = cross_val_predict(forest, features, positive, cv=folds, method="predict_proba")[:, 1]
     return float(roc_auc_score(positive, chance))
@@ -174,9 +174,9 @@ def separation(features: Measured, positive: NDArray[np.bool_]) -> float:
 def test_size_brightness_and_colour_do_not_give_planted_classes_away() -> None:
     """Of a shredded galaxy one entry counts: the others are the same galaxy, which a forest would recognise."""
     drawn = Survey(seed=5, image_px=64, artefacts=False, continuum=False)
-    numbers = [(0, number) for number in range(600)]
+    numbers = [(0, number) for number in range(500)]
     for stream, kind in enumerate(PLANTED, 1):
-        numbers += [(stream, number * (13 if kind == "shredded" else 1)) for number in range(90)]
+        numbers += [(stream, number * (13 if kind == "shredded" else 1)) for number in range(70)]
     rows, features = [], []
     for stream, number in numbers:
         row, truth, image = drawn.galaxy(stream, number)
@@ -188,7 +188,6 @@ def test_size_brightness_and_colour_do_not_give_planted_classes_away() -> None:
     for kind in (*PLANTED, "elliptical"):
         chosen = bulk | (frame["kind"] == kind)
         found[kind] = separation(np.array(features)[chosen], (frame["kind"] == kind)[chosen].to_numpy())
-    print(found)
     assert max(found[kind] for kind in PLANTED) < 0.65, found
     assert found["elliptical"] > 0.8  # the measure does see a difference of colour
 
@@ -198,7 +197,7 @@ def test_votes_do_not_tell_the_kinds_of_artefacts_apart(survey: Path) -> None:
     artefacts = frame[frame["kind"] == "artefact"]
     assert artefacts["artefact_kind"].nunique() == 4
     votes = artefacts[read_schema("desi").columns]
-    forest = RandomForestClassifier(40, min_samples_leaf=3, random_state=0)
+    forest = RandomForestClassifier(30, min_samples_leaf=3, random_state=0)
     scores = cross_val_score(forest, votes, artefacts["artefact_kind"], cv=5, scoring="balanced_accuracy")
     assert scores.mean() < 0.4
 

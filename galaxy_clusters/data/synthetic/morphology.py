@@ -50,8 +50,8 @@ DENSITIES: dict[str, Spans] = {
         "clump_scatter": (3, 3), "clump_count": (9, 17), "arms": (0, 0.08), "axis_ratio": (0.55, 1),
     },
     "shredded": {
-        "bulge": (0.05, 0.2), "disc": (0.35, 0.5), "arms": (0.25, 0.35), "clumps": (0.25, 0.35), "clump_count": (16, 16),
-        "axis_ratio": (0.6, 1),
+        "bulge": (0.05, 0.2), "disc": (0.35, 0.5), "arms": (0.25, 0.35), "clumps": (0.25, 0.35),
+        "clump_count": (16, 16), "axis_ratio": (0.6, 1),
     },
     "continuum": {
         "bulge": (0, 1), "disc": (0, 1), "sersic_index": (0.8, 5), "roundness": (0.3, 1), "axis_ratio": (0.15, 1),

@@ -193,7 +193,7 @@ def _neighbours(x: Array, y: Array, rng: np.random.Generator) -> Array:
     places = np.stack([distance * np.cos(angle), distance * np.sin(angle)], 1)
     sizes = np.where(rng.random(count) < 0.4, 0.2, rng.uniform(0.4, 0.9, count))
     fluxes = 10 ** (-0.4 * (22 - 3 * rng.random(count) ** 2 - 22.5))
-    tints = np.array([[1.4], [1.0], [0.6]]) ** rng.normal(0.3, 0.6, count)
+    tints = np.array([[1.45], [1.0], [0.57]]) ** rng.normal(1.1, 0.4, count)
     return np.stack([spots(x, y, places, sizes, fluxes * tint) for tint in tints])
 
 
