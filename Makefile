@@ -5,7 +5,7 @@
 #   CLUSTER=slurm SLURM="--slurm.partition main --slurm.minutes 600 --slurm.gpus 1" to run on a cluster, not this machine
 #   ARGS= for the Lightning CLI, EVALUATE_ARGS= for `evaluate`, TABLE_ARGS= for `table`
 .DEFAULT_GOAL := help
-.PHONY: help install train-etp table-etp data-ptbxl bench-etp train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl train-rml table-rml study-rml bench-rml bench-intervals compare sync test check format
+.PHONY: help install train-etp table-etp data-ptbxl bench-etp train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl train-rml table-rml study-rml bench-rml train-galaxies bench-galaxies bench-intervals compare sync test check format
 SHELL := /bin/bash
 
 # glibc hands freed blocks of a batch's size back to the kernel, and the next batch pays their page faults again: keeping
@@ -85,6 +85,12 @@ study-rml: install ## train RML's readings and controls, and print what each par
 
 bench-rml: install ## benchmark meta_robust's heads, meta-step, loading and memory against plain implementations; writes results/bench_rml.csv
 	$(RUN) -m benchmarks.rml $(ARGS)
+
+train-galaxies: install ## train an encoder on a survey, cluster it, ask whether the clusters exist, write gallery and map: DATASET=synthetic|gz1|decals_rings DATA=<root>
+	$(RUN) -m galaxy_clusters train $(OPTIONS)
+
+bench-galaxies: install ## benchmark galaxy_clusters' spanning tree and sweep over settings; writes results/bench_galaxies.csv
+	$(RUN) -m benchmarks.galaxies_engine $(ARGS)
 
 bench-intervals: install ## simulate how often the 95% intervals hold the truth; writes results/interval_coverage.csv
 	$(RUN) -m benchmarks.interval_coverage $(ARGS)

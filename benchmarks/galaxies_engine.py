@@ -194,7 +194,7 @@ def bench_large(min_samples: int) -> Rows:
 
 
 def run(
-    output: Path = Path("results/bench_galaxies_engine.csv"),
+    output: Path = Path("results/bench_galaxies.csv"),
     sizes: tuple[int, ...] = (50_000, 100_000),
     settings_rows: int = 20_000,
     min_samples: int = 300,

@@ -10,11 +10,13 @@ from galaxy_clusters.verbs.assess import assess
 from galaxy_clusters.verbs.assign import assign
 from galaxy_clusters.verbs.cluster import cluster
 from galaxy_clusters.verbs.embed import embed
+from galaxy_clusters.verbs.pipelines import train
 from galaxy_clusters.verbs.report import report
 from galaxy_clusters.verbs.search import outliers, search
 from shared.main import run_main
 
 VERBS: dict[str, Callable[..., Any]] = {
+    "train": train,
     "synthetic": write_synthetic,
     "embed": embed,
     "cluster": cluster,

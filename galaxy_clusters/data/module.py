@@ -29,7 +29,7 @@ from shared.data.cells import category_name, tidy
 from shared.data.images import Fit, ImageSettings
 from shared.data.module import DataModule, Purpose
 from shared.data.problems import DataError, Problems
-from shared.data.splits import SPLITS, random_split
+from shared.data.splits import SPLIT_VERSION, SPLITS, SplitVersion, random_split
 from shared.data.tables import check_columns
 
 log = logging.getLogger(__name__)
@@ -163,6 +163,7 @@ class SurveyDataModule(DataModule[GalaxyBatch]):
         link_arcsec: Distance within which galaxies are one system.
         fractions: Shares of the parts to train on, to select on and to test on.
         split_seed: Of the random split.
+        split_version: Rule of the random split, see `shared.data.splits.SplitVersion`.
         batch_size: Global batch size.
         **kwargs: Further arguments of `DataModule`.
 
@@ -204,6 +205,7 @@ class SurveyDataModule(DataModule[GalaxyBatch]):
         link_arcsec: float = 30.0,
         fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
         split_seed: int = 0,
+        split_version: SplitVersion = SPLIT_VERSION,
         batch_size: int = 256,
         **kwargs: Any,
     ) -> None:
@@ -220,6 +222,7 @@ class SurveyDataModule(DataModule[GalaxyBatch]):
         self.drop_faulty = drop_faulty
         self.link_arcsec = link_arcsec
         self.fractions, self.split_seed = fractions, split_seed
+        self.split_version: SplitVersion = split_version
 
     def read_frame(self, problems: Problems) -> pd.DataFrame:
         """The catalogue's rows, with `image`, `system` and `split`."""
@@ -231,7 +234,7 @@ class SurveyDataModule(DataModule[GalaxyBatch]):
         frame["image"] = [str(path) for path in image_paths(frame, self.image_column, self.root, self.strip_prefix)]
         frame["system"] = self._systems(frame)
         strata = self._labels(frame).tolist()
-        parts = random_split(frame["system"].tolist(), strata, self.fractions, self.split_seed)
+        parts = random_split(frame["system"].tolist(), strata, self.fractions, self.split_seed, self.split_version)
         frame["split"] = np.array(SPLITS, dtype=object)[parts]
         return frame
 

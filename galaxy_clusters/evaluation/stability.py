@@ -59,7 +59,7 @@ def subsamples(
 
     def drawn(number: int) -> NDArray[np.int64]:
         rng = np.random.default_rng((seed, number))
-        return np.sort(rng.choice(len(x), round(SHARE * len(x)), replace=True))
+        return np.sort(rng.choice(len(x), round(SHARE * len(x)), replace=False))
 
     known = {"data": fingerprint(x), "seed": seed, "share": SHARE, **(settings or {})}
     found = replicated(lambda number: chain(x[drawn(number)]).tolist(), runs, "subsamples", path, known)

@@ -315,6 +315,7 @@ def test_too_few_for_folds_are_not_decided() -> None:
 def test_few_predictions_that_are_all_wrong_leave_the_upper_end_high() -> None:
     upper = independence_module._upper(np.array([1.0, 0.0]), np.array([200, 5]), np.random.default_rng(0))
     assert upper > 0.6
+    assert independence_module._upper(np.array([1.0]), np.array([3]), np.random.default_rng(0)) < 1
 
 
 def test_the_detectable_accuracy_has_its_power() -> None:

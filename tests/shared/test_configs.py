@@ -18,7 +18,7 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 IMAGES = "model: {init_args: {encoder: {class_path: shared.backbones.ImageEncoder, init_args: {image_px: 8}}}}\n"
 # Read by name, not as a part of a stack.
 NAMED = {"own_data.yaml", "variants.yaml", "tuning.yaml", "study.yaml", "contrasts.yaml"}
-NAMED_FOLDERS = {"tables", "prompts", "fields", "groups"}
+NAMED_FOLDERS = {"tables", "prompts", "fields", "groups", "cuts", "schemas"}
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ PLANTED = ("ring", "one_armed", "clumpy_bar", "shredded")
 SHREDS = 12  # catalogue entries of a shredded galaxy
 # Light of the components in z, r and g against the galaxy's mean: bulges are red, young stars in arms and clumps blue.
 COLOURS = {
-    "bulge": (1.15, 1, 0.8), "disc": (1, 1, 1), "bar": (1.06, 1, 0.9), "arms": (0.9, 1, 1.2), "ring": (0.96, 1, 1.1),
+    "bulge": (1.15, 1, 0.8), "disc": (1, 1, 1), "bar": (1.06, 1, 0.9), "arms": (0.9, 1, 1.2), "ring": (0.98, 1, 1.05),
     "clumps": (0.92, 1, 1.15), "companion": (1, 1, 1), "tail": (0.95, 1, 1.1),
 }  # fmt: skip
 Spans = dict[str, tuple[float, float]]
@@ -46,7 +46,7 @@ DENSITIES: dict[str, Spans] = {
         "axis_ratio": (0.55, 1),
     },
     "clumpy_bar": {
-        "bulge": (0, 0.15), "disc": (0.35, 0.5), "bar": (0.3, 0.4), "bar_length": (1.1, 1.6), "clumps": (0.3, 0.4),
+        "bulge": (0, 0.15), "disc": (0.35, 0.5), "bar": (0.3, 0.4), "bar_length": (1.1, 1.6), "clumps": (0.26, 0.36),
         "clump_scatter": (3, 3), "clump_count": (9, 17), "arms": (0, 0.08), "axis_ratio": (0.55, 1),
     },
     "shredded": {
