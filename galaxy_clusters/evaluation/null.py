@@ -32,6 +32,7 @@ TOLERANCE = 0.05
 CHECKED = 2000  # galaxies from which distances are measured
 HALVINGS = 6  # of the range of the sharpness
 DRAWS = 5  # that the scale is fitted to in the end
+WIDEST = 3.0  # of the scale
 SHARPEST = 5.0
 
 
@@ -192,17 +193,26 @@ def _like(x: Points, null: SmoothNull, seed: int) -> SmoothNull:
         if (off := max(abs(near), abs(far))) < furthest:
             best, furthest = null, off
     # One draw is off by a few per cent of its own, which all replicates would inherit.
-    off_by = np.mean([np.log(_distances(best.draw(len(x), (seed, draw))) / data) for draw in range(DRAWS)])
-    return replace(best, scale=best.scale * float(np.exp(-off_by)))
+    return _moved(best, float(np.mean([_off(best, data, len(x), (seed, draw)) for draw in range(DRAWS)])))
 
 
 def _scaled(null: SmoothNull, data: Floats, rows: int, seed: int) -> tuple[SmoothNull, float, float]:
     """The null with the scale that fits, and the logarithms of its two distances over those of the data."""
     for left in (2, 1, 0):  # distances do not grow quite as deviations do
-        near, far = np.log(_distances(null.draw(rows, seed)) / data)
+        near, far = _off(null, data, rows, seed)
         if left:
-            null = replace(null, scale=null.scale * float(np.exp(-(near + far) / 2)))
+            null = _moved(null, (near + far) / 2)
     return null, float(near), float(far)
+
+
+def _off(null: SmoothNull, data: Floats, rows: int, seed: int | tuple[int, int]) -> Floats:
+    """Logarithms of both distances `(2,)` of a draw over those of the data."""
+    return np.asarray(np.log(np.maximum(_distances(null.draw(rows, seed)), np.finfo(np.float64).tiny) / data))
+
+
+def _moved(null: SmoothNull, off: float) -> SmoothNull:
+    """The null with another scale; a factor beyond `WIDEST` mends nothing."""
+    return replace(null, scale=float(np.clip(null.scale * np.exp(-off), 1 / WIDEST, WIDEST)))
 
 
 def _distances(x: Points) -> Floats:

@@ -5,6 +5,7 @@ Shapes: B galaxies, D features of the encoder, d of the bottleneck.
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.functional import center_crop
 
 from shared.backbones import out_dim
 
@@ -18,6 +19,11 @@ class Bottleneck(nn.Module):
     Args:
         encoder: `(B, C, S, S) -> (B, encoder.out_dim)`, an `ImageEncoder` with pre-trained weights, say.
         dim: d (section 3: 128).
+        zoom: By how much images as they are stored (uint8) are enlarged about their centre. Augmented images (float)
+            are not: their crops are the zoom in training. Zoobot trains at 1.2 to 1.4 and predicts at 1.2.
+
+    Raises:
+        ValueError: `zoom` is below 1.
 
     Attributes:
         out_dim: d.
@@ -30,8 +36,11 @@ class Bottleneck(nn.Module):
         (torch.Size([2, 4]), 4)
     """
 
-    def __init__(self, encoder: nn.Module, dim: int = 128) -> None:
+    def __init__(self, encoder: nn.Module, dim: int = 128, zoom: float = 1.2) -> None:
         super().__init__()
+        if zoom < 1:
+            raise ValueError(f"zoom must be at least 1, got {zoom}")
+        self.zoom = zoom
         self.encoder = encoder
         self.project = nn.Sequential(nn.Linear(out_dim(encoder), dim), nn.LayerNorm(dim))
         self.out_dim = dim
@@ -45,6 +54,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`(B, C, S, S) -> (B, d)`."""
+        if images.dtype == torch.uint8 and self.zoom > 1:
+            images = center_crop(images, [round(side / self.zoom) for side in images.shape[2:]])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.encoder(images)
         found: Tensor = self.project(features)

@@ -40,6 +40,7 @@ def follow(run: Path, dataset: str) -> None:
     call(embed, [*words, "--checkpoint", str(run / "checkpoints" / "best.ckpt"), "--output", str(embeddings)])
     settings = CONFIGS.evaluation(dataset)
     chosen = ["--settings", str(settings)] if settings else []
+    chosen += ["--cuts", "paper"] if data["schema"] else []
     call(cluster, ["--embeddings", str(embeddings), "--output", str(clusters), *chosen])
     truth = root / "truth.csv"
     known = ["--truth", str(truth), "--truth_column", "kind"] if truth.is_file() else []

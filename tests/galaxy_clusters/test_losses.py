@@ -95,3 +95,13 @@ def test_a_frozen_encoder_below_a_bottleneck_stays_as_it_is() -> None:
     net(torch.rand(4, 3, 8, 8)).pow(2).sum().backward()
     assert below[0].weight.grad is not None
     assert not torch.equal(below[1].running_mean, before)
+
+
+def test_stored_images_are_zoomed_and_augmented_ones_are_not() -> None:
+    below = Pixels(3, cells=2)
+    net = Bottleneck(below, dim=2, zoom=1.5)
+    stored = torch.randint(256, (2, 3, 12, 12), dtype=torch.uint8)
+    torch.testing.assert_close(net(stored), net(stored[..., 2:10, 2:10].float() / 255))
+    assert not torch.allclose(net(stored), net(stored.float() / 255))
+    with pytest.raises(ValueError, match="zoom must be at least 1, got 0.9"):
+        Bottleneck(below, zoom=0.9)
