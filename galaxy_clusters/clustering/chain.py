@@ -8,7 +8,6 @@ have in common is made once.
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -38,6 +37,7 @@ from galaxy_clusters.clustering.graph import (
 from galaxy_clusters.clustering.layout import fuzzy_set, layout, spectral_start
 from galaxy_clusters.clustering.leaves import Clusters, Selection, condense, select
 from galaxy_clusters.clustering.tree import SpanningTree, spanning_tree
+from shared.data.files import whole
 from shared.data.problems import DataError
 
 log = logging.getLogger(__name__)
@@ -340,17 +340,9 @@ class Chain:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
                 log.info("%s: %.1f s%s", stage, taken, ", one thread" if settings.reproducible else "")
                 if path is not None:
-                    _write(path, self._made[name])
+                    with whole(path) as part, part.open("wb") as file:
+                        np.savez(file, allow_pickle=False, **self._made[name])
         return self._made[name]
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    """Write a file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    os.replace(part, path)
 
 
 def _read(path: Path) -> Arrays:

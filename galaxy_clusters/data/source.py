@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from galaxy_clusters.data.catalogue import image_paths, read_catalogue
 from galaxy_clusters.data.fits import SurveyImage, load_survey_image
 from galaxy_clusters.data.module import Look
+from shared.data.files import write_whole
 from shared.data.problems import DataError
-from shared.data.synthetic import SETTINGS, write_whole
+from shared.data.synthetic import SETTINGS
 
 FILE = "source.json"
 Pixels = Callable[[NDArray[np.int64]], NDArray[np.uint8]]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_clusters.clustering.leaves import Clusters
+from shared.data.files import write_whole
 from shared.data.problems import DataError
-from shared.data.synthetic import write_whole
 from shared.progress import progress
 
 Points = NDArray[np.float32]  # a representation (N, D)

@@ -7,7 +7,6 @@ clustering.json   settings, what made the embeddings and where they are, seconds
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from galaxy_clusters.clustering.chain import ChainSettings
+from shared.data.files import whole, write_whole
 from shared.data.problems import DataError
-from shared.data.synthetic import write_whole
 from shared.runs.configs import Configs
 
 CONFIGS = Configs(Path(__file__).parents[1] / "configs")
@@ -52,10 +51,8 @@ class Found:
 
     def write(self, folder: Path) -> None:
         """Write the three files, the last one last: without it a clustering was interrupted."""
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{MEMBERS}.part"
-        self.members.to_parquet(part, index=False)
-        os.replace(part, folder / MEMBERS)
+        with whole(folder / MEMBERS) as part:
+            self.members.to_parquet(part, index=False)
         write_whole(folder / CLUSTERS, self.clusters.to_csv(index=False))
         for name in (EVIDENCE, REMARKS):  # of other clusters
             (folder / name).unlink(missing_ok=True)

@@ -5,7 +5,6 @@ Shapes: B galaxies, D features of the encoder, d of the bottleneck.
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import center_crop
 
 from shared.backbones import out_dim
 
@@ -55,7 +54,9 @@ class Bottleneck(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """`(B, C, S, S) -> (B, d)`."""
         if images.dtype == torch.uint8 and self.zoom > 1:
-            images = center_crop(images, [round(side / self.zoom) for side in images.shape[2:]])
+            shown = round(images.shape[-1] / self.zoom)
+            start = (images.shape[-1] - shown) // 2
+            images = images[..., start : start + shown, start : start + shown]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.encoder(images)
         found: Tensor = self.project(features)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from galaxy_clusters.data.sky import viewer_url
-from galaxy_clusters.report.files import whole
 from shared.data.cells import tidy
+from shared.data.files import whole
 from shared.data.problems import DataError
 from shared.data.tables import nearest, read_csv
 

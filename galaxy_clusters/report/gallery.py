@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from galaxy_clusters.report.files import whole
+from shared.data.files import whole
 from shared.evaluation.figures import ACCENT, INK, ORANGE
 
 Rows = NDArray[np.int64]

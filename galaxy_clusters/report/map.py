@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from galaxy_clusters.report.files import whole
 from galaxy_clusters.report.gallery import Pixels, as_picture
 from shared.data.cells import category_name, natural_order, tidy
+from shared.data.files import whole
 from shared.data.problems import DataError
 
 DENSE = 100_000  # galaxies from which on all are drawn as densities, and only those in clusters as points

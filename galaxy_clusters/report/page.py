@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from galaxy_clusters.report.files import whole
+from shared.data.files import whole
 
 _NONE = """<p class="none">No cluster was found: nowhere is this sample denser than around it, at these settings.
 A smaller min_samples finds smaller classes, at the price of more that are chance.</p>"""

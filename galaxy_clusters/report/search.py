@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from galaxy_clusters.clustering.graph import NeighbourGraph
-from galaxy_clusters.report.files import whole
+from shared.data.files import whole
 from shared.data.problems import DataError
 from shared.data.tables import nearest, read_csv
 

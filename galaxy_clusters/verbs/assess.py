@@ -23,8 +23,8 @@ from galaxy_clusters.evaluation.null import against_null, permuted
 from galaxy_clusters.evaluation.stability import density_validity, seeds, stability, subsamples
 from galaxy_clusters.evaluation.systematics import distinct_systems, flags, systematics
 from shared.data.embeddings import read_embeddings
+from shared.data.files import write_whole
 from shared.data.problems import DataError
-from shared.data.synthetic import write_whole
 from shared.data.tables import read_csv
 
 # Columns that a cluster should not depend on, by the names that surveys give them.

@@ -1,12 +1,12 @@
 """`search` by example and `outliers`: rankings of the galaxies of a representation, written as CSV."""
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from galaxy_clusters.clustering.graph import neighbour_graph
 from galaxy_clusters.report import search as ranking
+from galaxy_clusters.report.export import write_csv
 from shared.data.embeddings import read_embeddings
 
 
@@ -45,7 +45,7 @@ def search(
               for mark in ("like", "unlike")}  # fmt: skip
     ranked = ranking.search(found.values, chosen["like"], chosen["unlike"])
     table = pd.DataFrame({"id": found.ids[ranked.rows], "score": ranked.score.round(6)}).head(count)
-    _write(table, output)
+    write_csv(output, table)
     print(f"{ranked.how}; wrote the best {len(table)} to {output}, marks are in {marks}")
     return table
 
@@ -72,13 +72,6 @@ def outliers(embeddings: Path, output: Path = Path("runs/outliers.csv"), k: int 
     table = pd.DataFrame({"id": found.ids, "distance": distance.round(6), "z": z.round(2),
                           "duplicates": ranking.near_duplicates(graph)})  # fmt: skip
     table = table.sort_values("distance", ascending=False, kind="stable", ignore_index=True).head(count)
-    _write(table, output)
+    write_csv(output, table)
     print(f"wrote the {len(table)} farthest of {len(found.ids)} galaxies to {output}")
     return table
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    table.to_csv(part, index=False)
-    os.replace(part, path)

@@ -6,7 +6,6 @@ Shapes: N samples, D numbers each.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from shared.data.files import whole
 from shared.data.problems import DataError
 
 COLUMN, KEY = "embedding", b"embeddings"  # of the vectors; of the entry in a file's metadata
@@ -83,10 +83,8 @@ def write_embeddings(
     if table is not None:
         columns |= {str(name): pa.array(table[name]) for name in table}
     written = pa.table(columns).replace_schema_metadata({KEY: json.dumps({"model": model}).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    pq.write_table(written, part)
-    os.replace(part, path)
+    with whole(path) as part:
+        pq.write_table(written, part)
 
 
 def read_embeddings(path: Path) -> Embeddings:

@@ -1,20 +1,14 @@
-"""What the writers of SYNTHETIC sets share: files that are whole or absent, and folders that know what is in them."""
+"""What the writers of SYNTHETIC sets share: folders that know what is in them."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from shared.data.files import write_whole
+
 SETTINGS = "synthetic.json"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def start_set(root: Path, settings: dict[str, Any], readme: str) -> None:

@@ -103,5 +103,5 @@ def test_stored_images_are_zoomed_and_augmented_ones_are_not() -> None:
     stored = torch.randint(256, (2, 3, 12, 12), dtype=torch.uint8)
     torch.testing.assert_close(net(stored), net(stored[..., 2:10, 2:10].float() / 255))
     assert not torch.allclose(net(stored), net(stored.float() / 255))
-    with pytest.raises(ValueError, match="zoom must be at least 1, got 0.9"):
+    with pytest.raises(ValueError, match=r"zoom must be at least 1, got 0\.9"):
         Bottleneck(below, zoom=0.9)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.data.synthetic import is_complete, settings_of, start_set, write_whole
+from shared.data.files import write_whole
+from shared.data.synthetic import is_complete, settings_of, start_set
 
 SETTINGS = {"version": 1, "records": 3}
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ecg_text.data.synthetic.reports import write_report
-from shared.data.synthetic import is_complete, start_set, write_whole
+from shared.data.files import write_whole
+from shared.data.synthetic import is_complete, start_set
 
 Array = NDArray[np.float64]
 

@@ -36,7 +36,8 @@ from galaxy_clusters.data.synthetic.render import (
     picture,
     spots,
 )
-from shared.data.synthetic import is_complete, start_set, write_whole
+from shared.data.files import write_whole
+from shared.data.synthetic import is_complete, start_set
 from shared.progress import progress
 
 VOLUNTEERS = 40

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from shared.data.synthetic import is_complete, start_set, write_whole
+from shared.data.files import write_whole
+from shared.data.synthetic import is_complete, start_set
 
 SIDE = 24  # pixels
 FINER = 4  # pixels are drawn this much finer, then averaged

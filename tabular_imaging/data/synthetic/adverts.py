@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from shared.data.synthetic import is_complete, start_set, write_whole
+from shared.data.files import write_whole
+from shared.data.synthetic import is_complete, start_set
 from tabular_imaging.data.synthetic.scenes import photograph
 from tabular_imaging.data.synthetic.vehicles import Vehicle
 

@@ -13,3 +13,9 @@ def whole(path: Path) -> Iterator[Path]:
     part = path.with_name(path.name + ".part")
     yield part
     os.replace(part, path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of text, in UTF-8."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
