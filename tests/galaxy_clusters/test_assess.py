@@ -1,0 +1,100 @@
+"""`assess` through the command line: what is written and said, resuming, and known classes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from galaxy_clusters.cli import main
+from galaxy_clusters.evaluation.classes import recovery
+from shared.data.embeddings import write_embeddings
+
+CHAIN = ["--settings.neighbours", "10", "--settings.min_samples", "5", "--settings.min_cluster_size", "10",
+         "--settings.dims", "2"]  # fmt: skip
+EFFORT = ["--effort.replicates", "4", "--effort.subsamples", "2", "--effort.seeds", "1", "--effort.counts", "[20]",
+          "--effort.scatters", "[0.5]", "--effort.injections", "1", "--effort.patches", "20"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smooth bulk of 400 with a dense clump of 40 in one brick, three entries of which are one system."""
+    root = tmp_path_factory.mktemp("assess")
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(400, 6)), rng.normal(3, 0.05, (40, 6))]).astype(np.float32)
+    ids = [f"g{number:03d}" for number in range(440)]
+    write_embeddings(root / "x.parquet", ids, x)
+    kind = ["bulk"] * 400 + ["clump"] * 40
+    brick = [*rng.integers(0, 20, 400), *[7] * 40]
+    ra = np.linspace(10, 20, 440)
+    ra[-3:] = 15.0
+    table = pd.DataFrame(
+        {"id": ids, "ra": ra, "dec": 0.0, "brickid": brick, "mag_r": rng.normal(size=440), "kind": kind}
+    )
+    table.to_csv(root / "catalogue.csv", index=False)
+    words = ["cluster", "--embeddings", str(root / "x.parquet"), "--catalogue", str(root / "catalogue.csv"), *CHAIN]
+    main([*words, "--output", str(root / "clusters")])
+    return root / "clusters"
+
+
+@pytest.mark.slow
+def test_each_cluster_gets_its_evidence(clustered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["assess", "--clusters", str(clustered), *EFFORT, "--truth_column", "kind"]
+    table = main(words).set_index("cluster")
+    assert list(table.columns) == [
+        "systems", "largest_system", "statistic", "p_family", "expected_false", "stability", "stability_low",
+        "stability_high", "other_seeds", "flags", "commonest", "its_share",
+    ]  # fmt: skip
+    (clump,) = table.index[table["commonest"] == "clump"]
+    best = table.loc[clump]
+    members = pd.read_parquet(clustered / "members.parquet").set_index("id")["cluster"]
+    held = int((members == clump).sum())
+    assert best["systems"] == held - 2  # three entries are one
+    assert best["p_family"] == 0.2  # 1 / (1 + 4), the least there can be
+    assert best["expected_false"] == 0
+    assert best["stability"] > 0.7
+    assert "in one brickid, 7" in best["flags"]
+    kept = pd.read_csv(clustered / "evidence.csv", index_col="cluster")
+    assert kept["p_family"].tolist() == pytest.approx(table["p_family"].tolist())
+    recovered = pd.read_csv(clustered / "recovery.csv", index_col="class")
+    assert recovered.loc["clump", "cluster"] == clump
+    assert recovered.loc["clump", "purity"] > 0.9
+    remarks = json.loads((clustered / "evidence.json").read_text())["remarks"]
+    assert [remark.split()[0] for remark in remarks] == ["Smooth", "1", "Injected", "Density-based"]
+    main(["report", "--clusters", str(clustered)])
+    assert "Smooth resamples: " in (clustered / "index.html").read_text()
+    capsys.readouterr()
+
+    times = {path.name: path.stat().st_mtime_ns for path in (clustered / "runs").iterdir()}
+    assert set(times) == {"null.jsonl", "subsamples.jsonl", "seeds.jsonl", "injection.jsonl"}
+    whole = (clustered / "runs" / "null.jsonl").read_text()
+    (clustered / "runs" / "null.jsonl").write_text("".join(line + "\n" for line in whole.splitlines()[:3]))  # a kill
+    again = main(words).set_index("cluster")
+    pd.testing.assert_frame_equal(again, table)
+    assert (clustered / "runs" / "null.jsonl").read_text() == whole
+    assert (clustered / "runs" / "seeds.jsonl").stat().st_mtime_ns == times["seeds.jsonl"]
+
+
+def test_missing_things_are_named(clustered: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no finished clustering: run `cluster` first"):
+        main(["assess", "--clusters", str(tmp_path)])
+    none = ["--effort.replicates", "1", "--effort.subsamples", "0", "--effort.seeds", "0", "--effort.injections", "0"]
+    with pytest.raises(SystemExit, match="the catalogue has no column species; it has id, row, "):
+        main(["assess", "--clusters", str(clustered), *none, "--truth_column", "species"])
+
+
+def test_recovery_says_when_random_patches_do_as_well() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    inside = np.linalg.norm(x - x[0], axis=1).argsort()[:30]
+    labels = np.full(300, -1)
+    labels[inside] = 0
+    classes = pd.Series("other", index=range(300))
+    classes[inside] = "found"
+    classes[rng.choice(np.setdiff1d(np.arange(300), inside), 30, replace=False)] = "scattered"
+    table = recovery(x, labels, classes, draws=40).set_index("class")
+    assert table.loc["found", ["purity", "recall", "enriched_purity"]].tolist() == [1, 1, 1]
+    assert table.loc["found", "patches_as_good"] < 0.1 < 0.5 < table.loc["scattered", "patches_as_good"]
+    assert table.loc["found", "neighbour_purity"] > 0.5 > table.loc["scattered", "neighbour_purity"]
+    assert table["base_rate"].to_dict() == {"found": 0.1, "other": 0.8, "scattered": 0.1}
