@@ -79,7 +79,7 @@ class ChainSettings:
         reproducible: One thread and the same bytes again; without it, all threads, and no two layouts are the same.
 
     Raises:
-        ValueError: A setting is out of its range.
+        DataError: A setting is out of its range.
     """
 
     neighbours: int = 50
@@ -97,12 +97,12 @@ class ChainSettings:
     def __post_init__(self) -> None:
         for name, least in (("neighbours", 2), ("dims", 1), ("min_samples", 1), ("min_cluster_size", 2)):
             if (value := getattr(self, name)) < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+                raise DataError(f"{name} must be at least {least}, got {value}")
         for name, known in (("selection", get_args(Selection)), ("scaling", get_args(Scaling))):
             if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+                raise DataError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if self.epsilon < 0:
-            raise ValueError(f"epsilon must be at least 0, got {self.epsilon}")
+            raise DataError(f"epsilon must be at least 0, got {self.epsilon}")
 
 
 @dataclass(frozen=True)

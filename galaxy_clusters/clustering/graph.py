@@ -1,7 +1,7 @@
 """The nearest neighbours of each row of a representation: one graph serves all layouts (paper, section 3)."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,6 +48,22 @@ def prepared(x: NDArray[Any], scaling: Scaling = "none") -> Floats:
     Raises:
         DataError: It is no table of finite numbers, every column is constant, or a row of zeros should get length 1.
     """
+    return scaler(x, scaling)(x)
+
+
+def scaler(x: NDArray[Any], scaling: Scaling = "none") -> Callable[[NDArray[Any]], Floats]:
+    """What `prepared` does to a representation, to be done to other galaxies too.
+
+    Args:
+        x: The representation `(N, D)` whose columns, means and deviations are taken.
+        scaling: As for `prepared`.
+
+    Returns:
+        Scales any rows `(M, D)` to `(M, D')`, and raises as `prepared` for a row of zeros.
+
+    Raises:
+        DataError: As `prepared`.
+    """
     if x.ndim != 2 or not x.size:
         raise DataError(f"a representation is one row of numbers a galaxy, (N, D), got an array of shape {x.shape}")
     if not (finite := np.isfinite(x)).all():
@@ -62,15 +78,23 @@ def prepared(x: NDArray[Any], scaling: Scaling = "none") -> Floats:
     if left_out := int((~varies).sum()):
         log.info("%d of %d columns of the representation are constant and left out", left_out, len(varies))
     wide = x[:, varies].astype(np.float64)
-    if scaling == "standardise":
-        wide = (wide - wide.mean(0)) / wide.std(0)
-    elif scaling == "l2":
-        length = np.linalg.norm(wide, axis=1, keepdims=True)
-        if not length.all():
-            raise DataError(f"row {int((length[:, 0] == 0).argmax())} is all zeros and has no direction: leave it out, "
-                            "or use another scaling than l2")  # fmt: skip
-        wide /= length
-    return wide.astype(np.float32)
+    mean, deviation = wide.mean(0), wide.std(0)
+
+    def scale(rows: NDArray[Any]) -> Floats:
+        wide = rows[:, varies].astype(np.float64)
+        if scaling == "standardise":
+            wide = (wide - mean) / deviation
+        elif scaling == "l2":
+            length = np.linalg.norm(wide, axis=1, keepdims=True)
+            if not length.all():
+                raise DataError(
+                    f"row {int((length[:, 0] == 0).argmax())} is all zeros and has no direction: leave it out, or use "
+                    "another scaling than l2"
+                )
+            wide /= length
+        return wide.astype(np.float32)
+
+    return scale
 
 
 def check_enough(rows: int, needed: int, name: str) -> None:

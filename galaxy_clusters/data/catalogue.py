@@ -73,7 +73,7 @@ def read_catalogue(path: Path, id_column: str | None = None) -> pd.DataFrame:
         frame = frame.drop(columns="id")
     frame = frame.rename(columns={chosen: "id"})
     frame["id"] = _identifiers(path, chosen, frame["id"])
-    return _with_position(path, frame)
+    return with_position(path, frame)
 
 
 def image_paths(frame: pd.DataFrame, column: str, root: Path, strip_prefix: str | None = None) -> list[Path]:
@@ -244,7 +244,16 @@ def _rounded(path: Path, name: str, value: object) -> DataError:
     )
 
 
-def _with_position(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+def with_position(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with `ra` and `dec` as numbers, where it has both in any capitals, or identifiers that hold them.
+
+    Args:
+        path: The table's file, in messages.
+        frame: A table with `id`.
+
+    Raises:
+        DataError: A position is not one.
+    """
     names = {str(name).lower(): str(name) for name in frame.columns}
     if {"ra", "dec"} <= names.keys():
         frame = frame.rename(columns={names[name]: name for name in ("ra", "dec") if name not in frame})

@@ -5,6 +5,7 @@ import pandas as pd
 
 from galaxy_clusters.evaluation import Labels, Points
 from galaxy_clusters.evaluation.enrichment import against_patches, neighbour_purity
+from shared.data.problems import DataError
 from shared.metrics import best_matches
 
 FEWEST = 5  # members of a class that is looked at
@@ -16,7 +17,7 @@ def recovery(x: Points, labels: Labels, classes: "pd.Series[str]", draws: int = 
     Args:
         x: Representation `(N, D)`.
         labels: Clusters `(N,)`.
-        classes: Class of each galaxy `(N,)`, missing where it is not known.
+        classes: Class of each galaxy `(N,)`, missing where it is not known; such galaxies do not count.
         draws: Of random patches.
         seed: Of the draws.
 
@@ -25,9 +26,16 @@ def recovery(x: Points, labels: Labels, classes: "pd.Series[str]", draws: int = 
         `purity_high`, the share of the class among the ten nearest neighbours of its members; of the best match
         `cluster` (-1 for none), `jaccard`, `purity` and `recall`; of the most enriched cluster `enriched_purity` and
         `patches_as_good`, the share of draws of random patches of the same sizes that hold one at least as enriched.
+
+    Raises:
+        DataError: No class has 5 galaxies.
     """
+    known = classes.notna().to_numpy()
+    x, labels, classes = x[known], labels[known], classes[known]
     counts = classes.value_counts()
     names = sorted(counts[counts >= FEWEST].index)
+    if not names:
+        raise DataError(f"no class has {FEWEST} of the {len(x)} galaxies whose class is known")
     codes = classes.map({name: place for place, name in enumerate(names)}).fillna(-1).to_numpy(np.int64)
     rows = []
     for match in best_matches(codes, labels):

@@ -76,9 +76,8 @@ def random_patches(x: Points, sizes: Sequence[int], seed: int | tuple[int, int])
     """
     check_enough(len(x), max(sizes), "the size of a patch")
     centres = np.random.default_rng(seed).integers(len(x), size=len(sizes))
-    search = NearestNeighbors(n_neighbors=max(sizes), algorithm="brute").fit(x)
-    near = search.kneighbors(x[centres], return_distance=False)
-    return [np.asarray(row[:size], np.int64) for row, size in zip(near, sizes, strict=True)]
+    near = np.column_stack([centres, _nearest_others(x, centres, max(sizes) - 1)])
+    return [row[:size] for row, size in zip(near, sizes, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -174,10 +173,16 @@ def neighbour_purity(x: Points, positive: NDArray[np.bool_], k: int = 10) -> Pur
     if not len(members):
         raise DataError("the class has no member, so its neighbours have no purity")
     check_enough(len(x), k, "neighbours")
-    # Without an argument, scikit-learn leaves each galaxy out of its own neighbours; copies of it stay.
-    near = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(x).kneighbors(return_distance=False)[members]
-    value, low, high, _ = interval(mean_values(positive[near].mean(1)))
+    value, low, high, _ = interval(mean_values(positive[_nearest_others(x, members, k)].mean(1)))
     return Purity(value, low, high, (len(members) - 1) / (len(x) - 1))
+
+
+def _nearest_others(x: Points, rows: Rows, k: int) -> Rows:
+    """The k galaxies nearest to each of some, nearest first, itself left out; copies of it stay."""
+    near = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(x).kneighbors(x[rows], return_distance=False)
+    own = near == rows[:, None]
+    own[~own.any(1), 0] = True  # more copies than neighbours: one of them makes room
+    return np.asarray(near[~own].reshape(len(rows), k), np.int64)
 
 
 def _same_rows(labels: NDArray[np.generic], rows: int) -> None:

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from galaxy_clusters.clustering.chain import ChainSettings
+from galaxy_clusters.evaluation import fingerprint
+from shared.data.embeddings import read_embeddings
 from shared.data.files import whole, write_whole
 from shared.data.problems import DataError
 from shared.runs.configs import Configs
@@ -21,6 +25,7 @@ from shared.runs.configs import Configs
 CONFIGS = Configs(Path(__file__).parents[1] / "configs")
 CUTS = CONFIGS.folder / "cuts"
 MEMBERS, CLUSTERS, ABOUT = "members.parquet", "clusters.csv", "clustering.json"
+OWN = ("row", "cluster", "label", "strength", "x", "y")  # columns of the members that are not the catalogue's
 STAGES = "stages"  # folder of the chain's files
 EVIDENCE, REMARKS = "evidence.csv", "evidence.json"  # of `assess`
 
@@ -32,7 +37,8 @@ class Found:
     Attributes:
         members: See the module; `label` is the number of the cluster, -1 without.
         clusters: In the order of the labels.
-        about: `settings`, `embeddings`, `model`, `cuts`, `synthetic`, `recall`, `seconds`.
+        about: `settings`, `embeddings` (where they are), `data` (their fingerprint), `model`, `cuts`, `synthetic`,
+            `names` (all that were ever given), `recall`, `seconds`.
     """
 
     members: pd.DataFrame
@@ -51,12 +57,25 @@ class Found:
 
     def write(self, folder: Path) -> None:
         """Write the three files, the last one last: without it a clustering was interrupted."""
+        for name in (ABOUT, EVIDENCE, REMARKS):  # of other clusters; without the first, a kill leaves none
+            (folder / name).unlink(missing_ok=True)
         with whole(folder / MEMBERS) as part:
             self.members.to_parquet(part, index=False)
         write_whole(folder / CLUSTERS, self.clusters.to_csv(index=False))
-        for name in (EVIDENCE, REMARKS):  # of other clusters
-            (folder / name).unlink(missing_ok=True)
         write_whole(folder / ABOUT, json.dumps(self.about, indent=1) + "\n")
+
+    def values(self) -> NDArray[np.float32]:
+        """The members' embeddings `(N, D)`.
+
+        Raises:
+            DataError: The file with the embeddings is gone, or holds others.
+        """
+        path = Path(self.about["embeddings"])
+        values = read_embeddings(path).values
+        if fingerprint(values) != self.about["data"]:
+            raise DataError(f"{path} holds other embeddings than were clustered: run `cluster` again")
+        own: NDArray[np.float32] = values[self.members["row"].to_numpy()]
+        return own
 
     def with_evidence(self, folder: Path) -> pd.DataFrame:
         """The clusters with what `assess` found of each, where it has been run since."""

@@ -270,7 +270,7 @@ def null_statistics(
     known = {"null": fingerprint(null.mean), "count": count, "seed": seed, **(settings or {})}
 
     def one(number: int) -> Any:
-        return prominence(chain(null.draw(count, (seed, number)))).tolist()
+        return prominence(chain(null.draw(count, (seed, DRAWS + number)))).tolist()  # others fitted the scale
 
     return [np.array(found) for found in replicated(one, replicates, "smooth resamples", path, known)]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from galaxy_clusters.model.features import feature_names, image_features
 from galaxy_clusters.module import GalaxyVotes
+from shared.backbones import out_dim
 from shared.checkpoint import load_module
 from shared.methods import Pretraining
 
@@ -25,12 +26,14 @@ class Representation:
 
     Attributes:
         name: What made them: a digest of the weights, or of what needs no training; views are part of it.
-        embed: `(B, C, S, S)` uint8 to `(B, D)` float32.
-        fractions: `(B, D)` to `(B, A)`, predicted shares of the votes; None without votes.
+        dim: D.
+        embed: `(B, C, S, S)` uint8 to `(B, D)` float32, both on the CPU; the work is done on a GPU where there is one.
+        fractions: `(B, D)` to `(B, A)`, predicted shares of the votes, likewise; None without votes.
         columns: `(A,)`, names of these shares.
     """
 
     name: str
+    dim: int
     embed: Callable[[Tensor], Tensor]
     fractions: Callable[[Tensor], Tensor] | None = None
     columns: tuple[str, ...] = ()
@@ -49,21 +52,35 @@ def trained(checkpoint: Path, views: int = 1) -> Representation:
         digest.update(key.encode())
         digest.update(value.contiguous().cpu().numpy().tobytes())
 
+    device = _device()
+    model.to(device)
+
     @torch.inference_mode()
     def embed(images: Tensor) -> Tensor:
-        found: Tensor = torch.stack([model(view) for view in oriented(images, views)]).mean(0).float()
-        return found
+        views_of = oriented(images.to(device), views)
+        return torch.stack([model(view) for view in views_of]).mean(0).float().cpu()
 
-    name = f"{digest.hexdigest()[:16]} views {views}"
+    name, dim = f"{digest.hexdigest()[:16]} views {views}", out_dim(model.encoder)
     if not isinstance(model, GalaxyVotes):
-        return Representation(name, embed)
+        return Representation(name, dim, embed)
+    fractions_of = model.fractions
+
+    @torch.inference_mode()
+    def fractions(features: Tensor) -> Tensor:
+        return fractions_of(features.to(device)).cpu()
+
     columns = tuple(f"{column}_fraction" for column in model.schema.columns)
-    return Representation(name, embed, torch.inference_mode()(model.fractions), columns)
+    return Representation(name, dim, embed, fractions, columns)
 
 
 def untrained(channels: int = 3) -> Representation:
     """Numbers that need no training and do not depend on the orientation, see `model.features`."""
-    return Representation(f"features {len(feature_names(channels))}", image_features)
+    device, dim = _device(), len(feature_names(channels))
+    return Representation(f"features {dim}", dim, lambda images: image_features(images.to(device)).cpu())
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def oriented(images: Tensor, views: int) -> list[Tensor]:

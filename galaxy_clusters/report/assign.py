@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from galaxy_clusters.clustering.graph import NeighbourGraph, check_enough
 from shared.data.problems import DataError
+from shared.metrics.clusters import UNASSIGNED
 
 log = logging.getLogger(__name__)
 
 Labels = NDArray[np.int64]
 Values = NDArray[np.float64]
 
-UNASSIGNED = -1
 REACH = 0.99  # quantile of the members' distances that bounds a cluster
 DOUBTFUL = 2 / 3  # share of right assignments below which a rule is warned of
 
@@ -117,15 +117,10 @@ def assign(new: NDArray[Any], frozen: NDArray[Any], labels: Labels, rule: Rule) 
         rule: Of `calibrate`.
 
     Raises:
-        DataError: The representations differ in width, or there are too few frozen galaxies.
+        DataError: There are too few frozen galaxies.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    if new.shape[1] != frozen.shape[1]:
-        raise DataError(
-            f"the new galaxies have {new.shape[1]} numbers each, the frozen ones {frozen.shape[1]}: take both from the "
-            "same model"
-        )
     check_enough(len(frozen), rule.k + 1, "k + 1")
     search = NearestNeighbors(n_neighbors=rule.k + 1, algorithm="brute").fit(frozen)
     index = search.kneighbors(new, return_distance=False)

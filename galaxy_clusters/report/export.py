@@ -1,7 +1,8 @@
 """Tables for TOPCAT, Aladin and spreadsheets, and the table in which leaves are grouped by hand."""
 
+import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from galaxy_clusters.data.sky import viewer_url
-from shared.data.cells import tidy
+from shared.data.cells import listed, tidy
 from shared.data.files import whole
 from shared.data.problems import DataError
 from shared.data.tables import nearest, read_csv
+
+log = logging.getLogger(__name__)
 
 # Units and UCDs (IVOA vocabulary of content descriptors) of the columns that have them.
 UNITS = {"ra": "deg", "dec": "deg"}
@@ -68,7 +71,7 @@ def read_merges(path: Path, leaves: Collection[str], vanished: Collection[str] =
     Args:
         path: CSV with the columns `cluster` and `group`; a group may have a leaf's name.
         leaves: Names of the clusters.
-        vanished: Names of earlier clusters, which may still stand in the file and are left out.
+        vanished: Names of earlier clusters, which may still stand in the file and are left out, as the log says.
 
     Raises:
         DataError: The file cannot be read, a cluster is unknown or occurs twice, a group's name is none, or a leaf
@@ -88,16 +91,19 @@ def read_merges(path: Path, leaves: Collection[str], vanished: Collection[str] =
                 "and . + - _"
             )
         merges[leaf] = group
+    if gone := [leaf for leaf in merges if leaf not in leaves]:
+        log.info("%s: left out %s, which there is not any more", path, listed(gone))
+    merges = {leaf: group for leaf, group in merges.items() if leaf in leaves}
     for leaf, group in merges.items():
         if merges.get(group, group) != group:
             raise DataError(
                 f"{path}: {leaf} is put in the group {group}, but the cluster {group} itself in the group "
                 f"{merges[group]}: give {leaf} that group too, or call the group otherwise"
             )
-    return {leaf: group for leaf, group in merges.items() if leaf in leaves}
+    return merges
 
 
-def apply_merges(clusters: "pd.Series[Any]", merges: dict[str, str]) -> "pd.Series[Any]":
+def apply_merges(clusters: "pd.Series[Any]", merges: Mapping[str, str]) -> "pd.Series[Any]":
     """Names of clusters with those of groups in place of their leaves; missing for galaxies in none, as before."""
     return clusters.map(lambda name: merges.get(name, name), na_action="ignore")
 

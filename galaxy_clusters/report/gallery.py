@@ -1,6 +1,6 @@
 """Contact sheets: of each cluster, its strongest and weakest members and the nearest galaxies that are none."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from galaxy_clusters.data.source import Pixels
 from shared.data.files import whole
 from shared.evaluation.figures import ACCENT, INK, ORANGE
 
 Rows = NDArray[np.int64]
-Pixels = Callable[[Rows], NDArray[np.uint8]]
 
 TILE, CAPTION, GAP, MARGIN = 112, 14, 6, 14  # pixels of a sheet
 NEAR = 500  # strongest members, to which outsiders are near
@@ -114,7 +114,7 @@ def write_gallery(
     """Write a contact sheet for each cluster.
 
     Args:
-        folder: Where `<cluster>.png` are written.
+        folder: Where `<cluster>.png` are written; those of an earlier call that are of no cluster now are removed.
         galaxies: Table with `id`, `cluster` (its name, missing for galaxies in none) and `strength`, `(N,)`.
         x: Representation `(N, D)`.
         evidence: By cluster, what is known of it; its keys are the clusters, in order.
@@ -136,6 +136,9 @@ def write_gallery(
         with whole(path) as part:
             draw_sheet(name, known, chosen, ids, pixels, note, count).save(part, "PNG")
         shown[name] = path
+    for path in folder.glob("*.png"):
+        if path not in shown.values():
+            path.unlink()
     return shown
 
 

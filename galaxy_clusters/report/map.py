@@ -7,6 +7,8 @@ be mailed. The page's fixed part (style, drawing) is `map.html`.
 import base64
 import io
 import json
+import logging
+from collections.abc import Iterator
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from galaxy_clusters.report.gallery import Pixels, as_picture
-from shared.data.cells import category_name, natural_order, tidy
+from galaxy_clusters.data.source import Pixels
+from galaxy_clusters.report.gallery import as_picture
+from shared.data.cells import category_name, listed, natural_order, tidy
 from shared.data.files import whole
 from shared.data.problems import DataError
+
+log = logging.getLogger(__name__)
 
 DENSE = 100_000  # galaxies from which on all are drawn as densities, and only those in clusters as points
 BINS = 512  # of the densities, a side
@@ -30,6 +35,7 @@ QUALITIES = (85, 75, 65, 50, 35, 20)  # of JPEG: the first with which the page i
 MAX_CATEGORIES = 60  # beside clusters; of a column with more, the commonest
 FEW = 12  # whole numbers with at most so many values are categories
 MISSING = 2**16 - 1  # the code of a missing category
+SLOT = "__DATA__"  # of the page's fixed part, where its data go
 
 Floats = NDArray[np.floating]
 
@@ -54,7 +60,8 @@ def write_map(
             shown, those of clusters first.
         title: Heading.
         note: Said before the heading, "SYNTHETIC" for synthetic data.
-        max_mb: Largest size of the page in megabytes (10^6 bytes). Thumbnails are compressed until it is kept.
+        max_mb: Largest size of the page in megabytes (10^6 bytes). To keep it, thumbnails are compressed, then columns
+            left out, the last ones first, as the log says.
 
     Raises:
         DataError: The layout is not one finite place a galaxy, or the page would be too large even so.
@@ -78,47 +85,50 @@ def write_map(
         column for name in ("cluster", *others) if (column := _column(str(name), table[name])) is not None
     ]
     template = Path(__file__).with_name("map.html").read_text(encoding="utf-8")
-    page = template.replace("__DATA__", _json(data))
+    room = round(max_mb * 1e6) - len(template.encode()) + len(SLOT)
     if pixels is not None and len(rows):
-        page = _with_thumbnails(template, data, pixels, rows, member[rows], max_mb)
-    if _too_large(page, max_mb):
+        for sprites in _sprites(pixels, rows, member[rows]):
+            data["sprites"] = sprites
+            if len(_json(data)) <= room:
+                break
+    left_out = _narrowed(data["columns"], len(_json(data)) - room)
+    text = _json(data)
+    if len(text) > room:
         raise DataError(
-            f"the map would have {len(page.encode()) / 1e6:.0f} MB, more than {max_mb:g}: leave out columns or images"
+            f"{path} would have {max_mb + (len(text) - room) / 1e6:.1f} MB without a column to colour by, more than "
+            f"--max_mb {max_mb:g}: allow more"
         )
+    if left_out:
+        log.warning("%s cannot be coloured by %s, which would make it larger than --max_mb %g",
+                    path, listed(left_out), max_mb)  # fmt: skip
     with whole(path) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(template.replace(SLOT, text), encoding="utf-8")
 
 
 def _json(data: dict[str, Any]) -> str:
-    """JSON without `<`, so that no text in it can close the script element."""
+    """JSON in ASCII without `<`, so that no text in it can close the script element."""
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
-def _too_large(page: str, max_mb: float) -> bool:
-    return len(page.encode()) > max_mb * 1e6
+def _narrowed(columns: list[dict[str, Any]], excess: int) -> list[str]:
+    """Take columns away, the last ones first, never the clusters, until so many bytes are saved; give their names."""
+    left_out: list[str] = []
+    while excess > 0 and len(columns) > 1:
+        column = columns.pop()
+        left_out.insert(0, column["name"])
+        excess -= len(_json(column)) + len(", ")
+    return left_out
 
 
-def _with_thumbnails(
-    template: str,
-    data: dict[str, Any],
-    pixels: Pixels,
-    rows: NDArray[np.int64],
-    member: NDArray[np.bool_],
-    max_mb: float,
-) -> str:
-    """The page with as good thumbnails as fit."""
+def _sprites(pixels: Pixels, rows: NDArray[np.int64], member: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
+    """The thumbnails as the page takes them, from good and large to poor and small."""
     shown = _thumbnailed(member)
     sheets = _sheets(pixels, rows[shown])
     place = np.full(len(rows), -1)
     place[shown] = np.arange(len(shown))
-    page = ""
     for quality in QUALITIES:
         urls = [_data_url(sheet, "JPEG", quality=quality) for sheet in sheets]
-        sprites = {"size": THUMBNAIL, "side": SHEET, "sheets": urls, "place": _packed(place, np.int32)}
-        page = template.replace("__DATA__", _json(data | {"sprites": sprites}))
-        if not _too_large(page, max_mb):
-            break
-    return page
+        yield {"size": THUMBNAIL, "side": SHEET, "sheets": urls, "place": _packed(place, np.int32)}
 
 
 def _thumbnailed(member: NDArray[np.bool_]) -> NDArray[np.int64]:

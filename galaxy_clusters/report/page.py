@@ -1,7 +1,7 @@
 """The page to start from: what was done, a table of the clusters, their contact sheets, and links to map and tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -31,9 +31,10 @@ def write_page(
     Args:
         path: The page. What it links to is at or below its folder, so that the folder can be sent on.
         title: Heading.
-        clusters: A row a cluster: `cluster` (its name), then what is known of it; numbers are sorted as numbers.
-        shown: By cluster, its contact sheet, or lists of identifiers by heading; of `write_gallery`.
-        evidence: By cluster, what is known of it: beside lists of identifiers, and for who cannot see its sheet.
+        clusters: A row a cluster: `cluster` (its name), `group` where clusters are grouped by hand, then what is known
+            of it; numbers are sorted as numbers.
+        shown: By cluster or group, its contact sheet, or lists of identifiers by heading; of `write_gallery`.
+        evidence: Likewise, what is known of it: beside lists of identifiers, and for who cannot see its sheet.
         settings: What was done, by name.
         links: Files to link to, by what they are.
         note: Said in big at the top, "SYNTHETIC" for synthetic data.
@@ -49,7 +50,7 @@ def write_page(
         note=f'<p class="banner">{escape(note)}</p>' if note else "",
         remarks="".join(f"<p>{escape(remark)}</p>" for remark in remarks),
         links="".join(listed),
-        clusters=_table(clusters) if len(clusters) else _NONE,
+        clusters=_table(clusters, shown) if len(clusters) else _NONE,
         sheets="".join(_section(path, name, shown[name], evidence.get(name, {})) for name in shown) or "<p>None.</p>",
         settings="".join(
             f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in settings.items()
@@ -68,24 +69,30 @@ def _anchor(name: str) -> str:
     return f"cluster-{quote(name, safe='')}"
 
 
-def _table(clusters: pd.DataFrame) -> str:
+def _table(clusters: pd.DataFrame, shown: Collection[str]) -> str:
     heads = "".join(
         f'<th scope="col"><button type="button">{escape(str(name).replace("_", " "))}</button></th>'
         for name in clusters.columns
     )
     rows = "".join(
-        f"<tr>{''.join(_cell(str(name), value) for name, value in row.items())}</tr>"
+        f"<tr>{''.join(_cell(str(name), value, shown) for name, value in row.items())}</tr>"
         for row in clusters.to_dict("records")
     )
     return f'<table id="clusters"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _cell(column: str, value: object) -> str:
+def _name(name: str, shown: Collection[str]) -> str:
+    """A name, with a link to where it is shown."""
+    return f'<a href="#{escape(quote(_anchor(name)))}">{escape(name)}</a>' if name in shown else escape(name)
+
+
+def _cell(column: str, value: object, shown: Collection[str]) -> str:
     if column == "cluster":
-        name = str(value)
-        return f'<th scope="row"><a href="#{escape(quote(_anchor(name)))}">{escape(name)}</a></th>'
+        return f'<th scope="row">{_name(str(value), shown)}</th>'
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return "<td></td>"
+    if column == "group":
+        return f"<td>{_name(str(value), shown)}</td>"
     if isinstance(value, int | float) and not isinstance(value, bool):
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
         return f'<td class="number" data-value="{value}" title="{value}">{text}</td>'

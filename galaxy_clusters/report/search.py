@@ -90,25 +90,31 @@ def rows_of(ids: Sequence[str], known: Sequence[str]) -> list[int]:
     return [row[name] for name in ids]
 
 
-def extend_marks(path: Path, like: Sequence[str], unlike: Sequence[str]) -> dict[str, Mark]:
+def extend_marks(path: Path, like: Sequence[str], unlike: Sequence[str], known: Sequence[str]) -> dict[str, Mark]:
     """Add marks to a file of them and give all: of two marks of a galaxy, the later one holds.
 
     Args:
         path: CSV with the columns `id` and `mark` (like or unlike), which is made if it is not there.
         like: Identifiers to mark like.
         unlike: Identifiers to mark unlike.
+        known: Identifiers of all galaxies, `(N,)`.
 
     Raises:
-        DataError: An identifier is to be marked both, or the file holds something else.
+        DataError: There is no such galaxy, one is to be marked both, or the file holds something else.
     """
+    rows_of([*like, *unlike], known)
     if both := sorted(set(like) & set(unlike)):
         raise DataError(f"{both[0]} is marked both like and unlike: decide for one")
     marks: dict[str, Mark] = {}
     if path.exists():
+        there = set(known)
         frame = read_csv(path, ["id", "mark"], dtype=str, keep_default_na=False)
         for row, (name, mark) in enumerate(zip(frame["id"], frame["mark"], strict=True), 2):
             if mark not in ("like", "unlike") or not name:
                 raise DataError(f"{path}: line {row} marks {name!r} as {mark!r}, expected an id and like or unlike")
+            if name not in there:
+                hint = nearest(name, known) or ": take that line out, or give the file of other marks with --marks"
+                raise DataError(f"{path}: line {row} marks the galaxy {name!r}, which is not among the embedded{hint}")
             marks[name] = mark
     marks.update((name, "like") for name in like)
     marks.update((name, "unlike") for name in unlike)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from galaxy_clusters.clustering.graph import Scaling, neighbour_graph
+from galaxy_clusters.clustering.graph import neighbour_graph, scaler
 from galaxy_clusters.evaluation.found import Found
 from galaxy_clusters.report import assign as rules
 from galaxy_clusters.report.export import write_csv
@@ -33,14 +32,27 @@ def assign(
         member over the cluster's limit.
 
     Raises:
-        DataError: Another model made the embeddings, or there is no cluster.
+        DataError: Another model made the embeddings, one of them cannot be scaled as the frozen ones were, there is no
+            cluster, or the frozen embeddings are gone or others.
     """
     found, new = Found.read(clusters), read_embeddings(embeddings)
-    frozen = read_embeddings(Path(found.about["embeddings"]))
-    if new.model != frozen.model:
-        raise DataError(f"{embeddings} was made by {new.model or 'something unknown'}, the clusters by {frozen.model}")
-    own = frozen.values[found.members["row"].to_numpy()]
-    scaled, others = (_scaled(part, own, found.settings.scaling) for part in (own, new.values))
+    frozen, model = found.values(), found.about["model"]
+    if new.model != model:
+        raise DataError(
+            f"{embeddings} was made by {new.model or 'something unknown'}, the clusters by "
+            f"{model or 'something unknown'}: take both from the same model"
+        )
+    if new.values.shape[1] != frozen.shape[1]:
+        raise DataError(
+            f"{embeddings} holds {new.values.shape[1]} numbers a galaxy, the clusters were found in {frozen.shape[1]}: "
+            "take both from the same model"
+        )
+    scale = scaler(frozen, found.settings.scaling)
+    scaled = scale(frozen)
+    try:
+        others = scale(new.values)
+    except DataError as error:
+        raise DataError(f"{embeddings}: {error}") from None
     labels = found.members["label"].to_numpy(np.int64)
     rule = rules.calibrate(neighbour_graph(scaled, k + 2), labels, k, kept)
     given = rules.assign(others, scaled, labels, rule)
@@ -55,15 +67,3 @@ def assign(
         f"members; wrote {output}"
     )
     return table
-
-
-def _scaled(x: NDArray[np.float32], frozen: NDArray[np.float32], scaling: Scaling) -> NDArray[np.float32]:
-    """A representation scaled as the frozen galaxies were for their clustering."""
-    if scaling == "none":
-        return x
-    if scaling == "l2":
-        scaled: NDArray[np.float32] = x / np.linalg.norm(x, axis=1, keepdims=True)
-    else:
-        spread = frozen.std(0)
-        scaled = (x - frozen.mean(0)) / np.where(spread > 0, spread, 1)
-    return scaled

@@ -1,19 +1,27 @@
 """`python -m galaxy_clusters cluster`: clusters of a representation, and a map of it."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from galaxy_clusters.clustering.chain import ChainSettings, Clustering, sweep
-from galaxy_clusters.data.catalogue import read_catalogue
+from galaxy_clusters.clustering.chain import Chain, ChainSettings, Clustering
+from galaxy_clusters.clustering.chain import cluster as chain
+from galaxy_clusters.data.catalogue import read_catalogue, with_position
 from galaxy_clusters.data.cuts import apply_cuts, read_cuts
 from galaxy_clusters.data.schema import read_schema
 from galaxy_clusters.data.source import joined, read_source
-from galaxy_clusters.evaluation.found import CUTS, STAGES, Found
+from galaxy_clusters.evaluation import fingerprint
+from galaxy_clusters.evaluation.found import CUTS, OWN, STAGES, Found
 from galaxy_clusters.report.names import Names, match_names
-from shared.data.embeddings import read_embeddings
+from shared.data.embeddings import Embeddings, read_embeddings
+from shared.data.problems import DataError
+
+log = logging.getLogger(__name__)
+
+FAULT = "fault"  # column beside the embeddings: what is wrong with an image
 
 
 def cluster(
@@ -29,7 +37,8 @@ def cluster(
     """Cluster a representation as the paper does (section 3): UMAP, then the leaves of HDBSCAN's tree.
 
     Every stage is a file, so that another setting starts from what it shares with the ones before, and a killed call
-    goes on. Clusters keep their names from one call to the next where they have the same members.
+    goes on. Clusters keep their names from one call to the next where they have the same members. Images that show
+    nothing, as `embed` found, are left out.
 
     Args:
         embeddings: Ours (`embed`) or anybody's: a parquet file or a folder of its shards, or a `.npy` array.
@@ -47,45 +56,48 @@ def cluster(
         What is kept in `members.parquet`, `clusters.csv` and `clustering.json`.
 
     Raises:
-        DataError: See `read_embeddings`, `read_catalogue`, `read_cuts`, `apply_cuts` and `clustering.chain.sweep`; or a
-            galaxy with an embedding is not in the catalogue.
+        DataError: See `read_embeddings`, `read_catalogue`, `read_cuts`, `apply_cuts` and `clustering.chain.cluster`; or
+            a galaxy with an embedding is not in the catalogue.
     """
     settings = settings or ChainSettings()
     output = output or embeddings.parent / "clusters"
     found, source = read_embeddings(embeddings), read_source(embeddings)
-    table = pd.DataFrame({"id": found.ids, "row": np.arange(len(found.ids))})
-    parts = [table, found.table]
+    frame = None
     if catalogue or source:
-        frame = read_catalogue(catalogue, id_column) if catalogue else source[0].frame() if source else pd.DataFrame()
-        own = joined(table["id"].tolist(), frame, str(catalogue or "the catalogue that was embedded"))
-        parts.append(own.drop(columns=[name for name in own if name in ("id", *found.table)]))
-    table = pd.concat(parts, axis=1)
+        frame = read_catalogue(catalogue, id_column) if catalogue else source[0].frame() if source else None
+    table = _table(embeddings, found, frame)
     counts = None
     if cuts:
-        table, counts = apply_cuts(table, read_cuts(CUTS / f"{cuts}.yaml" if cuts == "paper" else Path(cuts)),
-                                   read_schema(schema))  # fmt: skip
+        rules = read_cuts(CUTS / "paper.yaml" if cuts == "paper" else Path(cuts))
+        table, counts = apply_cuts(table, rules, read_schema(schema))
     rows = table["row"].to_numpy()
     print(f"{len(rows)} of {len(found.ids)} galaxies; distances are Euclidean, scaling: {settings.scaling}")
-    flat = dataclasses.replace(settings, dims=2)
-    clustering, mapped = sweep(found.values[rows], [settings, flat], output / STAGES, max_memory_gb)
-    names = _names(table, clustering, output)
+    values = found.values[rows]
+    clustering = chain(values, settings, output / STAGES, max_memory_gb)
+    flat = Chain(values, settings.neighbours, output / STAGES)
+    mapped = flat.layout(dataclasses.replace(settings, dims=2))
+    names, given = _names(table, clustering, output)
+    seconds = {stage: clustering.seconds.get(stage, 0) + flat.seconds.get(stage, 0)
+               for stage in {**clustering.seconds, **flat.seconds}}  # fmt: skip
     kept = Found(
         table.assign(
             cluster=pd.Series([names.of.get(int(label)) for label in clustering.clusters.labels], dtype="str"),
             label=clustering.clusters.labels,
             strength=clustering.clusters.strength,
-            x=mapped.layout[:, 0],
-            y=mapped.layout[:, 1],
+            x=mapped[:, 0],
+            y=mapped[:, 1],
         ),
         _clusters(table, clustering, names),
         {
             "settings": dataclasses.asdict(settings),
-            "embeddings": str(embeddings),
+            "embeddings": str(embeddings.resolve()),
+            "data": fingerprint(found.values),
             "model": found.model,
             "cuts": cuts,
             "synthetic": bool(source and source[0].is_synthetic),
+            "names": given,
             "recall": clustering.recall,
-            "seconds": clustering.seconds,
+            "seconds": seconds,
         },
     )
     kept.write(output)
@@ -95,18 +107,43 @@ def cluster(
         print(f"clusters of the last call that are gone: {', '.join(names.vanished)}")
     share = float((clustering.clusters.labels >= 0).mean())
     print(f"{len(kept.clusters)} clusters hold {100 * share:.1f}% of the galaxies (in the paper under 2%)")
-    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in clustering.seconds.items())
-    print(f"seconds of each stage: {seconds or 'all were there'}; wrote {output}")
+    said = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
+    print(f"seconds of each stage: {said or 'all were there'}; wrote {output}")
     return kept
 
 
-def _names(table: pd.DataFrame, clustering: Clustering, output: Path) -> Names:
-    """Names of the clusters, those of the last call where the members are the same."""
-    previous = pd.Series(dtype=object)
+def _table(embeddings: Path, found: Embeddings, frame: pd.DataFrame | None) -> pd.DataFrame:
+    """One row a galaxy whose image shows something: id, row, what stands beside the vector, and the catalogue's row."""
+    ids = pd.DataFrame({"id": found.ids})
+    beside = found.table.reset_index(drop=True)
+    own = pd.DataFrame(index=ids.index)
+    if frame is not None:
+        own = joined(found.ids.tolist(), frame, f"the catalogue of {embeddings}").drop(columns="id")
+        own = own.drop(columns=[name for name in own if name in beside])
+    others = pd.concat([beside, own], axis=1)
+    if taken := [str(name) for name in others if name in OWN]:
+        log.warning("columns called like ours get other names: %s", ", ".join(f"{name}_catalogue" for name in taken))
+        others = others.rename(columns={name: f"{name}_catalogue" for name in taken})
+    table = pd.concat([ids.assign(row=np.arange(len(ids))), others], axis=1)
+    if FAULT in table:
+        faulty = table[FAULT].fillna("") != ""
+        if faulty.any():
+            print(f"{int(faulty.sum())} galaxies whose image shows nothing are left out")
+        table = table[~faulty].drop(columns=FAULT).reset_index(drop=True)
+        if table.empty:
+            raise DataError(f"no image of {embeddings} shows anything")
+    return with_position(embeddings, table)
+
+
+def _names(table: pd.DataFrame, clustering: Clustering, output: Path) -> tuple[Names, list[str]]:
+    """Names of the clusters, those of the last call where the members are the same; and all that were ever given."""
+    previous, given = pd.Series(dtype=object), []
     if Found.exists(output):
-        before = Found.read(output).members
-        previous = pd.Series(before["cluster"].to_numpy(object), index=before["id"])
-    return match_names(previous, pd.Series(clustering.clusters.labels, index=table["id"]))
+        before = Found.read(output)
+        previous = pd.Series(before.members["cluster"].to_numpy(object), index=before.members["id"])
+        given = list(before.about.get("names", []))
+    names = match_names(previous, pd.Series(clustering.clusters.labels, index=table["id"]), given)
+    return names, sorted({*given, *names.of.values()})
 
 
 def _clusters(table: pd.DataFrame, clustering: Clustering, names: Names) -> pd.DataFrame:

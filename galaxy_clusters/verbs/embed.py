@@ -1,7 +1,7 @@
 """`python -m galaxy_clusters embed`: the representation of every galaxy of a catalogue, straight from its images."""
 
-import logging
-from collections.abc import Iterator
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from galaxy_clusters.data.fits import SurveyImage, load_survey_image
+from galaxy_clusters.data.fits import Stretch, SurveyImage, image_faults, load_survey_image
 from galaxy_clusters.data.module import Look
 from galaxy_clusters.data.source import Source
-from galaxy_clusters.evaluation.representation import Representation, trained, untrained
-from shared.data.embeddings import is_whole, shard_path, write_embeddings
-from shared.data.images import ImageSettings
+from galaxy_clusters.evaluation.representation import VIEWS, Representation, trained, untrained
+from shared.data.embeddings import missing_shards, shard_path, skipped_samples, write_embeddings
+from shared.data.images import MODES, ImageSettings
 from shared.data.problems import DataError, OnError, Problems
 from shared.progress import progress
 
-log = logging.getLogger(__name__)
+LEAST_PX = 16  # of an image that is described without training
 
 
 class _Files(Dataset[tuple[int, NDArray[np.uint8] | str]]):
@@ -47,6 +47,9 @@ def embed(
     image_column: str = "file_loc",
     strip_prefix: str | None = None,
     image_px: int = 64,
+    stretch: Stretch | None = None,
+    hdu: str | None = None,
+    bands: list[int | str] | None = None,
     views: int = 1,
     half: bool = False,
     shard_rows: int = 4096,
@@ -56,21 +59,29 @@ def embed(
     num_workers: int = 0,
     on_error: OnError = "skip",
 ) -> Path:
-    """Write the representation of every galaxy as shards of parquet (`id`, `embedding`), and predicted vote fractions.
+    """Write the representation of every galaxy as shards of parquet.
+
+    Their columns are `id`, `embedding`, predicted vote fractions if the encoder learned from votes, and `fault`: what is
+    wrong with an image that hardly shows a galaxy, or empty text.
 
     Shards that are there are left alone, so the same command goes on after a kill, and the tasks of a job array can
-    share the folder. No cache of the images is made.
+    share the folder. No cache of the images is made. A GPU is used where there is one.
 
     Args:
         catalogue: Table of the galaxies: CSV, Parquet, FITS or VOTable.
-        checkpoint: Of a trained encoder; by default numbers that need no training.
+        checkpoint: Of a trained encoder, for which images are prepared as in its training; by default numbers that
+            need no training.
         output: Folder of the shards.
         root: Folder that the images' paths start from; by default that of the catalogue.
         id_column: Column of identifiers; by default one with a usual name.
         image_column: Column of the images' paths.
         strip_prefix: A folder of another machine that the paths start with.
-        image_px: Pixels of the images without a checkpoint; with one, they are prepared as in its training.
-        views: 1, or 8: the mean over quarter turns and mirror images.
+        image_px: Pixels of the images without a checkpoint, at least 16.
+        stretch: Without a checkpoint, how brightness becomes grey; needed for FITS, e.g. `--stretch.kind asinh
+            --stretch.low 0 --stretch.high 1`.
+        hdu: Without a checkpoint, name of the FITS extension with the image; by default the first that holds one.
+        bands: Without a checkpoint, what the channels of FITS images are: planes of a cube, or names of extensions.
+        views: 1, or 8: the mean over quarter turns and mirror images, with a checkpoint.
         half: Whether vectors are kept in half the bytes, as float16.
         shard_rows: Galaxies of a shard.
         job: Number of this task of a job array, from 0: it makes every `jobs`-th shard.
@@ -83,33 +94,68 @@ def embed(
         The folder.
 
     Raises:
-        DataError: The catalogue is none, an image cannot be read and `on_error` is `raise`, no image can be read, or
-            the folder holds embeddings of another model.
+        DataError: An option is out of its range or does not go with a checkpoint, the catalogue is none, an image
+            cannot be read and `on_error` is `raise`, no image can be read, or the folder holds embeddings of another
+            model or of other galaxies, or another number of shards.
     """
+    for option, value in (("shard_rows", shard_rows), ("batch_size", batch_size), ("jobs", jobs)):
+        if value < 1:
+            raise DataError(f"{option} must be at least 1, got {value}")
     if not 0 <= job < jobs:
         raise DataError(f"job must be from 0 to {jobs - 1}, got {job}")
-    representation = trained(checkpoint, views) if checkpoint else untrained()
-    look = Look.of(checkpoint) if checkpoint else Look(ImageSettings(image_px, fit="crop"))
+    if views not in (1, VIEWS):
+        raise DataError(f"views must be 1 or {VIEWS}, all quarter turns and mirror images, got {views}")
+    if checkpoint:
+        if stretch or hdu or bands:
+            raise DataError("with a checkpoint, images are prepared as in its training: leave out stretch, hdu and bands")
+        representation, look = trained(checkpoint, views), Look.of(checkpoint)
+    else:
+        look = _look(image_px, stretch, hdu, bands, views)
+        representation = untrained(look.settings.channels)
     source = Source(str(catalogue), str(root or catalogue.parent), id_column, image_column, strip_prefix)
     frame = source.frame()
-    sources = source.images(frame, look)
-    shards = -(-len(frame) // shard_rows)
-    name = f"{representation.name} {look.settings.size}px"
-    mine = [shard for shard in range(job, shards, jobs) if not is_whole(shard_path(output, shard, shards), name)]
-    source.write(output, look)
+    sources, ids = source.images(frame, look), frame["id"].tolist()
+    parts = [slice(start, start + shard_rows) for start in range(0, len(ids), shard_rows)]
+    paths = [shard_path(output, shard, len(parts)) for shard in range(len(parts))]
+    name = f"{representation.name} {look.settings.size}px {_digest(look)}"
+    missing = set(missing_shards(output, [ids[rows] for rows in parts], name, half))
+    mine = range(job, len(parts), jobs)
     problems = Problems(on_error, noun="image")
-    ids = frame["id"].tolist()
-    for shard in progress(mine, "embed", "shard"):
-        rows = slice(shard * shard_rows, min((shard + 1) * shard_rows, len(frame)))
-        found = list(_encoded(representation, sources[rows], ids[rows], batch_size, num_workers, problems))
-        kept = [ids[rows][place] for part, _, _ in found for place in part]
-        values = np.concatenate([part for _, part, _ in found]) if found else np.empty((0, 1), np.float32)
-        fractions = np.concatenate([part for _, _, part in found]) if found else np.empty((0, 0), np.float32)
-        table = pd.DataFrame(fractions, columns=list(representation.columns)) if representation.columns else None
-        write_embeddings(shard_path(output, shard, shards), kept, values, name, table, half)
+    for shard in mine:
+        for item, reason in [] if shard in missing else skipped_samples(paths[shard]):
+            problems.add(item, reason)
+    if job == 0:
+        source.write(output, look)
+    for shard in progress([shard for shard in mine if shard in missing], "embed", "shard"):
+        found = Problems(on_error, noun="image")
+        kept, values, table = _encoded(
+            representation, sources[parts[shard]], ids[parts[shard]], batch_size, num_workers, found
+        )
+        write_embeddings(paths[shard], kept, values, name, table, half, found.found)
+        problems.found += found.found
     problems.write(output / (f"skipped_{job:05d}.csv" if jobs > 1 else "skipped.csv"))
-    print(f"embeddings of {len(frame)} galaxies are in {output}, {problems.summary()}")
+    count = sum(len(ids[parts[shard]]) for shard in mine)
+    if count and len(problems.found) == count:
+        item, reason = problems.found[0]
+        raise DataError(f"none of the {count} images of {catalogue} could be read, the first is that of {item}: {reason}")
+    print(f"embeddings of {count - len(problems.found)} galaxies are in {output}, {problems.summary()}")
     return output
+
+
+def _look(image_px: int, stretch: Stretch | None, hdu: str | None, bands: list[int | str] | None, views: int) -> Look:
+    """How images are prepared where no checkpoint says so."""
+    if views != 1:
+        raise DataError("without training, the numbers are the same in all orientations: leave out views")
+    if image_px < LEAST_PX:
+        raise DataError(f"image_px must be at least {LEAST_PX}, got {image_px}")
+    channels = 3 if bands is None else len(bands)
+    if channels not in MODES:
+        raise DataError(f"bands must name 1 or 3 planes or extensions, got {channels}")
+    return Look(ImageSettings(image_px, channels, "crop"), stretch, hdu, bands)
+
+
+def _digest(look: Look) -> str:
+    return hashlib.sha256(json.dumps(look.plain(), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _encoded(
@@ -119,8 +165,12 @@ def _encoded(
     batch_size: int,
     num_workers: int,
     problems: Problems,
-) -> Iterator[tuple[list[int], NDArray[np.float32], NDArray[np.float32]]]:
-    """Places in the shard, vectors, and vote fractions, batch by batch."""
+) -> tuple[list[str], NDArray[np.float32], pd.DataFrame]:
+    """The ids of the images that can be read, their vectors `(N, D)`, and what stands beside these."""
+    kept: list[str] = []
+    faults: list[str] = []
+    values = [np.empty((0, representation.dim), np.float32)]
+    fractions = [np.empty((0, len(representation.columns)), np.float32)]
     for batch in DataLoader(_Files(sources), batch_size, num_workers=num_workers, collate_fn=list):
         for place, image in batch:
             if isinstance(image, str):
@@ -128,6 +178,18 @@ def _encoded(
         read = [(place, image) for place, image in batch if not isinstance(image, str)]
         if not read:
             continue
-        vectors = representation.embed(torch.from_numpy(np.stack([image for _, image in read])))
-        shares = representation.fractions(vectors) if representation.fractions else torch.empty(len(vectors), 0)
-        yield [place for place, _ in read], vectors.numpy(), shares.numpy()
+        pixels = np.stack([image for _, image in read])
+        vectors = representation.embed(torch.from_numpy(pixels))
+        kept += [ids[place] for place, _ in read]
+        faults += _faults(pixels)
+        values.append(vectors.numpy())
+        if representation.fractions:
+            fractions.append(representation.fractions(vectors).numpy())
+    table = pd.DataFrame(np.concatenate(fractions), columns=list(representation.columns))
+    return kept, np.concatenate(values), table.assign(fault=pd.Series(faults, dtype="str"))
+
+
+def _faults(pixels: NDArray[np.uint8]) -> list[str]:
+    """What is wrong with each image: `blank, near_constant, masked`, or empty text."""
+    flags = image_faults(pixels).drop(columns="constant_share")
+    return [", ".join(flags.columns[row]) for row in flags.to_numpy()]

@@ -1,5 +1,7 @@
-"""`train` and `reproduce`: from a survey to clusters with evidence, in one command each."""
+"""`train`: from a survey to clusters with evidence, in one command."""
 
+import json
+import shutil
 from pathlib import Path
 
 from galaxy_clusters.data.synthetic import write_synthetic
@@ -37,13 +39,17 @@ def follow(run: Path, dataset: str) -> None:
     words = ["--catalogue", str(root / data["catalogue"]), "--root", str(root), "--image_column", data["image_column"]]
     for name in ("id_column", "strip_prefix"):
         words += [f"--{name}", data[name]] if data[name] else []
-    call(embed, [*words, "--checkpoint", str(run / "checkpoints" / "best.ckpt"), "--output", str(embeddings)])
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    if embeddings.is_dir() and embeddings.stat().st_mtime < checkpoint.stat().st_mtime:
+        shutil.rmtree(embeddings)  # those of an earlier training
+    call(embed, [*words, "--checkpoint", str(checkpoint), "--output", str(embeddings)])
     settings = CONFIGS.evaluation(dataset)
     chosen = ["--settings", str(settings)] if settings else []
-    chosen += ["--cuts", "paper"] if data["schema"] else []
+    chosen += ["--cuts", "paper"] if data["schema"] == "desi" else []  # the paper's cuts are on its questions
     call(cluster, ["--embeddings", str(embeddings), "--output", str(clusters), *chosen])
     truth = root / "truth.csv"
     known = ["--truth", str(truth), "--truth_column", "kind"] if truth.is_file() else []
-    known = ["--truth_column", data["target"]] if data["target"] else known
+    if data["target"]:
+        known = ["--truth_column", data["target"], "--merged", json.dumps(data["merged"])]
     call(assess, ["--clusters", str(clusters), *known])
     call(report, ["--clusters", str(clusters)])

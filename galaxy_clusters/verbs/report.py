@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from galaxy_clusters.clustering.graph import prepared
 from galaxy_clusters.data.source import Pixels, joined, pixels_of, read_source
 from galaxy_clusters.evaluation.found import EVIDENCE, Found
 from galaxy_clusters.report.export import apply_merges, read_merges, with_links, write_csv, write_votable
 from galaxy_clusters.report.gallery import write_gallery
 from galaxy_clusters.report.map import write_map
 from galaxy_clusters.report.page import write_page
-from shared.data.embeddings import read_embeddings
 
 MERGES = "merges.csv"  # made by hand: cluster, group
 NOT_SHOWN = ("row", "label", "x", "y", "image")  # columns of the members that are nobody's business
@@ -27,34 +27,34 @@ def report(clusters: Path, count: int = 8, max_mb: float = 25.0) -> Path:
     Args:
         clusters: Folder of a clustering.
         count: Galaxies of each kind on a contact sheet.
-        max_mb: Largest size of the map in megabytes.
+        max_mb: Largest size of the map in megabytes. To keep it, thumbnails are compressed, then columns left out.
 
     Returns:
         Path of `index.html`.
 
     Raises:
-        DataError: There is no clustering, or `merges.csv` does not fit it.
+        DataError: There is no clustering, its embeddings are gone or others, `merges.csv` does not fit it, or even the
+            plainest map is too large.
     """
     found = Found.read(clusters)
-    embeddings = Path(found.about["embeddings"])
-    values = read_embeddings(embeddings).values[found.members["row"].to_numpy()]
-    members, names = found.members, found.names
-    merges = read_merges(clusters / MERGES, names) if (clusters / MERGES).is_file() else {}
-    members = members.assign(cluster=apply_merges(members["cluster"], merges))
+    # What is near on a contact sheet is what was near for the clustering.
+    values = prepared(found.values(), found.settings.scaling)
+    by_hand = clusters / MERGES
+    merges = read_merges(by_hand, found.names, found.about.get("names", [])) if by_hand.is_file() else {}
+    members = found.members.assign(cluster=apply_merges(found.members["cluster"], merges))
     table = found.with_evidence(clusters)
     note = "SYNTHETIC" if found.about["synthetic"] else ""
     galaxies = with_links(members.drop(columns=[name for name in NOT_SHOWN if name in members]))
+    own = ["id", "cluster", "strength"]  # first, so that a map that is too large does without others
+    galaxies = galaxies[[*own, *(name for name in galaxies if name not in own)]]
     write_csv(clusters / "galaxies.csv", galaxies)
     write_votable(clusters / "galaxies.vot", galaxies)
-    pixels = _pixels(embeddings, members)
-    evidence = {str(row["cluster"]): _said(row) for row in table.to_dict("records")}
-    if merges:  # a group's line is that of its leaves
-        evidence = {group: {"leaves": ", ".join(sorted(leaf for leaf, to in merges.items() if to == group))}
-                    for group in dict.fromkeys(merges.values())} | {
-                        name: line for name, line in evidence.items() if name not in merges}  # fmt: skip
+    pixels = _pixels(Path(found.about["embeddings"]), members)
+    evidence = _evidence(table, merges)
     shown = write_gallery(clusters / "sheets", members, values, evidence, pixels, note, count)
+    if merges:
+        table.insert(1, "group", apply_merges(table["cluster"], merges).where(table["cluster"].isin(merges)))
     title = f"Clusters of {len(members):,} galaxies"
-    write_map(clusters / "map.html", galaxies, members[["x", "y"]].to_numpy(), pixels, title, note, max_mb)
     links = {"map of all galaxies": clusters / "map.html", "galaxies as CSV": clusters / "galaxies.csv",
              "galaxies as VOTable": clusters / "galaxies.vot"}  # fmt: skip
     if (clusters / EVIDENCE).is_file():
@@ -62,8 +62,20 @@ def report(clusters: Path, count: int = 8, max_mb: float = 25.0) -> Path:
     settings = {**found.about["settings"], "cuts": found.about["cuts"] or "none", "embeddings by": found.about["model"]}
     page = clusters / "index.html"
     write_page(page, title, table, shown, evidence, settings, links, note, found.remarks(clusters))
+    write_map(clusters / "map.html", galaxies, members[["x", "y"]].to_numpy(), pixels, title, note, max_mb)
     print(f"wrote {page}, {clusters}/map.html and {clusters}/galaxies.vot")
     return page
+
+
+def _evidence(table: pd.DataFrame, merges: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """By cluster or group, what is known of it; of several leaves together, that is their names and size."""
+    evidence = {}
+    for name, rows in table.groupby(apply_merges(table["cluster"], merges), sort=False):
+        leaves = rows["cluster"].tolist()
+        grouped = {} if leaves == [name] else {"leaves": ", ".join(leaves)}
+        known = _said(rows.to_dict("records")[0]) if len(leaves) == 1 else {"size": str(rows["size"].sum())}
+        evidence[str(name)] = grouped | known
+    return evidence
 
 
 def _pixels(embeddings: Path, members: pd.DataFrame) -> Pixels | None:

@@ -14,7 +14,7 @@ def search(
     embeddings: Path,
     like: list[str] | None = None,
     unlike: list[str] | None = None,
-    marks: Path = Path("runs/marks.csv"),
+    marks: Path | None = None,
     output: Path = Path("runs/search.csv"),
     count: int = 100,
 ) -> pd.DataFrame:
@@ -27,7 +27,8 @@ def search(
         embeddings: See `cluster`.
         like: Identifiers of galaxies of the kind that is looked for.
         unlike: Identifiers of galaxies that are not of that kind.
-        marks: CSV file of the marks so far (`id`, `mark`), which is extended.
+        marks: CSV file of the marks so far (`id`, `mark`), which is extended; by default `marks.csv` beside the
+            embeddings.
         output: CSV file of the ranking.
         count: Number of galaxies in it.
 
@@ -35,12 +36,12 @@ def search(
         `id` and `score`, the best first.
 
     Raises:
-        DataError: There is no such galaxy, one is marked both, or none is marked like.
+        DataError: There is no such galaxy, also one of the file of marks; one is marked both, or none is marked like.
     """
     found = read_embeddings(embeddings)
     ids = found.ids.tolist()
-    ranking.rows_of([*(like or []), *(unlike or [])], ids)  # before they are written down
-    kept = ranking.extend_marks(marks, like or [], unlike or [])
+    marks = marks or (embeddings if embeddings.is_dir() else embeddings.parent) / "marks.csv"
+    kept = ranking.extend_marks(marks, like or [], unlike or [], ids)
     chosen = {mark: ranking.rows_of([name for name, given in kept.items() if given == mark], ids)
               for mark in ("like", "unlike")}  # fmt: skip
     ranked = ranking.search(found.values, chosen["like"], chosen["unlike"])

@@ -61,19 +61,21 @@ def test_each_cluster_gets_its_evidence(clustered: Path, capsys: pytest.CaptureF
     assert recovered.loc["clump", "cluster"] == clump
     assert recovered.loc["clump", "purity"] > 0.9
     remarks = json.loads((clustered / "evidence.json").read_text())["remarks"]
-    assert [remark.split()[0] for remark in remarks] == ["Smooth", "1", "Injected", "Density-based"]
+    assert [remark.split()[0] for remark in remarks] == ["Smooth", "0", "Injected", "Density-based"]
     main(["report", "--clusters", str(clustered)])
     assert "Smooth resamples: " in (clustered / "index.html").read_text()
     capsys.readouterr()
 
     times = {path.name: path.stat().st_mtime_ns for path in (clustered / "runs").iterdir()}
-    assert set(times) == {"null.jsonl", "subsamples.jsonl", "seeds.jsonl", "injection.jsonl"}
-    whole = (clustered / "runs" / "null.jsonl").read_text()
-    (clustered / "runs" / "null.jsonl").write_text("".join(line + "\n" for line in whole.splitlines()[:3]))  # a kill
+    kept_runs = {name.partition("-")[0]: clustered / "runs" / name for name in times}
+    assert set(kept_runs) == {"null", "permuted", "subsamples", "seeds", "injection"}
+    whole = kept_runs["null"].read_text()
+    kept_runs["null"].write_text("".join(line + "\n" for line in whole.splitlines()[:3]))  # a kill
     again = main(words).set_index("cluster")
     pd.testing.assert_frame_equal(again, table)
-    assert (clustered / "runs" / "null.jsonl").read_text() == whole
-    assert (clustered / "runs" / "seeds.jsonl").stat().st_mtime_ns == times["seeds.jsonl"]
+    assert kept_runs["null"].read_text() == whole
+    assert kept_runs["seeds"].stat().st_mtime_ns == times[kept_runs["seeds"].name]
+    assert len(list((clustered / "runs").iterdir())) == 5
 
 
 def test_missing_things_are_named(clustered: Path, tmp_path: Path) -> None:
@@ -98,3 +100,42 @@ def test_recovery_says_when_random_patches_do_as_well() -> None:
     assert table.loc["found", "patches_as_good"] < 0.1 < 0.5 < table.loc["scattered", "patches_as_good"]
     assert table.loc["found", "neighbour_purity"] > 0.5 > table.loc["scattered", "neighbour_purity"]
     assert table["base_rate"].to_dict() == {"found": 0.1, "other": 0.8, "scattered": 0.1}
+
+
+def test_a_clustering_whose_embeddings_have_changed_is_refused(clustered: Path, tmp_path: Path) -> None:
+    root = clustered.parent
+    copied = tmp_path / "x.parquet"
+    copied.write_bytes((root / "x.parquet").read_bytes())
+    main(["cluster", "--embeddings", str(copied), "--output", str(tmp_path / "clusters"), *CHAIN])
+    write_embeddings(copied, ["a", "b"], np.zeros((2, 3), np.float32))
+    with pytest.raises(SystemExit, match=r"x\.parquet holds other embeddings than were clustered: run `cluster` again"):
+        main(["assess", "--clusters", str(tmp_path / "clusters")])
+
+
+def test_columns_called_like_ours_do_not_take_their_place(clustered: Path, tmp_path: Path) -> None:
+    root = clustered.parent
+    frame = pd.read_csv(root / "catalogue.csv").assign(label="own", row=7, cluster="mine", x="left")
+    frame.to_csv(tmp_path / "c.csv", index=False)
+    words = ["cluster", "--embeddings", str(root / "x.parquet"), "--catalogue", str(tmp_path / "c.csv"), *CHAIN]
+    found = main([*words, "--output", str(tmp_path / "clusters")])
+    assert found.members["label_catalogue"].unique().tolist() == ["own"]
+    assert found.members["row"].tolist() == list(range(440))
+    none = ["--effort.replicates", "0", "--effort.subsamples", "0", "--effort.seeds", "0", "--effort.injections", "0"]
+    with pytest.raises(SystemExit, match=r"no class has 5 of the 440 galaxies|the catalogue has no column kinds"):
+        main(["assess", "--clusters", str(tmp_path / "clusters"), *none, "--truth_column", "kinds"])
+    table = main(["assess", "--clusters", str(tmp_path / "clusters"), *none, "--truth_column", "label_catalogue"])
+    assert set(table["commonest"]) == {"own"}
+    assert "p_family" not in table
+
+
+def test_vanished_names_are_not_given_again(clustered: Path, tmp_path: Path) -> None:
+    root, output = clustered.parent, tmp_path / "clusters"
+    words = ["cluster", "--embeddings", str(root / "x.parquet"), "--output", str(output)]
+    first = main([*words, *CHAIN])
+    few = main([*words, *CHAIN[:-4], "--settings.min_cluster_size", "35", "--settings.dims", "2"])
+    assert len(few.clusters) < len(first.clusters)
+    third = main([*words, *CHAIN])
+    new = set(third.clusters["cluster"]) - set(few.clusters["cluster"])
+    assert new
+    assert not new & set(first.clusters["cluster"])
+    assert set(third.about["names"]) == set(first.clusters["cluster"]) | set(few.clusters["cluster"]) | new

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from galaxy_clusters.data.source import Pixels
 from galaxy_clusters.report import map as map_module
 from galaxy_clusters.report.map import MISSING, SHEET, THUMBNAIL, write_map
 from shared.data.problems import DataError
@@ -180,8 +181,44 @@ def test_a_page_is_never_larger_than_asked(tmp_path: Path) -> None:
         sizes.append((tmp_path / "map.html").stat().st_size / 1e6)
     assert 1 < sizes[0] < 25
     assert 0.3 < sizes[1] < 1
-    with pytest.raises(DataError, match=r"^the map would have \d MB, more than 0\.3: leave out columns or images$"):
+    before = (tmp_path / "map.html").read_bytes()
+    said = rf"^{tmp_path}/map\.html would have 0\.\d MB without a column to colour by, more than --max_mb 0\.3: allow more$"
+    with pytest.raises(DataError, match=said):
         write_map(tmp_path / "map.html", frame, layout, noise, max_mb=0.3)
+    assert (tmp_path / "map.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("pixels", [None, noise])
+def test_the_last_columns_are_left_out_until_a_page_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pixels: Pixels | None
+) -> None:
+    monkeypatch.setattr(map_module, "QUALITIES", (50, 20))
+    frame, layout = galaxies(200)
+    frame = frame.assign(**{f"n{number}": np.linspace(0, number + 0.5, 200) for number in range(5)})
+    path = tmp_path / "map.html"
+
+    def written(frame: pd.DataFrame, size: int = 25_000_000) -> tuple[list[str], int]:
+        write_map(path, frame, layout, pixels, max_mb=size / 1e6)
+        return [column["name"] for column in data_of(path)["columns"]], path.stat().st_size
+
+    whole, best = written(frame)
+    assert whole[-5:] == [f"n{number}" for number in range(5)]
+    with monkeypatch.context() as poorest:
+        poorest.setattr(map_module, "QUALITIES", (20,))
+        sizes = [written(frame.drop(columns=whole[len(whole) - count :]))[1] for count in range(len(whole))]
+    assert (sizes[0] < best) == (pixels is not None)
+    assert written(frame, sizes[0]) == (whole, sizes[0])  # poorer thumbnails are enough
+    assert not caplog.messages
+    for count in range(1, len(whole)):  # all but the clusters
+        caplog.clear()
+        assert written(frame, sizes[count]) == (whole[:-count], sizes[count])
+        assert written(frame, sizes[count - 1] - 1)[0] == whole[:-count]
+    names = f"{', '.join(whole[1:9])} and {len(whole) - 9} more"
+    assert caplog.messages[0] == (
+        f"{path} cannot be coloured by {names}, which would make it larger than --max_mb {sizes[-1] / 1e6:g}"
+    )
+    with pytest.raises(DataError, match=r"without a column to colour by"):
+        written(frame, sizes[-1] - 1)
 
 
 def test_from_many_galaxies_on_a_density_and_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

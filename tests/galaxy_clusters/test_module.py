@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 from astropy.io.votable import parse_single_table
 
@@ -14,7 +13,6 @@ from galaxy_clusters.cli import main
 from galaxy_clusters.data.module import SurveyDataModule
 from galaxy_clusters.data.synthetic import write_synthetic
 from galaxy_clusters.evaluation.found import CONFIGS, Found
-from galaxy_clusters.evaluation.representation import oriented, untrained
 from shared.data.embeddings import read_embeddings
 from shared.data.problems import DataError
 
@@ -83,52 +81,6 @@ def test_hidden_classes_are_not_shown_to_a_supervised_model(survey: Path, tmp_pa
     assert "merger" in module.labels[module.rows("train", "pretrain")]
     with pytest.raises(DataError, match=r"has no class comet to hide; it has artefact, "):
         data(survey, tmp_path, catalogue="classed.csv", schema=None, target="kind", hidden_classes=["comet"])
-
-
-def test_embeddings_do_not_depend_on_shards_and_go_on_after_a_kill(survey: Path, embedded: Path) -> None:
-    whole = survey.parent / "whole"
-    words = ["embed", "--catalogue", str(survey / "catalogue.csv"), "--image_px", "48"]
-    main([*words, "--output", str(whole)])
-    one, other = read_embeddings(whole), read_embeddings(embedded)
-    assert one.ids.tolist() == other.ids.tolist() == pd.read_csv(survey / "catalogue.csv", dtype=str)["id_str"].tolist()
-    assert np.array_equal(one.values, other.values)
-    shards = sorted(embedded.glob("*.parquet"))
-    assert [path.name for path in shards] == [f"part_0000{n}_of_00003.parquet" for n in range(3)]
-    before = shards[1].read_bytes()
-    times = [path.stat().st_mtime_ns for path in shards]
-    shards[1].unlink()  # the kill came here
-    for job in ("0", "1"):  # as the tasks of a job array
-        main([*words, "--output", str(embedded), "--shard_rows", "50", "--job", job, "--jobs", "2"])
-    assert shards[1].read_bytes() == before
-    assert [path.stat().st_mtime_ns == time for path, time in zip(shards, times, strict=True)] == [True, False, True]
-    with pytest.raises(SystemExit, match="holds embeddings of another model"):
-        main([*words[:-1], "32", "--output", str(embedded), "--shard_rows", "50"])
-
-
-def test_an_unreadable_image_is_listed_and_left_out(survey: Path, tmp_path: Path) -> None:
-    frame = pd.read_csv(survey / "catalogue.csv", dtype=str).head(4)
-    (tmp_path / "images").mkdir()
-    for name in frame["file_loc"]:
-        (tmp_path / name).write_bytes((survey / name).read_bytes())
-    cut = tmp_path / frame["file_loc"][1]
-    cut.write_bytes(cut.read_bytes()[:300])
-    frame.to_csv(tmp_path / "c.csv", index=False)
-    words = ["embed", "--catalogue", str(tmp_path / "c.csv"), "--image_px", "32", "--output", str(tmp_path / "e")]
-    main(words)
-    assert read_embeddings(tmp_path / "e").ids.tolist() == [frame["id_str"][row] for row in (0, 2, 3)]
-    skipped = pd.read_csv(tmp_path / "e" / "skipped.csv", dtype=str)
-    assert skipped["item"].tolist() == [frame["id_str"][1]]
-    with pytest.raises(SystemExit, match=rf"{frame['id_str'][1]}: .*cannot be decoded"):
-        main([*words[:-1], str(tmp_path / "f"), "--on_error", "raise"])
-
-
-def test_training_free_numbers_do_not_depend_on_the_orientation() -> None:
-    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
-    found = [untrained().embed(view) for view in oriented(images, 8)]
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="views must be 1 or 8, all quarter turns and mirror images, got 4"):
-        oriented(images, 4)
 
 
 @pytest.mark.slow

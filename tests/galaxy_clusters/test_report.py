@@ -99,6 +99,17 @@ def test_a_gallery_has_a_sheet_a_cluster_also_in_grey_and_with_long_ids(tmp_path
     assert dict(heights)["C01.png"] > dict(heights)["C02.png"]  # more lines of evidence
 
 
+def test_sheets_of_clusters_that_are_gone_go_too(tmp_path: Path) -> None:
+    frame, x = galaxies(), np.arange(6, dtype=np.float32)[:, None]
+    images = np.zeros((6, 1, 16, 16), np.uint8)
+    write_gallery(tmp_path, frame, x, {"C01": {}, "C02": {}}, lambda rows: images[rows])
+    (tmp_path / "notes.txt").write_text("somebody's")
+    write_gallery(tmp_path, frame, x, {"C02": {}}, lambda rows: images[rows])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["C02.png", "notes.txt"]
+    write_gallery(tmp_path, frame, x, {"C02": {}})  # without images
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_without_images_a_gallery_is_lists_of_ids(tmp_path: Path) -> None:
     shown = write_gallery(
         tmp_path / "sheets", galaxies(), np.arange(6, dtype=np.float32)[:, None], {"C01": {}}, count=1
@@ -167,6 +178,15 @@ def test_the_page_links_only_to_what_lies_beside_it_and_shows_markup_as_text(tmp
     assert {"cluster-C01", "cluster-rings%20%26%20co"} < set(found.ids)
     with pytest.raises(ValueError, match="is not in the subpath"):
         write_page(path, "x", pd.DataFrame(), {}, {}, {}, {"Map": tmp_path.parent / "map.html"})
+
+
+def test_only_what_is_shown_is_linked_to(tmp_path: Path) -> None:
+    table = pd.DataFrame({"cluster": ["C01", "C02"], "group": [None, "a&b"], "like": ["C01", "a&b"]})
+    write_page(tmp_path / "index.html", "Clusters", table, {"C01": {}, "a&b": {}}, {}, {}, {})
+    found = Page(tmp_path / "index.html")
+    assert found.links == ["#cluster-C01", "#cluster-a%2526b"]
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert '<th scope="row">C02</th><td><a href="#cluster-a%2526b">a&amp;b</a></td><td>a&amp;b</td>' in text
 
 
 def test_a_page_without_a_cluster_says_so(tmp_path: Path) -> None:
@@ -266,6 +286,9 @@ def test_leaves_are_grouped_by_hand(tmp_path: Path) -> None:
     assert merges == {"C01": "rings", "C03": "rings", "C02": "C04"}
     clusters = pd.Series(["C01", None, "C03", "C02", "C04", "C05"], dtype="str")
     assert apply_merges(clusters, merges).fillna("-").tolist() == ["rings", "-", "rings", "C04", "C04", "C05"]
+    # A cluster that is gone may still give its name to a group.
+    path.write_text("cluster,group\nC02,C09\nC09,old\n")
+    assert read_merges(path, ["C01", "C02"], vanished=["C09"]) == {"C02": "C09"}
 
 
 @pytest.mark.parametrize(

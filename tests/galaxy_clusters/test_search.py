@@ -10,9 +10,10 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
 from galaxy_clusters.clustering.graph import NeighbourGraph, neighbour_graph
-from galaxy_clusters.report.assign import UNASSIGNED, assign, calibrate
+from galaxy_clusters.report.assign import assign, calibrate
 from galaxy_clusters.report.search import extend_marks, near_duplicates, outliers, rows_of, search
 from shared.data.problems import DataError
+from shared.metrics.clusters import UNASSIGNED
 
 DIMS = 64
 
