@@ -113,7 +113,7 @@ def extend_marks(path: Path, like: Sequence[str], unlike: Sequence[str], known: 
             if mark not in ("like", "unlike") or not name:
                 raise DataError(f"{path}: line {row} marks {name!r} as {mark!r}, expected an id and like or unlike")
             if name not in there:
-                hint = nearest(name, known) or ": take that line out, or give the file of other marks with --marks"
+                hint = nearest(name, known) or ": take that line out, or give another file with --marks"
                 raise DataError(f"{path}: line {row} marks the galaxy {name!r}, which is not among the embedded{hint}")
             marks[name] = mark
     marks.update((name, "like") for name in like)

@@ -4,14 +4,22 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
+from sklearn.neighbors import NearestNeighbors
 
-from galaxy_clusters.clustering.graph import NeighbourGraph, neighbour_graph
+from galaxy_clusters.clustering.graph import NeighbourGraph, Scaling, neighbour_graph
+from galaxy_clusters.evaluation import fingerprint
+from galaxy_clusters.evaluation.enrichment import neighbour_purity, random_patches
+from galaxy_clusters.evaluation.found import Found
 from galaxy_clusters.report.assign import assign, calibrate
 from galaxy_clusters.report.search import extend_marks, near_duplicates, outliers, rows_of, search
+from galaxy_clusters.verbs.assign import assign as assign_verb
+from galaxy_clusters.verbs.search import search as search_verb
+from shared.data.embeddings import shard_path, write_embeddings
 from shared.data.problems import DataError
 from shared.metrics.clusters import UNASSIGNED
 
@@ -64,16 +72,46 @@ def test_an_unknown_id_is_an_error_with_the_one_most_like_it() -> None:
 
 def test_marks_are_kept_in_a_file_and_the_later_one_holds(tmp_path: Path) -> None:
     path = tmp_path / "search" / "marks.csv"
-    assert extend_marks(path, ["007", "8"], ["9"]) == {"007": "like", "8": "like", "9": "unlike"}
-    assert extend_marks(path, ["9"], ["10"]) == {"007": "like", "8": "like", "9": "like", "10": "unlike"}
+    known = ["007", "8", "9", "10"]
+    assert extend_marks(path, ["007", "8"], ["9"], known) == {"007": "like", "8": "like", "9": "unlike"}
+    assert extend_marks(path, ["9"], ["10"], known) == {"007": "like", "8": "like", "9": "like", "10": "unlike"}
     assert path.read_text() == "id,mark\n007,like\n8,like\n9,like\n10,unlike\n"
     assert [each.name for each in path.parent.iterdir()] == ["marks.csv"]
     with pytest.raises(DataError, match=r"^8 is marked both like and unlike: decide for one$"):
-        extend_marks(path, ["8"], ["8"])
-    path.write_text("id,mark\n1,like\n2,maybe\n")
+        extend_marks(path, ["8"], ["8"], known)
+    with pytest.raises(DataError, match=r"^there is no galaxy with the id '11'; did you mean 10\?$"):
+        extend_marks(path, ["11"], [], known)
+    assert path.read_text() == "id,mark\n007,like\n8,like\n9,like\n10,unlike\n"
+    path.write_text("id,mark\n8,like\n2,maybe\n")
     said = f"{path}: line 3 marks '2' as 'maybe', expected an id and like or unlike"
     with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
-        extend_marks(path, [], [])
+        extend_marks(path, [], [], known)
+    for name, hint in (("80", "; did you mean 8?"), ("x", ": take that line out, or give another file with --marks")):
+        path.write_text(f"id,mark\n9,like\n{name},unlike\n")
+        said = f"{path}: line 3 marks the galaxy {name!r}, which is not among the embedded{hint}"
+        with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+            extend_marks(path, ["8"], [], known)
+
+
+def test_each_survey_has_its_own_marks(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    for survey, start in (("a", "a"), ("b", "b")):
+        ids = [f"{start}{number}" for number in range(20)]
+        write_embeddings(tmp_path / survey / "x.parquet", ids, x)
+        write_embeddings(shard_path(tmp_path / survey / "shards", 0, 1), ids, x)
+    output = tmp_path / "search.csv"
+    for embeddings, name, marks in (
+        (tmp_path / "a" / "x.parquet", "a3", tmp_path / "a" / "marks.csv"),
+        (tmp_path / "b" / "x.parquet", "b5", tmp_path / "b" / "marks.csv"),
+        (tmp_path / "b" / "shards", "b7", tmp_path / "b" / "shards" / "marks.csv"),
+    ):
+        found = search_verb(embeddings, like=[name], output=output)
+        assert marks.read_text() == f"id,mark\n{name},like\n"
+        assert len(found) == 19
+        assert len(search_verb(embeddings, output=output)) == 19  # the marks are still there
+    said = f"{tmp_path}/b/marks.csv: line 2 marks the galaxy 'b5', which is not among the embedded; did you mean a5?"
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        search_verb(tmp_path / "a" / "x.parquet", marks=tmp_path / "b" / "marks.csv", output=output)
 
 
 def test_near_duplicates_are_grouped_also_when_identical_ones_outnumber_the_neighbours() -> None:
@@ -195,7 +233,73 @@ def test_what_cannot_be_assigned_from_is_refused() -> None:
         calibrate(graph, np.full(40, -1))
     with pytest.raises(DataError, match=r"^11 votes need a graph of 13 neighbours, it has 12: lower k$"):
         calibrate(graph, labels, k=11)
-    rule = calibrate(graph, labels)
-    said = "the new galaxies have 4 numbers each, the frozen ones 5: take both from the same model"
-    with pytest.raises(DataError, match=f"^{said}$"):
-        assign(x[:, :4], x, labels, rule)
+
+
+def frozen(folder: Path, scaling: Scaling, model: str = "a model") -> tuple[Path, NDArray[np.float32]]:
+    """A clustering of two clumps of 40, apart in the first two of three columns, the last of which is constant."""
+    x = np.random.default_rng(8).normal(0, 0.1, (80, 3)) + np.repeat([[4.0, 0, 0], [0, 4.0, 0]], 40, 0)
+    x[:, 2] = 5
+    values, labels = x.astype(np.float32), np.repeat([0, 1], 40)
+    ids = [f"g{number}" for number in range(80)]
+    write_embeddings(folder / "frozen.parquet", ids, values, model)
+    members = pd.DataFrame({"id": ids, "row": range(80), "label": labels})
+    about = {"settings": {"scaling": scaling}, "embeddings": str(folder / "frozen.parquet"), "model": model,
+             "data": fingerprint(values)}  # fmt: skip
+    Found(members, pd.DataFrame({"cluster": ["C01", "C02"]}), about).write(folder / "clusters")
+    return folder / "clusters", values
+
+
+@pytest.mark.parametrize("scaling", ["none", "standardise", "l2"])
+def test_a_column_that_was_constant_among_the_frozen_counts_for_no_new_galaxy(tmp_path: Path, scaling: Scaling) -> None:
+    clusters, x = frozen(tmp_path, scaling)
+    new = x[[3, 50, 3]]
+    new[:, 2] = [5, -300, 900]
+    new[2] *= [-1, -1, 1]
+    write_embeddings(tmp_path / "new.parquet", ["a", "b", "c"], new, "a model")
+    found = assign_verb(clusters, tmp_path / "new.parquet", tmp_path / "assigned.csv")
+    assert found["cluster"].fillna("-").tolist() == ["C01", "C02", "-"]
+    assert found["ratio"][:2].tolist() == pytest.approx([0, 0], abs=1e-4)
+
+
+def test_new_galaxies_that_do_not_fit_the_clusters_are_refused(tmp_path: Path) -> None:
+    clusters, x = frozen(tmp_path, "l2")
+    new = x[:3].copy()
+    new[1, :2] = 0
+    path = tmp_path / "new.parquet"
+    for values, model, said in (
+        (new, "a model", "row 1 is all zeros and has no direction: leave it out, or use another scaling than l2"),
+        (x[:3, :2], "a model", "holds 2 numbers a galaxy, the clusters were found in 3: take both from the same model"),
+        (x[:3], "", "was made by something unknown, the clusters by a model: take both from the same model"),
+    ):
+        write_embeddings(path, ["a", "b", "c"], values, model)
+        start = f"{path}: " if values is new else f"{path} "
+        with pytest.raises(DataError, match=f"^{re.escape(start + said)}$"):
+            assign_verb(clusters, path, tmp_path / "assigned.csv")
+    assert not (tmp_path / "assigned.csv").exists()
+
+
+def test_only_neighbours_that_count_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The purity of a class, and patches, are what a search for all galaxies gives, also among copies."""
+    x = np.random.default_rng(9).normal(size=(400, 5)).astype(np.float32)
+    x[10:30] = x[0]  # more than neighbours are looked for
+    x[31] = x[30]
+    positive = np.isin(np.arange(400), [*range(0, 60, 2), 31])
+    near = NearestNeighbors(n_neighbors=10, algorithm="brute").fit(x).kneighbors(return_distance=False)
+    asked: list[int] = []
+    whole = NearestNeighbors.kneighbors
+
+    def kneighbors(self: NearestNeighbors, rows: NDArray[np.float32] | None = None, **more: bool) -> NDArray[np.int64]:
+        asked.append(400 if rows is None else len(rows))
+        return np.asarray(whole(self, rows, **more))
+
+    monkeypatch.setattr(NearestNeighbors, "kneighbors", kneighbors)
+    assert neighbour_purity(x, positive).value == pytest.approx(positive[near[positive]].mean())
+    sizes = [1, 3, 12] * 10
+    patches = random_patches(x, sizes, 4)
+    centres = np.random.default_rng(4).integers(400, size=30)
+    assert [rows[0] for rows in patches] == centres.tolist()
+    distance = np.sort(cdist(x.astype(float)[centres], x.astype(float)), 1)
+    for size, centre, rows, nearest in zip(sizes, centres, patches, distance, strict=True):
+        assert len(set(rows)) == size
+        np.testing.assert_allclose(np.linalg.norm(x[rows] - x[centre], axis=1), nearest[:size], atol=1e-5)
+    assert asked == [31, 30]
