@@ -61,8 +61,8 @@ def embed(
 ) -> Path:
     """Write the representation of every galaxy as shards of parquet.
 
-    Their columns are `id`, `embedding`, predicted vote fractions if the encoder learned from votes, and `fault`: what is
-    wrong with an image that hardly shows a galaxy, or empty text.
+    Their columns are `id`, `embedding`, predicted vote fractions if the encoder learned from votes, and `fault`: what
+    is wrong with an image that hardly shows a galaxy, or empty text.
 
     Shards that are there are left alone, so the same command goes on after a kill, and the tasks of a job array can
     share the folder. No cache of the images is made. A GPU is used where there is one.
@@ -107,7 +107,9 @@ def embed(
         raise DataError(f"views must be 1 or {VIEWS}, all quarter turns and mirror images, got {views}")
     if checkpoint:
         if stretch or hdu or bands:
-            raise DataError("with a checkpoint, images are prepared as in its training: leave out stretch, hdu and bands")
+            raise DataError(
+                "with a checkpoint, images are prepared as in its training: leave out stretch, hdu and bands"
+            )
         representation, look = trained(checkpoint, views), Look.of(checkpoint)
     else:
         look = _look(image_px, stretch, hdu, bands, views)
@@ -121,23 +123,22 @@ def embed(
     missing = set(missing_shards(output, [ids[rows] for rows in parts], name, half))
     mine = range(job, len(parts), jobs)
     problems = Problems(on_error, noun="image")
-    for shard in mine:
-        for item, reason in [] if shard in missing else skipped_samples(paths[shard]):
-            problems.add(item, reason)
     if job == 0:
         source.write(output, look)
-    for shard in progress([shard for shard in mine if shard in missing], "embed", "shard"):
-        found = Problems(on_error, noun="image")
-        kept, values, table = _encoded(
-            representation, sources[parts[shard]], ids[parts[shard]], batch_size, num_workers, found
-        )
-        write_embeddings(paths[shard], kept, values, name, table, half, found.found)
-        problems.found += found.found
+    for shard in progress(mine, "embed", "shard"):
+        if shard in missing:
+            rows, found = parts[shard], Problems(on_error, noun="image")
+            kept, values, table = _encoded(representation, sources[rows], ids[rows], batch_size, num_workers, found)
+            write_embeddings(paths[shard], kept, values, name, table, half, found.found)
+        for item, reason in skipped_samples(paths[shard]):  # also those of an earlier call
+            problems.add(item, reason)
     problems.write(output / (f"skipped_{job:05d}.csv" if jobs > 1 else "skipped.csv"))
     count = sum(len(ids[parts[shard]]) for shard in mine)
     if count and len(problems.found) == count:
         item, reason = problems.found[0]
-        raise DataError(f"none of the {count} images of {catalogue} could be read, the first is that of {item}: {reason}")
+        raise DataError(
+            f"none of the {count} images of {catalogue} could be read, the first is that of {item}: {reason}"
+        )
     print(f"embeddings of {count - len(problems.found)} galaxies are in {output}, {problems.summary()}")
     return output
 

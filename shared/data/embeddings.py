@@ -317,8 +317,8 @@ def _features(path: Path, table: pa.Table) -> NDArray[np.float32]:
             ends = [end for end in pc.min_max(table[name]).as_py().values() if end is not None]
             if any(abs(end) >= EXACT for end in ends):
                 raise DataError(
-                    f"{path}: {name} holds whole numbers of 2**53 and more, which are identifiers rather than a feature: "
-                    f"say so with id_column {name}, or leave it out of the file"
+                    f"{path}: {name} holds whole numbers of 2**53 and more, which are identifiers rather than a "
+                    f"feature: say so with id_column {name}, or leave it out of the file"
                 )
     return np.stack([table[name].to_numpy().astype(np.float32) for name in table.column_names], axis=1)
 

@@ -1,4 +1,4 @@
-"""`report` of a clustering that is written by hand: groups, vanished clusters, what is near, a map that is too large."""
+"""`report` of a clustering written by hand: groups, vanished clusters, what is near, a map that is too large."""
 
 import logging
 import re
