@@ -37,8 +37,8 @@ class Found:
     Attributes:
         members: See the module; `label` is the number of the cluster, -1 without.
         clusters: In the order of the labels.
-        about: `settings`, `embeddings` (where they are), `data` (their fingerprint), `model`, `cuts`, `synthetic`,
-            `names` (all that were ever given), `recall`, `seconds`.
+        about: `settings`, `embeddings` (where they are), `id_column`, `data` (their fingerprint), `model`, `cuts`,
+            `synthetic`, `names` (all that were ever given), `recall`, `seconds`.
     """
 
     members: pd.DataFrame
@@ -71,7 +71,7 @@ class Found:
             DataError: The file with the embeddings is gone, or holds others.
         """
         path = Path(self.about["embeddings"])
-        values = read_embeddings(path).values
+        values = read_embeddings(path, self.about.get("id_column")).values
         if fingerprint(values) != self.about["data"]:
             raise DataError(f"{path} holds other embeddings than were clustered: run `cluster` again")
         own: NDArray[np.float32] = values[self.members["row"].to_numpy()]

@@ -45,7 +45,7 @@ def cluster(
         output: Folder to write into; by default `clusters` beside the embeddings.
         catalogue: Table of the galaxies, whose columns the cuts, the report and `assess` may use; by default the one
             that was embedded.
-        id_column: Column of identifiers of that catalogue.
+        id_column: Column of identifiers of that catalogue or, without one, of anybody's embeddings.
         cuts: Which galaxies take part: `paper` (section 2), or a YAML file. They look at the vote fractions beside the
             embeddings and at the catalogue's columns.
         schema: Vote schema of the fractions.
@@ -61,7 +61,8 @@ def cluster(
     """
     settings = settings or ChainSettings()
     output = output or embeddings.parent / "clusters"
-    found, source = read_embeddings(embeddings), read_source(embeddings)
+    own_ids = None if catalogue else id_column
+    found, source = read_embeddings(embeddings, own_ids), read_source(embeddings)
     frame = None
     if catalogue or source:
         frame = read_catalogue(catalogue, id_column) if catalogue else source[0].frame() if source else None
@@ -91,6 +92,7 @@ def cluster(
         {
             "settings": dataclasses.asdict(settings),
             "embeddings": str(embeddings.resolve()),
+            "id_column": own_ids,
             "data": fingerprint(found.values),
             "model": found.model,
             "cuts": cuts,

@@ -126,7 +126,7 @@ def test_a_killed_call_resumes_to_the_same_bytes(tmp_path: Path, monkeypatch: py
         patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # killed while it writes
         with pytest.raises(KeyboardInterrupt):
             cluster(representation(), SMALL, resumed)
-    assert [path.suffix for path in resumed.iterdir()] == [".part"]
+    assert list(resumed.iterdir()) == []
     with monkeypatch.context() as patch:
         patch.setattr(chain, "spanning_tree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

@@ -99,7 +99,7 @@ def test_a_frozen_encoder_below_a_bottleneck_stays_as_it_is() -> None:
 
 def test_stored_images_are_zoomed_and_augmented_ones_are_not() -> None:
     below = Pixels(3, cells=2)
-    net = Bottleneck(below, dim=2, zoom=1.5)
+    net = Bottleneck(below, dim=8, zoom=1.5)
     stored = torch.randint(256, (2, 3, 12, 12), dtype=torch.uint8)
     torch.testing.assert_close(net(stored), net(stored[..., 2:10, 2:10].float() / 255))
     assert not torch.allclose(net(stored), net(stored.float() / 255))

@@ -123,7 +123,7 @@ def test_votes_are_learned_embedded_clustered_and_reported(
     ids = kept.members["id"].tolist()
     ranked = main(["search", "--embeddings", str(run / "embeddings"), "--like", ids[0], "--unlike", ids[1]])
     assert not set(ids[:2]) & set(ranked["id"])
-    assert pd.read_csv("runs/marks.csv")["mark"].tolist() == ["like", "unlike"]
+    assert pd.read_csv(run / "embeddings" / "marks.csv")["mark"].tolist() == ["like", "unlike"]
     far = main(["outliers", "--embeddings", str(run / "embeddings"), "--count", "5"])
     assert far["distance"].is_monotonic_decreasing
     given = main(["assign", "--clusters", str(folder), "--embeddings", str(run / "embeddings")])
