@@ -185,12 +185,13 @@ def test_the_classes_are_in_the_checkpoint() -> None:
     fresh.load_state_dict(net.state_dict())
 
 
-@pytest.mark.parametrize("make", [scarf, supervised])
-def test_another_packages_data_module_is_refused(make: Callable[[], Any]) -> None:
+@pytest.mark.parametrize(
+    ("make", "needed"), [(scarf, "one of tabular_imaging's data modules"), (supervised, "a data module with classes")]
+)
+def test_a_data_module_that_does_not_fit_is_refused(make: Callable[[], Any], needed: str) -> None:
     net = make()
     net._trainer = SimpleNamespace(datamodule=object())
-    expected = rf"^{type(net).__name__} needs one of tabular_imaging's data modules, got object$"
-    with pytest.raises(TypeError, match=expected):
+    with pytest.raises(TypeError, match=rf"^{type(net).__name__} needs {needed}, got object$"):
         net.setup("fit")
 
 
