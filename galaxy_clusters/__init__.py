@@ -12,9 +12,9 @@ Example:
     (torch.Size([2, 128]), torch.Size([2, 34]))
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from shared.lazy import public_names
 from shared.trusted import trust
 
 if TYPE_CHECKING:
@@ -49,9 +49,4 @@ _FILES = {
 
 trust(__name__)  # checkpoints may name this package's classes
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name only when it is used, because workers that only read images need no torch (0.5 GB each)."""
-    if name not in __all__:
-        raise AttributeError(f"module 'galaxy_clusters' has no attribute {name!r}")
-    return getattr(import_module(f"galaxy_clusters.{_FILES[name]}"), name)
+__getattr__ = public_names(__name__, _FILES)

@@ -10,9 +10,9 @@ Example:
     torch.Size([3, 2])
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from shared.lazy import public_names
 from shared.trusted import trust
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ __all__ = [
 
 _FILES = {
     "RML": "module",
+    "MAML": "methods",
+    "Baseline": "methods",
+    "BaselinePlusPlus": "methods",
+    "MatchingNetwork": "methods",
+    "MetaLearnerLSTM": "methods",
+    "PrototypicalNetwork": "methods",
+    "RelationNetwork": "methods",
+    "Reptile": "methods",
     "EpisodeBatch": "data.episodes",
     "TaskShape": "data.episodes",
     "FewShotDataModule": "data.module",
@@ -63,9 +71,4 @@ _FILES = {
 
 trust(__name__)  # checkpoints may name this package's classes
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name only when it is used, because workers that only read images need no torch (0.5 GB each)."""
-    if name not in __all__:
-        raise AttributeError(f"module 'meta_robust' has no attribute {name!r}")
-    return getattr(import_module(f"meta_robust.{_FILES.get(name, 'methods')}"), name)
+__getattr__ = public_names(__name__, _FILES)

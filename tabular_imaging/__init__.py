@@ -11,9 +11,9 @@ Example:
     torch.Size([2, 16])
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from shared.lazy import public_names
 from shared.trusted import trust
 
 if TYPE_CHECKING:
@@ -52,9 +52,4 @@ _FILES = {
 
 trust(__name__)  # checkpoints may name this package's classes
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name only when it is used, because workers that only read images need no torch (0.5 GB each)."""
-    if name not in __all__:
-        raise AttributeError(f"module 'tabular_imaging' has no attribute {name!r}")
-    return getattr(import_module(f"tabular_imaging.{_FILES[name]}"), name)
+__getattr__ = public_names(__name__, _FILES)

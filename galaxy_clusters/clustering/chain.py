@@ -173,6 +173,12 @@ def sweep(
     return [Clustering(each, *one, chain.seconds) for each, one in zip(settings, found, strict=True)]
 
 
+def fingerprint(x: NDArray[Any]) -> str:
+    """What tells one array from another in the name of a file, or in it."""
+    digest = hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=16)
+    return f"{x.dtype.str} {x.shape} {digest.hexdigest()}"
+
+
 def memory_needed(rows: int, columns: int, settings: ChainSettings) -> float:
     """An estimate of the peak memory of the chain, in GB; see `Chain` for the stages.
 
@@ -207,8 +213,7 @@ class Chain:
         self.seconds: dict[str, float] = {}
         self._made: dict[str, Arrays] = {}
         self._prepared: dict[Scaling, Floats] = {}
-        digest = hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=16)
-        self._content = [FORMAT, [version(name) for name in LIBRARIES], digest.hexdigest(), x.dtype.str, x.shape]
+        self._content = [FORMAT, [version(name) for name in LIBRARIES], fingerprint(x)]
 
     def check(self, settings: ChainSettings, max_memory_gb: float | None = None) -> None:
         """Whether a setting can be computed, before hours are spent.

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from galaxy_clusters.data.catalogue import filled_numbers
 from galaxy_clusters.data.schema import VoteSchema
 from shared.data.problems import DataError
 from shared.data.tables import nearest
+from shared.runs.settings import load_yaml
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +59,7 @@ def read_cuts(path: Path) -> list[Cut]:
     Raises:
         DataError: There is no such file, it is no such list, or an entry has something else; the message names it.
     """
-    if not path.is_file():
-        raise DataError(f"no file {path}")
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from error
+    entries = load_yaml(path)
     if not isinstance(entries, list):
         raise DataError(f"{path} does not hold a list of cuts")
     return [_cut(f"{path}: cut {number}", entry) for number, entry in enumerate(entries, 1)]

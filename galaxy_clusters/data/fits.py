@@ -187,6 +187,12 @@ def image_faults(pixels: NDArray[np.uint8]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def faults_of(pixels: NDArray[np.uint8]) -> list[str]:
+    """What is wrong with each of `(N, C, S, S)` images: `blank, near_constant, masked`, or empty text."""
+    flags = image_faults(pixels).drop(columns="constant_share")
+    return [", ".join(flags.columns[row]) for row in flags.to_numpy()]
+
+
 def _stretched(source: SurveyImage) -> NDArray[np.uint8]:
     """The bands of a FITS file, `(1 or C, H, W)`."""
     if source.stretch is None:

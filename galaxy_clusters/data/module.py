@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from galaxy_clusters.data.catalogue import filled_numbers, image_paths, read_catalogue
-from galaxy_clusters.data.fits import Stretch, SurveyImage, crop_px, image_faults, load_survey_image
+from galaxy_clusters.data.fits import Stretch, SurveyImage, crop_px, faults_of, load_survey_image
 from galaxy_clusters.data.schema import read_schema
 from galaxy_clusters.data.sky import systems
 from shared.checkpoint import saved_data_settings
@@ -244,9 +244,8 @@ class SurveyDataModule(DataModule[GalaxyBatch]):
         if "ra" not in frame:
             return ids
         label = systems(frame["ra"].to_numpy(float), frame["dec"].to_numpy(float), self.link_arcsec)
-        _, first = np.unique(label, return_index=True)
-        known = label >= 0
-        return np.where(known, ids[first[label - label.min()]], ids)
+        _, first, place = np.unique(label, return_index=True, return_inverse=True)
+        return np.where(label >= 0, ids[first[place]], ids)
 
     def _labels(self, frame: pd.DataFrame) -> "pd.Series[str]":
         if not self.target_column:
@@ -284,17 +283,15 @@ class SurveyDataModule(DataModule[GalaxyBatch]):
         self.classes = [name for name in found if name not in self.hidden_classes]
         place = {name: number for number, name in enumerate(self.classes)}
         self.target = np.array([place.get(name, NO_CLASS) for name in self.labels], dtype=np.int64)
-        self._look_for_faults(frame, problems)
+        self._look_for_faults(frame)
 
-    def _look_for_faults(self, frame: pd.DataFrame, problems: Problems) -> None:
+    def _look_for_faults(self, frame: pd.DataFrame) -> None:
         """Find images that show nothing, before anything is trained on them."""
         parts = np.array_split(np.arange(len(frame)), -(-len(frame) // FAULTS_AT_ONCE))
-        seen = [image_faults(self.cached(part)) for part in parts]
-        faults = pd.concat(seen, ignore_index=True).drop(columns="constant_share")
-        self.faulty = faults.any(axis=1).to_numpy()
-        for row in np.flatnonzero(self.faulty):
-            kinds = ", ".join(str(name) for name, flag in faults.iloc[row].items() if flag)
-            log.warning("%s: the image looks %s", frame["id"].iloc[row], kinds)
+        faults = np.array([fault for part in parts for fault in faults_of(self.cached(part))], dtype=object)
+        self.faulty = faults != ""
+        for name, fault in zip(frame["id"][self.faulty], faults[self.faulty], strict=True):
+            log.warning("%s: the image looks %s", name, fault)
 
     def suits(self, purpose: Purpose) -> NDArray[np.bool_]:
         """Images that show something; to evaluate on, those with a class that is not hidden."""

@@ -18,6 +18,7 @@ from shared.data.problems import DataError
 from shared.data.synthetic import SETTINGS
 
 FILE = "source.json"
+FAULT = "fault"  # column beside the embeddings: what is wrong with an image
 Pixels = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 
@@ -55,7 +56,6 @@ class Source:
 
     def write(self, folder: Path, look: Look) -> None:
         """Keep it beside embeddings."""
-        folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / FILE, json.dumps({**asdict(self), "look": look.plain()}, indent=1) + "\n")
 
 

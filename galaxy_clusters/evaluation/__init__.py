@@ -3,7 +3,6 @@
 Everything here takes the way from a representation to clusters as a function, and a representation as an array.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -47,15 +46,8 @@ def replicated(
     for number in progress(range(len(done), count), title, "chain"):
         done.append(json.loads(json.dumps(work(number))))
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, "".join(json.dumps(line) + "\n" for line in (first, *done)))
     return done[:count]
-
-
-def fingerprint(x: NDArray[Any]) -> str:
-    """What tells one array from another in a file of results."""
-    digest = hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=16)
-    return f"{x.dtype.str} {x.shape} {digest.hexdigest()}"
 
 
 def _kept(path: Path, settings: dict[str, Any]) -> list[Any]:

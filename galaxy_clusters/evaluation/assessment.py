@@ -84,9 +84,7 @@ class Assessment:
     def null(self) -> pd.DataFrame:
         """Family-wise p of each cluster."""
         effort, x = self.effort, self.x
-        if not effort.replicates or self.found.settings.scaling == "l2" or len(x) <= 2 * FEWEST:
-            why = "none were asked for" if not effort.replicates else "they would leave the sphere that l2 scales to"
-            why = f"{len(x)} galaxies are too few" if len(x) <= 2 * FEWEST else why
+        if why := self._no_null():
             self.remarks.append(f"No smooth resamples, so no p-value: {why}.")
             return pd.DataFrame()
         own = Clusters(self.labels, self.members["strength"].to_numpy(float), self.found.clusters)
@@ -106,6 +104,14 @@ class Assessment:
                 f"permuted columns show {islands}, which is no fair null."
             )
         return null.table
+
+    def _no_null(self) -> str:
+        """Why there are no smooth resamples; empty if there are."""
+        if len(self.x) <= 2 * FEWEST:
+            return f"{len(self.x)} galaxies are too few"
+        if not self.effort.replicates:
+            return "none were asked for"
+        return "they would leave the sphere that l2 scales to" if self.found.settings.scaling == "l2" else ""
 
     def stability(self) -> pd.DataFrame:
         """How well clusters come back from most of the galaxies, and with other seeds."""

@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from galaxy_clusters.clustering.chain import ChainSettings
-from galaxy_clusters.evaluation import fingerprint
+from galaxy_clusters.clustering.chain import ChainSettings, fingerprint
 from shared.data.embeddings import read_embeddings
 from shared.data.files import whole, write_whole
 from shared.data.problems import DataError

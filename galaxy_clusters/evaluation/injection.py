@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.isotonic import isotonic_regression
 
+from galaxy_clusters.clustering.chain import fingerprint
 from galaxy_clusters.clustering.graph import check_enough
-from galaxy_clusters.evaluation import Points, ToLabels, fingerprint, replicated
+from galaxy_clusters.evaluation import Points, ToLabels, replicated
 from shared.data.problems import DataError
 from shared.metrics.clusters import best_matches
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.neighbors import NearestNeighbors
 
+from galaxy_clusters.clustering.chain import fingerprint
 from galaxy_clusters.clustering.graph import check_enough, neighbour_graph, one_thread
 from galaxy_clusters.clustering.leaves import Clusters
-from galaxy_clusters.evaluation import Points, ToClusters, fingerprint, replicated
+from galaxy_clusters.evaluation import Points, ToClusters, replicated
 
 Floats = NDArray[np.float64]
 

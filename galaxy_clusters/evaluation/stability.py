@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from galaxy_clusters.evaluation import Labels, Points, ToLabels, fingerprint, replicated
+from galaxy_clusters.clustering.chain import fingerprint
+from galaxy_clusters.evaluation import Labels, Points, ToLabels, replicated
 from shared.data.problems import DataError
 from shared.metrics import interval, mean_values
 from shared.metrics.clusters import UNASSIGNED, best_matches

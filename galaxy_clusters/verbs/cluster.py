@@ -7,21 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from galaxy_clusters.clustering.chain import Chain, ChainSettings, Clustering
-from galaxy_clusters.clustering.chain import cluster as chain
+from galaxy_clusters.clustering.chain import Chain, ChainSettings, fingerprint
+from galaxy_clusters.clustering.leaves import Clusters
 from galaxy_clusters.data.catalogue import read_catalogue, with_position
 from galaxy_clusters.data.cuts import apply_cuts, read_cuts
 from galaxy_clusters.data.schema import read_schema
-from galaxy_clusters.data.source import joined, read_source
-from galaxy_clusters.evaluation import fingerprint
+from galaxy_clusters.data.source import FAULT, joined, read_source
 from galaxy_clusters.evaluation.found import CUTS, OWN, STAGES, Found
 from galaxy_clusters.report.names import Names, match_names
 from shared.data.embeddings import Embeddings, read_embeddings
 from shared.data.problems import DataError
 
 log = logging.getLogger(__name__)
-
-FAULT = "fault"  # column beside the embeddings: what is wrong with an image
 
 
 def cluster(
@@ -63,9 +60,7 @@ def cluster(
     output = output or embeddings.parent / "clusters"
     own_ids = None if catalogue else id_column
     found, source = read_embeddings(embeddings, own_ids), read_source(embeddings)
-    frame = None
-    if catalogue or source:
-        frame = read_catalogue(catalogue, id_column) if catalogue else source[0].frame() if source else None
+    frame = read_catalogue(catalogue, id_column) if catalogue else source[0].frame() if source else None
     table = _table(embeddings, found, frame)
     counts = None
     if cuts:
@@ -74,21 +69,20 @@ def cluster(
     rows = table["row"].to_numpy()
     print(f"{len(rows)} of {len(found.ids)} galaxies; distances are Euclidean, scaling: {settings.scaling}")
     values = found.values[rows]
-    clustering = chain(values, settings, output / STAGES, max_memory_gb)
-    flat = Chain(values, settings.neighbours, output / STAGES)
-    mapped = flat.layout(dataclasses.replace(settings, dims=2))
-    names, given = _names(table, clustering, output)
-    seconds = {stage: clustering.seconds.get(stage, 0) + flat.seconds.get(stage, 0)
-               for stage in {**clustering.seconds, **flat.seconds}}  # fmt: skip
+    chain = Chain(values, settings.neighbours, output / STAGES)
+    chain.check(settings, max_memory_gb)
+    clusters = chain.clusters(settings)
+    mapped = chain.layout(dataclasses.replace(settings, dims=2))
+    names, given = _names(table, clusters, output)
     kept = Found(
         table.assign(
-            cluster=pd.Series([names.of.get(int(label)) for label in clustering.clusters.labels], dtype="str"),
-            label=clustering.clusters.labels,
-            strength=clustering.clusters.strength,
+            cluster=pd.Series([names.of.get(int(label)) for label in clusters.labels], dtype="str"),
+            label=clusters.labels,
+            strength=clusters.strength,
             x=mapped[:, 0],
             y=mapped[:, 1],
         ),
-        _clusters(table, clustering, names),
+        _clusters(table, clusters, names),
         {
             "settings": dataclasses.asdict(settings),
             "embeddings": str(embeddings.resolve()),
@@ -98,8 +92,8 @@ def cluster(
             "cuts": cuts,
             "synthetic": bool(source and source[0].is_synthetic),
             "names": given,
-            "recall": clustering.recall,
-            "seconds": seconds,
+            "recall": chain.recall(settings),
+            "seconds": chain.seconds,
         },
     )
     kept.write(output)
@@ -107,9 +101,9 @@ def cluster(
         counts.to_csv(output / "cuts.csv", index=False)
     if names.vanished:
         print(f"clusters of the last call that are gone: {', '.join(names.vanished)}")
-    share = float((clustering.clusters.labels >= 0).mean())
+    share = float((clusters.labels >= 0).mean())
     print(f"{len(kept.clusters)} clusters hold {100 * share:.1f}% of the galaxies (in the paper under 2%)")
-    said = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
+    said = ", ".join(f"{stage} {value:.1f}" for stage, value in chain.seconds.items())
     print(f"seconds of each stage: {said or 'all were there'}; wrote {output}")
     return kept
 
@@ -137,20 +131,20 @@ def _table(embeddings: Path, found: Embeddings, frame: pd.DataFrame | None) -> p
     return with_position(embeddings, table)
 
 
-def _names(table: pd.DataFrame, clustering: Clustering, output: Path) -> tuple[Names, list[str]]:
+def _names(table: pd.DataFrame, clusters: Clusters, output: Path) -> tuple[Names, list[str]]:
     """Names of the clusters, those of the last call where the members are the same; and all that were ever given."""
     previous, given = pd.Series(dtype=object), []
     if Found.exists(output):
         before = Found.read(output)
         previous = pd.Series(before.members["cluster"].to_numpy(object), index=before.members["id"])
         given = list(before.about.get("names", []))
-    names = match_names(previous, pd.Series(clustering.clusters.labels, index=table["id"]), given)
+    names = match_names(previous, pd.Series(clusters.labels, index=table["id"]), given)
     return names, sorted({*given, *names.of.values()})
 
 
-def _clusters(table: pd.DataFrame, clustering: Clustering, names: Names) -> pd.DataFrame:
+def _clusters(table: pd.DataFrame, clusters: Clusters, names: Names) -> pd.DataFrame:
     """The table of the clusters, with names, and identifiers of the exemplars."""
-    found = clustering.clusters.table
+    found = clusters.table
     own = [names.of[int(label)] for label in found.index]
     ids = table["id"].to_numpy(object)[found["exemplar"].to_numpy(int)] if len(found) else []
     return found.assign(exemplar=ids).reset_index(drop=True).assign(cluster=own).set_index("cluster").reset_index()

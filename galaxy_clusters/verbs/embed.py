@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from galaxy_clusters.data.fits import Stretch, SurveyImage, image_faults, load_survey_image
+from galaxy_clusters.data.fits import Stretch, SurveyImage, faults_of, load_survey_image
 from galaxy_clusters.data.module import Look
-from galaxy_clusters.data.source import Source
+from galaxy_clusters.data.source import FAULT, Source
 from galaxy_clusters.evaluation.representation import VIEWS, Representation, trained, untrained
 from shared.data.embeddings import missing_shards, shard_path, skipped_samples, write_embeddings
 from shared.data.images import MODES, ImageSettings
@@ -182,15 +182,9 @@ def _encoded(
         pixels = np.stack([image for _, image in read])
         vectors = representation.embed(torch.from_numpy(pixels))
         kept += [ids[place] for place, _ in read]
-        faults += _faults(pixels)
+        faults += faults_of(pixels)
         values.append(vectors.numpy())
         if representation.fractions:
             fractions.append(representation.fractions(vectors).numpy())
     table = pd.DataFrame(np.concatenate(fractions), columns=list(representation.columns))
-    return kept, np.concatenate(values), table.assign(fault=pd.Series(faults, dtype="str"))
-
-
-def _faults(pixels: NDArray[np.uint8]) -> list[str]:
-    """What is wrong with each image: `blank, near_constant, masked`, or empty text."""
-    flags = image_faults(pixels).drop(columns="constant_share")
-    return [", ".join(flags.columns[row]) for row in flags.to_numpy()]
+    return kept, np.concatenate(values), table.assign(**{FAULT: pd.Series(faults, dtype="str")})

@@ -13,18 +13,22 @@ SETTINGS = "synthetic.json"
 
 def start_set(root: Path, settings: dict[str, Any], readme: str) -> None:
     """Make the folder of a set, and write into it with what settings it is made and that it is synthetic."""
-    root.mkdir(parents=True, exist_ok=True)
     write_whole(root / SETTINGS, json.dumps(settings, indent=2) + "\n")
     write_whole(root / "README.txt", readme)
 
 
 def settings_of(root: Path) -> dict[str, Any]:
     """What the set in a folder was made with, as arguments of its writer; empty where there is none."""
+    return {name: value for name, value in (_written(root) or {}).items() if name != "version"}
+
+
+def _written(root: Path) -> dict[str, Any] | None:
+    """What `start_set` wrote into a folder; None where that cannot be read."""
     try:
-        found = json.loads((root / SETTINGS).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((root / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return {name: value for name, value in found.items() if name != "version"}
+        return None
+    return found
 
 
 def is_complete(root: Path, settings: dict[str, Any], last: str) -> bool:
@@ -40,13 +44,12 @@ def is_complete(root: Path, settings: dict[str, Any], last: str) -> bool:
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    try:
-        found = json.loads((root / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    found = _written(root)
+    if found is None:
         raise FileExistsError(
             f"{root} holds something that `synthetic` did not write (no readable {SETTINGS} in it) and is"
             " left alone; give a new or empty folder"
-        ) from None
+        )
     if found != settings:
         raise FileExistsError(
             f"{root} holds a synthetic set with other settings: found {found}, asked for {settings};"

@@ -151,12 +151,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         DataError: There is no such file, it is not valid YAML, or it does not hold a mapping.
     """
-    if not path.is_file():
-        raise DataError(f"no file {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from error
+    content = load_yaml(path)
     if not isinstance(content, dict):
         raise DataError(f"{path} does not hold names with values")
     return content
+
+
+def load_yaml(path: Path) -> Any:
+    """What a YAML file holds, whatever it is.
+
+    Raises:
+        DataError: There is no such file, or it is not valid YAML.
+    """
+    if not path.is_file():
+        raise DataError(f"no file {path}")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid YAML ({str(error).splitlines()[0]})") from error

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from galaxy_clusters.clustering.chain import fingerprint
 from galaxy_clusters.clustering.leaves import Clusters, condense, select
 from galaxy_clusters.clustering.tree import spanning_tree
-from galaxy_clusters.evaluation import fingerprint, replicated
+from galaxy_clusters.evaluation import replicated
 from galaxy_clusters.evaluation.null import (
     against_null,
     check_resample,

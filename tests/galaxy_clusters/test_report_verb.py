@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from galaxy_clusters.clustering.chain import fingerprint
 from galaxy_clusters.clustering.graph import Scaling
-from galaxy_clusters.evaluation import fingerprint
 from galaxy_clusters.evaluation.found import EVIDENCE, Found
 from galaxy_clusters.report import map as map_module
 from galaxy_clusters.verbs.report import report

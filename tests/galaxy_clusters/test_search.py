@@ -11,8 +11,8 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 
+from galaxy_clusters.clustering.chain import fingerprint
 from galaxy_clusters.clustering.graph import NeighbourGraph, Scaling, neighbour_graph
-from galaxy_clusters.evaluation import fingerprint
 from galaxy_clusters.evaluation.enrichment import neighbour_purity, random_patches
 from galaxy_clusters.evaluation.found import Found
 from galaxy_clusters.report.assign import assign, calibrate
