@@ -1,6 +1,7 @@
 """Whole commands on a small SYNTHETIC set: train, evaluate, table; files, floor rows, resuming."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,9 @@ from meta_robust.cli import main
 from meta_robust.data.synthetic import write_synthetic
 from meta_robust.evaluation.tables import CONFIGS
 from meta_robust.verbs import pipelines
+from shared.cli import compose
 from shared.evaluation import read_method_table
+from shared.runs.configs import as_flags
 from shared.runs.scores import Scores
 from tests.killed import finished_epochs, kill_after
 from tests.recorded import record
@@ -158,6 +161,18 @@ def test_train_evaluates_maml_and_two_readings_in_both_settings(
     tables = [Path(words[1]).stem for verb, words in called if verb == "print_table"]
     assert tables == ["table1", "table2"]
     assert [words for verb, words in called if verb == "environments"] == [["--run", folders[2]]]
+
+
+def test_rml_with_pairing_and_penalty_switched_off_is_the_variant_as_printed() -> None:
+    def settings(variant: str, *flags: str) -> dict[str, Any]:
+        change = CONFIGS.variant(variant, "synthetic")
+        files = [*CONFIGS.stack(change.method, "synthetic", "demo"), *change.files]
+        words = [word for file in files for word in ("--config", str(file))]
+        composed = compose("meta_robust", [*words, *as_flags(change.settings), *flags]).settings
+        return {key: composed[key] for key in ("model", "data", "trainer")}
+
+    off = ["--model.init_args.pairing", "same", "--model.init_args.penalty", "none"]
+    assert settings("rml", *off) == settings("rml_printed") != settings("rml")
 
 
 def test_the_papers_tables_are_as_printed() -> None:
