@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from meta_robust.data.module import PARTS, FewShotDataModule
+from shared.data.image_folders import folders_below, images_of
 from shared.data.problems import DataError, Problems
 from shared.data.splits import random_split
 from shared.data.tables import nearest, read_csv
@@ -15,7 +16,6 @@ from shared.runs.settings import read_yaml
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 # What files of splits call the parts, in any capitals and with or without an ending such as .json.
 NAMES = {
     "base": "base", "train": "base", "training": "base", "background": "base",
@@ -121,19 +121,6 @@ def class_folders(folder: Path, nested: bool = False) -> dict[str, Path]:
         if other != name:
             raise DataError(f"{folder}: the classes {other} and {name} differ in capitals alone; are they the same?")
     return found
-
-
-def folders_below(folder: Path, nested: bool = True) -> list[Path]:
-    """The visible folders right below, or at any depth, sorted by name."""
-    found = [path for path in sorted(folder.rglob("*") if nested else folder.iterdir()) if path.is_dir()]
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
-def images_of(folder: Path) -> tuple[list[Path], list[str]]:
-    """The image files of a class, sorted by name, and the names of other visible files."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    return images, [path.name for path in files if path.suffix.lower() not in SUFFIXES]
 
 
 def read_split(path: Path) -> dict[str, str]:

@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from meta_robust.data.class_folders import images_of
 from meta_robust.data.module import FewShotDataModule
 from shared.data.arrays import ArrayCache, build_cache, fingerprint
+from shared.data.image_folders import images_of
 from shared.data.images import ImageSettings, load_image_of
 from shared.data.problems import DataError, Problems
 from shared.data.tables import read_csv

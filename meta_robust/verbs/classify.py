@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from meta_robust.data.class_folders import class_folders, folders_below, images_of
+from meta_robust.data.class_folders import class_folders
 from meta_robust.data.module import saved_image_settings
 from meta_robust.evaluation.figures import draw_classified
 from meta_robust.methods import EpisodicMethod
 from meta_robust.methods.episodic import unit
 from shared.checkpoint import load_module
+from shared.data.image_folders import folders_below, images_of
 from shared.data.images import ImageSettings, ImageSource, load_image
 from shared.data.problems import DataError, OnError, Problems
 from shared.progress import progress

@@ -13,12 +13,14 @@ HUB = "hf_hub:"  # as timm writes it
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # what timm calls the file in a folder that it has saved
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
     """A state dict from a file of safetensors, of NumPy (`.npz`), or of torch, which is read as plain weights only.
 
     Args:
-        path: The file; a folder that timm has saved (its `local-dir:` layout); or `hf_hub:<owner>/<model>`, which is
-            downloaded, as the log says, unless it is in the hub's cache.
+        path: The file; a checkpoint of Lightning; a folder that timm has saved (its `local-dir:` layout); or
+            `hf_hub:<owner>/<model>`, which is downloaded, as the log says, unless it is in the hub's cache.
+        prefix: What the network's names start with in a checkpoint, where it is one part of what was trained: `net.`.
+            It is taken off; other files hold the network alone.
 
     Raises:
         ValueError: There is no such file, or it holds something else; or the hub cannot be reached.
@@ -44,9 +46,21 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # many types, if it is not such a file or holds more than weights
         raise ValueError(f"{path} cannot be loaded as weights only ({type(error).__name__}: {error})") from error
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        return _part_of_checkpoint(found["state_dict"], prefix, path)
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path} holds no state dict: expected tensors by their names")
     return found
+
+
+def _part_of_checkpoint(state: dict[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
+    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not part:
+        raise ValueError(
+            f"{path} is a checkpoint without weights under {prefix}: it has "
+            f"{', '.join(sorted({name.split('.')[0] for name in state}))}"
+        )
+    return part
 
 
 def _from_hub(name: str) -> dict[str, Tensor]:
@@ -63,13 +77,18 @@ def _from_hub(name: str) -> dict[str, Tensor]:
     return found
 
 
-def load_weights(net: nn.Module, path: str | Path) -> None:
+def load_weights(net: nn.Module, path: str | Path, prefix: str = "") -> None:
     """Give a network the weights of a file; those that it has no place for, as of a classifier, are logged.
+
+    Args:
+        net: The network.
+        path: See `read_weights`.
+        prefix: What its names start with in a checkpoint.
 
     Raises:
         ValueError: See `read_weights`; or the file lacks some of the network's, or has them in another shape.
     """
-    found, wanted = read_weights(path), net.state_dict()
+    found, wanted = read_weights(path, prefix), net.state_dict()
     other = [
         f"{name} {tuple(value.shape)}" + (f", there {tuple(found[name].shape)}" if name in found else "")
         for name, value in wanted.items()

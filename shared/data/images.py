@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from shared.data.arrays import ArrayCache, build_cache, fingerprint
+from shared.data.arrays import ArrayCache, Reader, build_cache, fingerprint
 from shared.data.problems import DataError, Problems
 
 Fit = Literal["pad", "stretch", "crop"]
@@ -78,41 +78,6 @@ def inside(root: str | Path, path: str | Path) -> Path:
     return found
 
 
-def image_cache(
-    folder: Path,
-    paths: Sequence[str | Path],
-    names: Sequence[str],
-    settings: ImageSettings,
-    problems: Problems,
-    workers: int | None = None,
-) -> ArrayCache:
-    """The images as one memory map `(N, C, S, S)` uint8; see `shared.data.arrays.build_cache`.
-
-    Args:
-        folder: Parent of the caches.
-        paths: Image files or `.npy` arrays, one a row; see `load_image`.
-        names: How messages name each row.
-        settings: How they are prepared. Another setting, or a file of another size or time, gives another cache.
-        problems: Gets every image that cannot be used.
-        workers: Processes that read.
-
-    Raises:
-        DataError: As `build_cache`.
-    """
-    files = [str(path) for path in paths]
-    return build_cache(
-        folder,
-        [ImageSource(file, settings) for file in files],
-        names,
-        load_image,
-        row_shape=(settings.channels, settings.size, settings.size),
-        dtype="uint8",
-        settings={"image": str(settings), "files": fingerprint(files)},
-        problems=problems,
-        workers=workers,
-    )
-
-
 def load_image(source: ImageSource) -> NDArray[np.uint8]:
     """Read one image as the cache keeps it: `(C, S, S)` uint8.
 
@@ -158,6 +123,43 @@ def _load_picture(path: Path, settings: ImageSettings) -> NDArray[np.uint8]:
 def load_image_of(picture: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
     """A picture in memory as the cache keeps it: `(C, S, S)` uint8, see `load_image`."""
     return _as_array(_fitted(picture.convert(MODES[settings.channels]), settings))
+
+
+def image_cache(
+    folder: Path,
+    paths: Sequence[str | Path],
+    names: Sequence[str],
+    settings: ImageSettings,
+    problems: Problems,
+    workers: int | None = None,
+    read: Reader = load_image,
+) -> ArrayCache:
+    """The images as one memory map `(N, C, S, S)` uint8; see `shared.data.arrays.build_cache`.
+
+    Args:
+        folder: Parent of the caches.
+        paths: Image files or `.npy` arrays, one a row; see `load_image`.
+        names: How messages name each row.
+        settings: How they are prepared. Another setting, or a file of another size or time, gives another cache.
+        problems: Gets every image that cannot be used.
+        workers: Processes that read.
+        read: Reads an `ImageSource`, as `load_image` does.
+
+    Raises:
+        DataError: As `build_cache`.
+    """
+    files = [str(path) for path in paths]
+    return build_cache(
+        folder,
+        [ImageSource(file, settings) for file in files],
+        names,
+        read,
+        row_shape=(settings.channels, settings.size, settings.size),
+        dtype="uint8",
+        settings={"image": str(settings), "files": fingerprint(files)},
+        problems=problems,
+        workers=workers,
+    )
 
 
 def _as_array(picture: Image.Image) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Names of the usual splits, random splits by group, and seeded subsets."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,6 +49,11 @@ def _uniform(*words: object) -> float:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / 2**64
 
 
+def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """Groups in an order that depends on their names and the seed alone."""
+    return sorted(names, key=lambda name: (_uniform(seed, "group", name), name))
+
+
 def group_split(
     groups: Sequence[str], strata: Sequence[str | None], fractions: Sequence[float], seed: int
 ) -> NDArray[np.int64]:
@@ -86,11 +91,47 @@ def group_split(
     for group, found in strata_of.items():
         members.setdefault("\0".join(sorted(found)), []).append(group)
     part_of: dict[str, int] = {}
-    for stratum, names in members.items():
-        names.sort(key=lambda name: (_uniform(seed, "group", name), name))
+    for stratum, found_in in members.items():
+        names = _shuffled(found_in, seed)
         bounds = np.floor(len(names) * cuts + max(1e-9, _uniform(seed, "stratum", stratum))).astype(int)
         part_of |= dict(zip(names, np.searchsorted(bounds, np.arange(len(names)), side="right").tolist(), strict=True))
     return np.array([part_of[group] for group in groups], dtype=np.int64)
+
+
+def fold_split(groups: Sequence[str], fold: int, folds: int, validation: float, seed: int) -> NDArray[np.int64]:
+    """One split of a cross-validation by group, whatever the order of the rows.
+
+    The groups are sorted by a hash of their name and the seed, and cut into folds whose numbers of groups differ by at
+    most one. Those of one fold are tested on, the ones that follow (after the last come the first) validated on.
+
+    Args:
+        groups: Name of the group of every row.
+        fold: Which fold is tested on, from 0.
+        folds: Number of folds; over all of them each group is tested on once.
+        validation: Share of all groups to validate on, rounded, but at least one group.
+        seed: The same seed gives the same folds on every machine.
+
+    Returns:
+        The part of every row, `(N,)`: 0 is trained, 1 validated and 2 tested on.
+
+    Raises:
+        ValueError: There is no such fold, or there are too few groups for one in each part.
+
+    Example:
+        >>> fold_split(list("abcabc"), fold=0, folds=3, validation=0.1, seed=0).tolist()
+        [1, 0, 2, 1, 0, 2]
+    """
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold must be at least 0 and below the number of folds, got {fold} of {folds}")
+    names = _shuffled(set(groups), seed)
+    first, end = (number * len(names) // folds for number in (fold, fold + 1))
+    validated = end + max(1, round(validation * len(names)))
+    if first == end or validated - first >= len(names):
+        raise ValueError(f"{len(names)} groups are too few for {folds} folds with some to validate and to train on")
+    place = {name: (number - first) % len(names) for number, name in enumerate(names)}  # the tested ones come first
+    places = np.array([place[group] for group in groups], dtype=np.int64)
+    parts: NDArray[np.int64] = 2 - np.searchsorted([end - first, validated - first], places, side="right")
+    return parts
 
 
 def _cuts(fractions: Sequence[float]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from shared.metrics.clusters import (
 )
 from shared.metrics.embeddings import EmbeddingPairs
 from shared.metrics.f1 import BestF1, F1AtThreshold, F1Result
+from shared.metrics.image_quality import Lpips, gradient_ssim, ms_ssim, psnr, ssim
 from shared.metrics.intervals import Interval, difference, holm, interval
 from shared.metrics.pseudovalues import FEWEST, PseudoValues, auroc, auroc_values, mean_values, usable_classes
 
@@ -20,6 +21,7 @@ __all__ = [
     "F1AtThreshold",
     "F1Result",
     "Interval",
+    "Lpips",
     "Match",
     "PseudoValues",
     "adjusted_mutual_information",
@@ -29,9 +31,13 @@ __all__ = [
     "auroc_values",
     "best_matches",
     "difference",
+    "gradient_ssim",
     "holm",
     "interval",
     "macro_f1",
     "mean_values",
+    "ms_ssim",
+    "psnr",
+    "ssim",
     "usable_classes",
 ]

@@ -15,9 +15,12 @@ FILES = sorted(path for name in ("shared", *PACKAGES) for path in (ROOT / name).
 FLOORS = (
     ("cli",),
     ("verbs",),
-    ("evaluation", "report"),
+    ("evaluation", "report", "inversion", "receivers"),
     ("module", "methods"),
-    ("data", "model", "adapt", "callbacks", "clustering", "environments", "losses", "prompts"),
+    (
+        *("data", "model", "adapt", "analogue", "callbacks", "channel", "clustering", "environments", "familiarity"),
+        *("losses", "noise", "prompts", "sampling"),
+    ),
 )
 
 

@@ -17,7 +17,7 @@ PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/configs") if (path /
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 IMAGES = "model: {init_args: {encoder: {class_path: shared.backbones.ImageEncoder, init_args: {image_px: 8}}}}\n"
 # Read by name, not as a part of a stack.
-NAMED = {"own_data.yaml", "variants.yaml", "tuning.yaml", "study.yaml", "contrasts.yaml"}
+NAMED = {"own_data.yaml", "variants.yaml", "tuning.yaml", "study.yaml", "contrasts.yaml", "receivers.yaml"}
 NAMED_FOLDERS = {"tables", "prompts", "fields", "groups", "cuts", "schemas"}
 
 

@@ -13,6 +13,7 @@ from shared.data.groups import check_groups, group_codes, identical_across_parts
 from shared.data.problems import DataError
 from shared.data.splits import (
     SplitVersion,
+    fold_split,
     group_split,
     labels_per_class,
     nested_subsets,
@@ -320,3 +321,37 @@ def test_subsets_that_cannot_be_drawn_are_refused() -> None:
     for wrong in (np.array([1, 1]), np.array([-1]), np.array([4])):
         with pytest.raises(ValueError, match=r"^rows must be distinct indices into the 4 targets$"):
             nested_subsets(target, wrong)
+
+
+def test_over_the_folds_each_group_is_tested_once_and_the_order_of_rows_does_not_matter() -> None:
+    rows = np.arange(66) % 33
+    groups = np.array(numbered(33))[rows].tolist()
+    tested = np.zeros(66, dtype=int)
+    for fold in range(4):
+        parts = fold_split(groups, fold, 4, 0.1, seed=2)
+        assert parts[:33].tolist() == parts[33:].tolist()  # both rows of a group
+        assert np.bincount(parts[:33])[1:].tolist() in ([3, 8], [3, 9])
+        order = np.random.default_rng(fold).permutation(66)
+        assert fold_split([groups[row] for row in order], fold, 4, 0.1, seed=2).tolist() == parts[order].tolist()
+        tested += parts == 2
+    assert tested.tolist() == [1] * 66
+    assert fold_split(groups, 0, 4, 0.1, seed=3).tolist() != fold_split(groups, 0, 4, 0.1, seed=2).tolist()
+
+
+def test_a_fold_validates_on_one_group_at_least_and_trains_on_one() -> None:
+    for fold in range(3):
+        assert sorted(fold_split(list("abc"), fold, 3, 0.0, seed=0).tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("count", "fold", "folds", "said"),
+    [
+        (9, 3, 3, "fold must be at least 0 and below the number of folds, got 3 of 3"),
+        (9, -1, 3, "fold must be at least 0 and below the number of folds, got -1 of 3"),
+        (2, 0, 3, "2 groups are too few for 3 folds with some to validate and to train on"),
+        (2, 0, 2, "2 groups are too few for 2 folds with some to validate and to train on"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(count: int, fold: int, folds: int, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        fold_split(numbered(count), fold, folds, 0.1, seed=0)

@@ -62,6 +62,25 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "other.pt")
 
 
+def test_a_network_takes_its_part_of_a_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    state = {f"net.{name}": value for name, value in STATE.items()} | {"head.weight": torch.zeros(2, 3)}
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": state, "hyper_parameters": {"seed": 0}, "pytorch-lightning_version": "2.6.4"}, path)
+    net = nn.Linear(3, 2)
+    load_weights(net, path, prefix="net.")
+    assert torch.equal(net.weight, STATE["weight"])
+    assert torch.equal(net.bias, STATE["bias"])
+    assert not caplog.records  # other parts are none of its concern
+    load_weights(net, write(tmp_path, "pt", STATE), prefix="net.")  # a plain file's names have no prefix
+    said = r"last\.ckpt is a checkpoint without weights under prior\.: it has head, net$"
+    with pytest.raises(ValueError, match=said):
+        load_weights(net, path, prefix="prior.")
+    said = r"does not fit Linear: 1 of its 2 weights .*, the first is bias \(2,\); the file has weight, \.\.\.$"
+    with pytest.raises(ValueError, match=said):
+        load_weights(net, path, prefix="head.")
+
+
 def test_alexnet_is_torchvisions(tmp_path: Path) -> None:
     theirs = torchvision.models.alexnet(weights=None).eval()
     ours = AlexNet(96, str(write(tmp_path, "pt", theirs.state_dict()))).eval()

@@ -1,0 +1,6 @@
+"""What the paper's method builds on and is compared with."""
+
+from commin.methods.diffusion import Diffusion
+from commin.methods.jscc import JSCC
+
+__all__ = ["JSCC", "Diffusion"]
