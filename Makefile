@@ -5,7 +5,7 @@
 #   CLUSTER=slurm SLURM="--slurm.partition main --slurm.minutes 600 --slurm.gpus 1" to run on a cluster, not this machine
 #   ARGS= for the Lightning CLI, EVALUATE_ARGS= for `evaluate`, TABLE_ARGS= for `table`
 .DEFAULT_GOAL := help
-.PHONY: help install train-etp table-etp data-ptbxl bench-etp train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl train-rml table-rml study-rml bench-rml train-galaxies bench-galaxies bench-intervals compare sync test check format
+.PHONY: help install train-etp table-etp data-ptbxl bench-etp train-mmcl tune-mmcl study-mmcl table-mmcl bench-mmcl train-rml table-rml study-rml bench-rml train-galaxies table-galaxies bench-galaxies train-commin table-commin bench-commin bench-intervals compare sync test check format
 SHELL := /bin/bash
 
 # glibc hands freed blocks of a batch's size back to the kernel, and the next batch pays their page faults again: keeping
@@ -89,8 +89,21 @@ bench-rml: install ## benchmark meta_robust's heads, meta-step, loading and memo
 train-galaxies: install ## train an encoder on a survey, cluster it, ask whether the clusters exist, write gallery and map: DATASET=synthetic|gz1|decals_rings DATA=<root>
 	$(RUN) -m galaxy_clusters train $(OPTIONS)
 
+table-galaxies: install ## the paper's claims beside ours, and encoders beside one another: trains what is missing for METHODS and SEEDS, JOBS at a time
+	$(RUN) -m galaxy_clusters reproduce $(OPTIONS)
+
 bench-galaxies: install ## benchmark galaxy_clusters' spanning tree and sweep over settings; writes results/bench_galaxies.csv
 	$(RUN) -m benchmarks.galaxies_engine $(ARGS)
+
+train-commin: JOBS ?= 2 # its networks are too small to keep two cores busy
+train-commin: install ## train DeepJSCC, a prior and CommIN on both, send test images at every SNR: DATASET=synthetic|faces|cifar10 DATA=<root>
+	$(RUN) -m commin train $(OPTIONS)
+
+table-commin: install ## Fig. 4 of the CommIN paper and the ablation, over folds of persons: runs what is missing, JOBS at a time
+	$(RUN) -m commin reproduce $(OPTIONS)
+
+bench-commin: install ## benchmark commin's sampling against one by one and, where it is installed, deepinv; writes results/bench_commin.csv
+	$(RUN) -m benchmarks.commin $(ARGS)
 
 bench-intervals: install ## simulate how often the 95% intervals hold the truth; writes results/interval_coverage.csv
 	$(RUN) -m benchmarks.interval_coverage $(ARGS)

@@ -128,7 +128,7 @@ class Inversion:
         """Reconstruct a batch. A result does not depend on the batch that it is in.
 
         Args:
-            generator: What makes images.
+            generator: What makes images, of y's size or a multiple of it; larger ones are averaged over their pixels.
             jscc: `commin.model.DeepJSCC`.
             received: The transmission.
             seed: Of the random start.
@@ -139,8 +139,8 @@ class Inversion:
             `(B, 3, S, S)`, the image of all steps that explains y best. Values are not clipped.
 
         Raises:
-            DataError: The generator makes images of another size, or has fewer layers than there are rounds; or there
-                is no LPIPS where it has a weight.
+            DataError: The generator's images do not have such a size, or it has fewer layers than there are rounds; or
+                there is no LPIPS where it has a weight.
         """
         y = received.y
         self._check(generator, y, lpips)
@@ -148,16 +148,17 @@ class Inversion:
             shapes = [(generator.latents, generator.latent_dim), *((1, side, side) for side in generator.noise_sides)]
             draws = (unit_normal(seed, received.keys, shape, PLACE, place) for place, shape in enumerate(shapes))
             z, *noises = (onto_sphere(draw.to(y)) for draw in draws)
-            search = _Search(self, generator, lambda image: self._distance(image, jscc, received, lpips), z, noises)
+            search = _Search(self, generator, lambda image: self._distance(image, jscc, received, lpips), z, noises, y)
             for layer in range(len(self.rounds)):
                 search.round(layer, on_step)
         return search.best
 
     def _check(self, generator: Generator, y: Tensor, lpips: nn.Module | None) -> None:
-        if y.shape[2:] != (generator.image_px, generator.image_px):
+        height, width = y.shape[2:]
+        if height != width or generator.image_px % height:
             raise DataError(
-                f"the generator makes images of {generator.image_px} pixels, and those received have "
-                f"{' x '.join(str(side) for side in y.shape[2:])}: use a generator of that size"
+                f"the generator makes images of {generator.image_px} pixels, and those received have {height} x "
+                f"{width}: use a generator of their size, or of a multiple of it"
             )
         if len(generator.layers) < len(self.rounds):
             raise DataError(
@@ -191,11 +192,12 @@ class _Search:
         distance: Callable[[Tensor], Tensor],
         z: Tensor,
         noises: list[Tensor],
+        y: Tensor,
     ) -> None:
         self.settings, self.generator, self.distance = settings, generator, distance
         self.z, self.noises, self.styles = z, noises, _Styles.of(generator)
         self.hidden: Hidden | None = None  # what enters layer 0 is the generator's own
-        self.best, self.nearest = torch.zeros(()), torch.full((len(z),), math.inf).to(z)
+        self.best, self.nearest = torch.zeros_like(y), y.new_full((len(y),), math.inf)
 
     def round(self, layer: int, on_step: Callable[[], object] | None) -> None:
         """Search from a layer on; afterwards `hidden` is what enters the next one."""
@@ -210,6 +212,7 @@ class _Search:
                 for variable in searched:
                     variable.requires_grad_()
                 image = self.generator.synthesise(self.styles(self.z), self.noises, layer, hidden)
+                image = F.avg_pool2d(image, image.shape[2] // self.best.shape[2])
                 distance = self.distance(image)
                 loss = distance + settings.geocross * geocross(self.z[:, first:])
                 gradients = torch.autograd.grad(loss.sum(), searched)  # each image's own term alone

@@ -4,7 +4,7 @@ Shapes: B images, H x W pixels.
 """
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
@@ -43,6 +43,7 @@ class CommIN(Method):
         inn: What mimics the chain, see `commin.model.invertible`.
         optimizer: Makes the optimiser of the INN.
         augment: Changes every training image on its own, from uint8 to floats in [0, 1].
+        lr_schedule: Constant, or a half cosine to 0.
         seed: Of the channel's noise in validation.
 
     Attributes:
@@ -60,11 +61,12 @@ class CommIN(Method):
         inn: Degradation,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-4),
         augment: nn.Module | None = None,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer)
         self.jscc, self.prior, self.inn = jscc, prior, inn
-        self.augment, self.seed = augment, seed
+        self.augment, self.lr_schedule, self.seed = augment, lr_schedule, seed
         self.familiarity: Familiarity | None = None
         self.register_buffer("sent_by", _fingerprint(jscc))
         for frozen in (jscc, prior):
@@ -146,8 +148,8 @@ class CommIN(Method):
         return {name: torch.stack(values) for name, values in found.items()}
 
     def configure_optimizers(self) -> Any:
-        """The optimiser of the INN, at a constant rate."""
-        return with_schedule(self.optimizer(self.inn.parameters()), self, 0, "constant")
+        """The optimiser of the INN, with a schedule for each step where one is asked for."""
+        return with_schedule(self.optimizer(self.inn.parameters()), self, 0, self.lr_schedule)
 
 
 def _fingerprint(net: nn.Module) -> Tensor:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from commin.channel import awgn
 from commin.data.images import to_float
-from commin.model import DeepJSCC, GaussianBlur
+from commin.model import DeepJSCC, GaussianBlur, LiftingINN
 from commin.model.invertible import Degradation
 from commin.module import CommIN
 from commin.sampling import Consistency, Sampling, inn_consistency, mean_and_spread, paper_zeta, sample
+from shared.data.problems import DataError
 
 Guide = Literal["inn", "chain", "symbols", "none"]
 SAMPLE = 7919  # between the seeds of an image's samples
@@ -139,7 +140,8 @@ class Receiver:
             return GaussianBlur(self.blur_sigma).to(model.device)
         if self.inn == "untrained":
             fresh = copy.deepcopy(model.inn)
-            assert isinstance(fresh, LiftingINN | PlainCNN)
+            if not isinstance(fresh, LiftingINN):
+                raise DataError(f"{self.title} is a receiver for a LiftingINN, not for {type(fresh).__name__}")
             fresh.reset()
             return fresh
         return model.inn

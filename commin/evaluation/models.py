@@ -5,7 +5,7 @@ A sample is a test image; a protocol is an SNR; every metric has a plain value f
 Shapes: N images, S SNRs; R = N S rows, those of an image together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,14 +22,15 @@ from commin.data.images import to_float, to_uint8
 from commin.data.module import ImageFoldersDataModule
 from commin.evaluation.figures import draw_curves, draw_parts, draw_pictures
 from commin.evaluation.quality import Judge
-from commin.evaluation.reception import read_receivers, reconstruct_all, send_all
+from commin.evaluation.reception import Reconstructed, read_receivers, reconstruct_all, send_all
 from commin.evaluation.tables import print_results
-from commin.methods import JSCC
+from commin.inversion import Inversion
+from commin.methods import JSCC, StyleGAN
 from commin.methods.jscc import SNRS
 from commin.model import DeepJSCC
 from commin.module import CommIN
 from commin.noise import unit_normal
-from commin.receivers import Received
+from commin.receivers import Received, Receiver, Reconstruction
 from shared.checkpoint import load_module
 from shared.data.problems import DataError
 from shared.evaluation import Evaluation, Job, Protocol
@@ -40,8 +41,10 @@ from shared.runs.variant import Variant
 
 PLAIN = JSCC.title
 SENT, RANDOM_FACE = "Sent image", "Random training image"
+INVERSE = "InverseJSCC, weak generator"  # one that was trained here within an hour
 MEAN_FACE, NEAREST = "Mean training image", "Training image nearest to y"
 LINEAR, CAPACITY = "Linear analogue code (PCA)", "PCA at capacity (bound)"
+OnStep = Callable[[], object]
 CODED = 13  # place of the code's noise, see `unit_normal`
 SHOWN = 6  # images in the pictures
 DRAWN_SNRS = (-5.0, 1.0)  # Figs. 1 and 5
@@ -56,6 +59,7 @@ class Settings:
         receivers: Names in configs/receivers.yaml.
         controls: Whether to evaluate DeepJSCC itself, linear codes and training images too; without, only receivers.
         images: Number of test images, drawn by their keys; None takes all.
+        generator: Checkpoint of a `commin.methods.StyleGAN`, for a row of InverseJSCC.
         lpips: File of LPIPS's weights, see `shared.metrics.image_quality.Lpips`. Without it neither LPIPS nor
             identification by AlexNet's features is measured.
         batch: Transmissions at a time.
@@ -67,6 +71,7 @@ class Settings:
     receivers: list[str] = field(default_factory=lambda: ["commin"])
     controls: bool = True
     images: int | None = None
+    generator: str | None = None
     lpips: str | None = None
     batch: int = 96
     channel_seed: int = 0
@@ -101,7 +106,6 @@ class ReceptionEvaluation(Evaluation[ImageFoldersDataModule]):
         self.settings = settings
         self.receivers = read_receivers(settings.receivers) if issubclass(variant.method, CommIN) else {}
         self.pictures: dict[str, Tensor] = {}
-        self.spread: dict[str, Tensor] = {}
 
     @property
     def protocols(self) -> dict[str, Protocol]:
@@ -164,15 +168,35 @@ class ReceptionEvaluation(Evaluation[ImageFoldersDataModule]):
             for row, image in self._linear(jscc, received).items():
                 self._measure(found, row, image, received, None, seed)
         folder = self.variant.runs[seed] / "received"
-        about = (file_fingerprint(path), self.data.fingerprint(), keys.tolist(), settings.channel_seed)
+        seeds = (settings.channel_seed, settings.sample_seed)
+        about = repr((file_fingerprint(path), self.data.fingerprint(), keys.tolist(), seeds))
         for name, receiver in self.receivers.items():
             title = self.variant.title if name == "commin" else receiver.title
-            made = reconstruct_all(model, receiver, received, settings.sample_seed, settings.batch, folder, about)
-            self.spread.setdefault(title, made.spread)
+            steps = len(receiver.sampling.levels(len(model.prior.alpha_bar))) * receiver.samples
+
+            def by_receiver(part: Received, on_step: OnStep, receiver: Receiver = receiver) -> Reconstruction:
+                return receiver.reconstruct(model, part, settings.sample_seed, on_step)
+
+            made = reconstruct_all(by_receiver, steps, received, settings.batch, folder, (receiver, about))
             self._measure(found, title, made.image, received, jscc, seed, seconds=made.seconds)
+        if settings.generator:
+            made = self._inverted(settings.generator, jscc, received, folder, about)
+            self._measure(found, INVERSE, made.image, received, jscc, seed, seconds=made.seconds)
         if seed == next(iter(self.checkpoints)):
             self._keep_parts(model, received)
         return found
+
+    def _inverted(self, generator: str, jscc: DeepJSCC, received: Received, folder: Path, about: str) -> Reconstructed:
+        """What InverseJSCC makes of the same transmissions."""
+        net = load_module(generator, StyleGAN).net.requires_grad_(False)
+        inversion = Inversion(title=INVERSE)
+
+        def search(part: Received, on_step: OnStep) -> Reconstruction:
+            image = inversion.reconstruct(net, jscc, part, self.settings.sample_seed, on_step=on_step)
+            return Reconstruction(image, torch.zeros_like(image[:, 0]))
+
+        depends = (inversion, file_fingerprint(Path(generator)), about)
+        return reconstruct_all(search, sum(inversion.rounds), received, self.settings.batch, folder, depends)
 
     def _linear(self, jscc: DeepJSCC, received: Received) -> dict[str, Tensor]:
         """What codes without a network receive, with as many symbols and the same noise."""

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from commin.data.images import to_uint8
 from commin.model import DeepJSCC
-from commin.module import CommIN
-from commin.receivers import Received, Receiver, transmit
+from commin.receivers import Received, Receiver, Reconstruction, transmit
 from commin.sampling import Sampling, sample_in_batches
 from shared.data.problems import DataError
 from shared.runs.settings import read_yaml
 
+Reconstruct = Callable[[Received, Callable[[], object]], Reconstruction]
 RECEIVERS = Path(__file__).parents[1] / "configs" / "receivers.yaml"
 
 
@@ -81,22 +81,20 @@ def send_all(jscc: DeepJSCC, image: Tensor, keys: Tensor, snrs: list[float], see
 
 
 def reconstruct_all(
-    model: CommIN, receiver: Receiver, received: Received, seed: int, batch: int, folder: Path, about: Any
+    reconstruct: Reconstruct, steps: int, received: Received, batch: int, folder: Path, about: Any
 ) -> Reconstructed:
     """Reconstruct every row with one receiver, in batches that are kept in files.
 
     Args:
-        model: Encoder, decoder, prior and INN.
-        receiver: The receiver.
+        reconstruct: Of transmissions and a function to call after each step, their reconstruction.
+        steps: Of a row, for the progress bar.
         received: R transmissions.
-        seed: Of the samples.
         batch: Rows at a time; fewer where the GPU's memory does not suffice.
         folder: Folder of the files.
-        about: What else the result depends on: the checkpoint, say. Files of another receiver or text are not used.
+        about: What the result depends on: receiver, checkpoint and seeds. Files of another text are not used.
     """
-    digest = hashlib.sha256(repr((receiver, seed, received.snr_db.tolist(), about)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr((received.snr_db.tolist(), about)).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    steps = len(receiver.sampling.levels(len(model.prior.alpha_bar))) * receiver.samples
     spread: list[Tensor] = []
     seconds = 0.0
 
@@ -107,7 +105,7 @@ def reconstruct_all(
         if found is None:
             begun = time.perf_counter()
             part = Received(*(field[rows] for field in received))
-            made = receiver.reconstruct(model, part, seed, on_step)
+            made = reconstruct(part, on_step)
             arrays = {"image": to_uint8(made.image).numpy(), "spread": made.spread.numpy()}
             found = {**arrays, "seconds": np.array(time.perf_counter() - begun)}
             with (partial := path.with_suffix(".part")).open("wb") as file:

@@ -2,5 +2,6 @@
 
 from commin.methods.diffusion import Diffusion
 from commin.methods.jscc import JSCC
+from commin.methods.stylegan import StyleGAN
 
-__all__ = ["JSCC", "Diffusion"]
+__all__ = ["JSCC", "Diffusion", "StyleGAN"]

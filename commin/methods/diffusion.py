@@ -21,8 +21,7 @@ TIMES = 4  # of each validation image
 class Diffusion(Method):
     """Learns to remove noise of any strength from images. It sees no channel.
 
-    Training averages the weights (configs/methods/diffusion.yaml), without which samples are much worse. Logged each
-    epoch: `train/loss` and `val/loss`, the latter with the same noise every time.
+    Logged each epoch: `train/loss` and `val/loss`, the latter with the same noise every time.
 
     Args:
         net: The denoiser.

@@ -3,7 +3,7 @@
 Shapes: B images, H x W pixels.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
@@ -43,6 +43,7 @@ class JSCC(Method):
         lpips_weight: Weight of LPIPS in the loss, beside the mean squared error of Eq. 6 (of images in [0, 1]): a rival
             that is trained for the measure that it is judged by.
         lpips_weights: File of LPIPS's weights, see `shared.metrics.image_quality.Lpips`.
+        lr_schedule: Constant, or a half cosine to 0.
         seed: Of the channel's noise in validation.
 
     Raises:
@@ -59,11 +60,13 @@ class JSCC(Method):
         augment: nn.Module | None = None,
         lpips_weight: float = 0.0,
         lpips_weights: str | None = None,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer)
         self.net, self.augment = net, augment
-        self.lpips_weight, self.lpips_weights, self.seed = lpips_weight, lpips_weights, seed
+        self.lpips_weight, self.lpips_weights = lpips_weight, lpips_weights
+        self.lr_schedule, self.seed = lr_schedule, seed
         self._lpips: list[Lpips] = []  # a list, so that its weights are no part of the checkpoint
 
     @classmethod
@@ -111,5 +114,5 @@ class JSCC(Method):
         ).mean(0)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, at a constant rate."""
-        return with_schedule(self.optimizer(self.net.parameters()), self, 0, "constant")
+        """The optimiser, with a schedule for each step where one is asked for."""
+        return with_schedule(self.optimizer(self.net.parameters()), self, 0, self.lr_schedule)

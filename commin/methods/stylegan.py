@@ -12,6 +12,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from commin.data.images import to_float
+from commin.model.stylegan import Discriminator, Generator
 from commin.noise import unit_normal
 from shared.methods import Method
 
@@ -72,8 +73,8 @@ class StyleGAN(Method):
 
     def __init__(
         self,
-        net: nn.Module,
-        discriminator: nn.Module,
+        net: Generator,
+        discriminator: Discriminator,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=2e-3, betas=(0.0, 0.99)),
         augment: nn.Module | None = None,
         r1: float = 1.0,
@@ -114,8 +115,8 @@ class StyleGAN(Method):
 
     def draw(self, count: int) -> Tensor:
         """Images of the generator in training, with random latents and noise."""
-        z = torch.randn(2 * count, int(self.generator.latent_dim), device=self.device)  # type: ignore[arg-type]
-        images: Tensor = self.generator.synthesise(mixed_styles(self.generator, z))  # type: ignore[operator]
+        z = torch.randn(2 * count, int(self.generator.latent_dim), device=self.device)
+        images: Tensor = self.generator.synthesise(mixed_styles(self.generator, z))
         return images
 
     @torch.no_grad()
@@ -127,7 +128,7 @@ class StyleGAN(Method):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """What the discriminator thinks of unseen images, and of the average's, with the same latents every time."""
         x = to_float(batch.image)
-        z = unit_normal(self.seed, batch.key, (int(self.net.latent_dim),), PLACE).to(x)  # type: ignore[arg-type]
+        z = unit_normal(self.seed, batch.key, (int(self.net.latent_dim),), PLACE).to(x)
         found = {"val/real": self.discriminator(x).mean(), "val/fake": self.discriminator(self.net(z)).mean()}
         self.log_dict(found, batch_size=len(x), sync_dist=True)
 

@@ -152,6 +152,6 @@ def _say(model: CommIN, path: Path, sent: Tensor, size: int, symbols: int, snrs:
         distance = float(model.familiarity.distance(sent).mean())
         if distance > 1:
             print(
-                f"{path.name} is unlike the training images (its coarse part lies {distance:.1f} times as far from them "
-                "as most validation images do): what CommIN adds is then invented from them"
+                f"{path.name} is unlike the training images (its coarse part lies {distance:.1f} times as far from "
+                "them as most validation images do): what CommIN adds is then invented from them"
             )

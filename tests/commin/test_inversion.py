@@ -139,6 +139,22 @@ def test_through_the_chain_what_was_received_is_explained() -> None:
     assert (after < unexplained(rounds=(20, 5, 5), radii=(0.1, 0.1), compared="image")).all()
 
 
+def test_larger_images_of_a_generator_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = generator(16)
+    seen: list[Tensor] = []
+    synthesise = net.synthesise
+
+    def noting(*given: Any) -> Tensor:
+        seen.append(synthesise(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(net, "synthesise", noting)
+    once = Inversion(rounds=(1,), radii=(), compared="image")
+    found = once.reconstruct(net, chain(), received(images(8)), 0)
+    expected = seen[0].detach().unflatten(3, (8, 2)).unflatten(2, (8, 2)).mean((3, 5))
+    torch.testing.assert_close(found, expected)
+
+
 def test_an_image_does_not_depend_on_its_batch() -> None:
     net, jscc, y = generator(), chain(), images()
     together = SHORT.reconstruct(net, jscc, received(y), 7)
@@ -246,9 +262,13 @@ def test_lpips_compares_images_of_at_most_256_pixels() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    said = "the generator makes images of 16 pixels, and those received have 32 x 32: use a generator of that size"
-    with pytest.raises(DataError, match=exactly(said)):
-        SHORT.reconstruct(generator(), chain(), received(images(32)), 0)
+    for wrong, size in ((images(32), "32 x 32"), (images()[..., :8], "16 x 8")):
+        said = (
+            f"the generator makes images of 16 pixels, and those received have {size}: use a generator of their size, "
+            "or of a multiple of it"
+        )
+        with pytest.raises(DataError, match=exactly(said)):
+            SHORT.reconstruct(generator(), chain(), received(wrong), 0)
     said = "InverseJSCC has 4 rounds, and the generator of 16 pixels has 3 layers: give fewer rounds"
     with pytest.raises(DataError, match=exactly(said)):
         Inversion().reconstruct(generator(), chain(), received(images()), 0)

@@ -60,6 +60,10 @@ def correlate(x: Array, weight: Array, padding: int) -> Array:
     return found
 
 
+def leaky(x: Array) -> Array:
+    return math.sqrt(2) * np.where(x > 0, x, 0.2 * x)
+
+
 def stretched(x: Array) -> Array:
     """Zeros between the pixels, none at the borders."""
     found = np.zeros((len(x), 2 * x.shape[1] - 1, 2 * x.shape[2] - 1))
@@ -161,9 +165,6 @@ def plain_images(state: dict[str, Tensor], z: Array, noises: list[Array]) -> Arr
     """What a network with the published names makes of one latent: a transcription with plain loops, no batch."""
     value = {name: entry.double().numpy() for name, entry in state.items()}
 
-    def leaky(x: Array) -> Array:
-        return np.where(x > 0, x, 0.2 * x) * math.sqrt(2)
-
     def styled(name: str, x: Array, noise: Array | None, up: bool = False) -> Array:
         weight = value[f"{name}.conv.weight"][0]
         dim = value[f"{name}.conv.modulation.weight"].shape[1]
@@ -171,7 +172,8 @@ def plain_images(state: dict[str, Tensor], z: Array, noises: list[Array]) -> Arr
         scaled = weight / math.sqrt(weight[0].size)
         y = plain_modulated(x, scaled, style, demodulate=noise is not None, up=up)
         if noise is None:
-            return y + value[f"{name}.bias"][0]
+            colours: Array = y + value[f"{name}.bias"][0]
+            return colours
         return leaky(y + value[f"{name}.noise.weight"] * noise + value[f"{name}.activate.bias"][:, None, None])
 
     w = z / math.sqrt((z**2).mean() + 1e-8)
@@ -280,9 +282,6 @@ def test_the_discriminator_is_that_of_its_layers() -> None:
     x = normal(2, 3, 8, 8)
     state = {name: value.numpy() for name, value in net.state_dict().items()}
 
-    def leaky(y: Array) -> Array:
-        return np.where(y > 0, y, 0.2 * y) * math.sqrt(2)
-
     def conv(name: str, y: Array, padding: int) -> Array:
         weight = state[f"{name}.weight"]
         bias = state.get(f"{name}.bias", np.zeros(len(weight)))
@@ -352,7 +351,8 @@ def fit(model: StyleGAN, folder: Path, steps: int = 2) -> pl.Trainer:
         default_root_dir=folder, max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
     )  # fmt: skip
-    trainer.fit(model, *(DataLoader(RandomImages(count), batch_size=None) for count in (steps, 1)))
+    train, val = (DataLoader(RandomImages(count), batch_size=None) for count in (steps, 1))
+    trainer.fit(model, train, val)
     return trainer
 
 
