@@ -20,7 +20,7 @@ from torch import Tensor
 from commin.analogue import LinearCode
 from commin.data.images import to_float, to_uint8
 from commin.data.module import ImageFoldersDataModule
-from commin.evaluation.figures import draw_curves, draw_parts, draw_pictures
+from commin.evaluation.figures import SENT, draw_curves, draw_parts, draw_pictures
 from commin.evaluation.quality import Judge
 from commin.evaluation.reception import Reconstructed, read_receivers, reconstruct_all, send_all
 from commin.evaluation.tables import print_results
@@ -40,7 +40,7 @@ from shared.runs.settings import file_fingerprint
 from shared.runs.variant import Variant
 
 PLAIN = JSCC.title
-SENT, RANDOM_FACE = "Sent image", "Random training image"
+RANDOM_FACE = "Random training image"
 INVERSE = "InverseJSCC, weak generator"  # one that was trained here within an hour
 MEAN_FACE, NEAREST = "Mean training image", "Training image nearest to y"
 LINEAR, CAPACITY = "Linear analogue code (PCA)", "PCA at capacity (bound)"
@@ -299,13 +299,14 @@ def row_of(
         `models`, `samples`, `persons`, `value` with `low` and `high`, and `over` (the paired difference to DeepJSCC)
         with `over_low`, `over_high` and `over_p`.
     """
-    mine = mean_values(values, groups, bounded=False)
+    bounded = all(((array >= 0) & (array <= 1)).all() for array in (values, plain) if array is not None)
+    mine = mean_values(values, groups, bounded)
     value, low, high, _ = interval(mine)
     found = {"models": len(values), "samples": values.shape[1], "persons": len(np.unique(groups))}
     found |= {"value": value, "low": low, "high": high}
     if plain is not None and not np.array_equal(plain, values):
         names = ("over", "over_low", "over_high", "over_p")
-        found |= dict(zip(names, difference(mine, mean_values(plain, groups, bounded=False)), strict=True))
+        found |= dict(zip(names, difference(mine, mean_values(plain, groups, bounded)), strict=True))
     return found
 
 

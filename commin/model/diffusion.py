@@ -1,5 +1,8 @@
 """The prior: a denoising diffusion model (Ho et al. 2020) around the U-Net of diffusers.
 
+A network that is trained from scratch for a few minutes is no better than the best linear denoiser of the same images. So
+this denoiser, which costs nothing, is what a network for v starts from, see `DiffusionPrior.measure`.
+
 Shapes: B images of S x S pixels in [-1, 1]; T noise levels, of which the index t in [0, T) is the paper's t minus 1.
 """
 
@@ -13,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.fft import dct
 from torch import Tensor, nn
 
 from shared.backbones.weights import load_weights
@@ -21,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Prediction = Literal["v", "epsilon"]
 Schedule = Literal["linear", "cosine"]
+ROUNDING = 2 / 255 * 2 / 255 / 12  # variance of rounding to 8 bits: no coefficient of an image has less
 PREDICTIONS: dict[str, Prediction] = {"v_prediction": "v", "epsilon": "epsilon"}  # diffusers' names
 
 
@@ -42,7 +47,21 @@ def noise_schedule(schedule: Schedule, train_steps: int) -> Tensor:
 
 
 class DiffusionPrior(nn.Module):
-    """A denoiser of images at T noise levels: diffusers' `UNet2DModel` over blocks of pixels as channels.
+    r"""A denoiser of images at T noise levels: diffusers' `UNet2DModel` over blocks of pixels as channels.
+
+    With the prediction v (Salimans and Ho 2022), the network's output F is what the best linear denoiser misses. In the
+    coefficients of the cosine transform over colours, rows and columns, where images have the variances
+    :math:`\lambda` around their mean :math:`\mu`, and x_t the coefficients :math:`\hat x_t`,
+
+    .. math::
+
+        \hat v = \frac{\sqrt{\bar\alpha_t (1 - \bar\alpha_t)} (1 - \lambda)}{\bar\alpha_t \lambda + 1 - \bar\alpha_t}
+        (\hat x_t - \sqrt{\bar\alpha_t} \hat\mu) - \sqrt{1 - \bar\alpha_t} \hat\mu
+        + \sqrt{\frac{\lambda}{\bar\alpha_t \lambda + 1 - \bar\alpha_t}} \hat F.
+
+    The first terms are the mean of v given x_t if images were Gaussian, the factor of F is its standard deviation.
+    (This is EDM's preconditioning, Karras et al. 2022, Eq. 7, for each coefficient instead of for all.) Until images
+    have been measured, lambda is 1 and mu 0, so that v is F, as in pretrained models.
 
     Args:
         image_px: S.
@@ -52,8 +71,7 @@ class DiffusionPrior(nn.Module):
         attention: Whether each level has self-attention; the coarsest always has it between its two halves.
         patch: Side of the pixel blocks; 2 makes an image of 64 x 64 x 3 one of 32 x 32 x 12, and a step 4 times as
             fast.
-        prediction: What the network is trained to say: the noise, or v, which stays well-conditioned at every noise
-            level (Salimans and Ho 2022).
+        prediction: What the network says: v, or the noise `epsilon`, as most pretrained ones do.
         schedule: Of the noise, see `noise_schedule`.
         train_steps: T.
         network: Arguments of `UNet2DModel` that replace those made from the above, as a pretrained one has them, see
@@ -64,6 +82,8 @@ class DiffusionPrior(nn.Module):
     Attributes:
         alpha_bar: `(T,)` float64 on the CPU, see `noise_schedule`.
         train_steps: T.
+        mean: `(3, S, S)`, mu.
+        spectrum: `(3, S, S)`, lambda.
 
     Raises:
         ValueError: The image does not fit the levels, or the lists differ in length; or see `load_weights`.
@@ -72,6 +92,10 @@ class DiffusionPrior(nn.Module):
     machine_arguments = ("weights",)  # a checkpoint holds them itself
     signal: Tensor
     noise: Tensor
+    mean: Tensor
+    spectrum: Tensor
+    cosines: Tensor
+    colours: Tensor
 
     def __init__(
         self,
@@ -115,6 +139,10 @@ class DiffusionPrior(nn.Module):
         # float32, but each rounded from float64: 1 - alpha-bar of a float32 alpha-bar is wrong by 1e-3 at t = 0
         self.register_buffer("signal", self.alpha_bar.sqrt().float(), persistent=False)
         self.register_buffer("noise", (1 - self.alpha_bar).sqrt().float(), persistent=False)
+        self.register_buffer("mean", torch.zeros(3, image_px, image_px))
+        self.register_buffer("spectrum", torch.ones(3, image_px, image_px))
+        self.register_buffer("cosines", _cosine_transform(image_px), persistent=False)
+        self.register_buffer("colours", _cosine_transform(3), persistent=False)
         if weights is not None and Path(weights).is_dir():
             _load_diffusers(self.unet, Path(weights))
         elif weights is not None:
@@ -147,6 +175,16 @@ class DiffusionPrior(nn.Module):
             weights=str(folder),
         )
 
+    @torch.no_grad()
+    def measure(self, images: Tensor) -> None:
+        """Take the mean and the spectrum of the images that the network will be trained on; before training.
+
+        Args:
+            images: `(N, 3, S, S)` in [-1, 1].
+        """
+        self.mean.copy_(images.mean(0))
+        self.spectrum.copy_(self._coefficients(images - self.mean).square().mean(0) + ROUNDING)
+
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """An image at noise level t, `sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise` (Ho et al., Eq. 4).
 
@@ -171,28 +209,50 @@ class DiffusionPrior(nn.Module):
             ValueError: The images have another size or number of channels.
         """
         signal, noise = _each(self.signal, t), _each(self.noise, t)
-        output = self._output(x_t, t)
+        said = self._predicted(x_t, t)
         if self.prediction == "v":
-            return signal * x_t - noise * output, noise * x_t + signal * output
-        return (x_t - noise * output) / signal, output
+            return signal * x_t - noise * said, noise * x_t + signal * said
+        return (x_t - noise * said) / signal, said
 
     def loss(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Mean squared error of what the network is to predict, over pixels and channels: `(B,)`.
+        """Mean squared error of v or of the noise, over pixels and channels: `(B,)`.
 
         The arguments are those of `add_noise`.
         """
-        output = self._output(self.add_noise(x0, noise, t), t)
+        said = self._predicted(self.add_noise(x0, noise, t), t)
         target = noise if self.prediction == "epsilon" else _each(self.signal, t) * noise - _each(self.noise, t) * x0
-        return (output - target).square().flatten(1).mean(1)
+        return (said - target).square().flatten(1).mean(1)
 
-    def _output(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def _predicted(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """V, or the noise."""
         if x_t.shape[1:] != (3, self.image_px, self.image_px):
             raise ValueError(
                 f"the prior is for images of {self.image_px} x {self.image_px} pixels and 3 channels, got "
                 f"{' x '.join(str(side) for side in x_t.shape[1:])} (channels first): resize them or use another prior"
             )
         output = self.unet(F.pixel_unshuffle(x_t, self.patch), t, return_dict=False)[0]
-        return F.pixel_shuffle(output.to(x_t.dtype), self.patch)
+        output = F.pixel_shuffle(output.to(x_t.dtype), self.patch)
+        if self.prediction == "epsilon":
+            return output
+        with torch.autocast(x_t.device.type, enabled=False):
+            signal, noise = _each(self.signal, t), _each(self.noise, t)
+            variance = signal**2 * self.spectrum + noise**2
+            linear = signal * noise * (1 - self.spectrum) / variance * self._coefficients(x_t - signal * self.mean)
+            v = linear + (self.spectrum / variance).sqrt() * self._coefficients(output)
+            return self._image(v) - noise * self.mean
+
+    def _coefficients(self, image: Tensor) -> Tensor:
+        """The orthonormal cosine transform (DCT-II) over colours, rows and columns."""
+        return torch.einsum("ab,nbij->naij", self.colours, self.cosines @ image @ self.cosines.T)
+
+    def _image(self, coefficients: Tensor) -> Tensor:
+        """The inverse of `_coefficients`."""
+        return torch.einsum("ba,nbij->naij", self.colours, self.cosines.T @ coefficients @ self.cosines)
+
+
+def _cosine_transform(n: int) -> Tensor:
+    """The matrix of the orthonormal cosine transform of n numbers, float32."""
+    return torch.from_numpy(dct(np.eye(n), axis=0, norm="ortho")).float()
 
 
 def _each(values: Tensor, t: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from commin.cli import main
 from commin.data.synthetic import write_synthetic
-from commin.evaluation.models import LINEAR, MEAN_FACE, NEAREST, SENT
+from commin.evaluation.figures import SENT
+from commin.evaluation.models import LINEAR, MEAN_FACE, NEAREST
 from commin.evaluation.tables import CONFIGS
 from commin.module import CommIN
 from commin.noise import image_keys
