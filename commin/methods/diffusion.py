@@ -10,11 +10,13 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from commin.data.images import to_float
+from commin.data.module import ImageFoldersDataModule
 from commin.model import DiffusionPrior
 from commin.noise import unit_normal
 from shared.methods import Method
 from shared.optim import with_schedule
 
+MEASURED = 4096  # training images whose mean and spectrum the network starts from
 TIMES = 4  # of each validation image
 
 
@@ -46,6 +48,12 @@ class Diffusion(Method):
         super().__init__(optimizer)
         self.net, self.augment = net, augment
         self.warmup_epochs, self.lr_schedule, self.seed = warmup_epochs, lr_schedule, seed
+
+    def on_fit_start(self) -> None:
+        """Measure the images whose best linear denoiser the network starts from."""
+        data: ImageFoldersDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        image, _ = data.some("train", MEASURED)
+        self.net.measure(to_float(image.to(self.device)))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss at a random time for each image."""

@@ -1,7 +1,7 @@
 """The prior: a denoising diffusion model (Ho et al. 2020) around the U-Net of diffusers.
 
-A network that is trained from scratch for a few minutes is no better than the best linear denoiser of the same images. So
-this denoiser, which costs nothing, is what a network for v starts from, see `DiffusionPrior.measure`.
+A network trained from scratch for four minutes is no better than the best linear denoiser of the same images. So this
+one, which costs nothing, is what our networks start from, see `DiffusionPrior.measure`.
 
 Shapes: B images of S x S pixels in [-1, 1]; T noise levels, of which the index t in [0, T) is the paper's t minus 1.
 """
@@ -59,9 +59,9 @@ class DiffusionPrior(nn.Module):
         (\hat x_t - \sqrt{\bar\alpha_t} \hat\mu) - \sqrt{1 - \bar\alpha_t} \hat\mu
         + \sqrt{\frac{\lambda}{\bar\alpha_t \lambda + 1 - \bar\alpha_t}} \hat F.
 
-    The first terms are the mean of v given x_t if images were Gaussian, the factor of F is its standard deviation.
-    (This is EDM's preconditioning, Karras et al. 2022, Eq. 7, for each coefficient instead of for all.) Until images
-    have been measured, lambda is 1 and mu 0, so that v is F, as in pretrained models.
+    If images were Gaussian, the first terms would be the mean of v given x_t, and the factor of F its standard
+    deviation: the preconditioning of Karras et al. (2022), for each coefficient instead of for all together. Until
+    images have been measured, lambda is 1 and mu 0, so that v is F, as in pretrained models.
 
     Args:
         image_px: S.

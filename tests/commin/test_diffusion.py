@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
 from commin.model.diffusion import DiffusionPrior, Prediction, Schedule, noise_schedule
@@ -106,6 +108,56 @@ def test_a_network_in_half_precision_gives_images_in_full() -> None:
         assert not torch.equal(half, full)
 
 
+def measured() -> tuple[DiffusionPrior, Tensor]:
+    """A prior that has seen images whose rows hang together, and more images of these."""
+    torch.manual_seed(2)
+    images = (0.3 * torch.randn(60, 3, 16, 16).cumsum(3) / 4 + torch.linspace(-0.5, 0.5, 16)).clamp(-1, 1)
+    prior = tiny().double()
+    prior.measure(images[:50].double())
+    return prior, images[50:].double()
+
+
+def test_without_its_network_a_measured_prior_is_the_best_linear_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, images = measured()
+    monkeypatch.setattr(prior.unet, "forward", lambda x, t, return_dict: (torch.zeros_like(x),))
+    basis = np.stack([dctn(row.reshape(3, 16, 16), norm="ortho").ravel() for row in np.eye(768)]).T
+    covariance = basis.T @ np.diag(prior.spectrum.flatten().numpy()) @ basis
+    for level in (0, 300, 900):
+        signal, noise = prior.alpha_bar[level].sqrt().item(), (1 - prior.alpha_bar[level]).sqrt().item()
+        x_t = prior.add_noise(images, torch.randn_like(images), torch.full((10,), level))
+        gain = signal * covariance @ np.linalg.inv(signal**2 * covariance + noise**2 * np.eye(768))
+        around = (x_t - signal * prior.mean).flatten(1).numpy()
+        expected = prior.mean.flatten().numpy() + around @ gain.T
+        clean, said = prior.predict(x_t, torch.full((10,), level))
+        np.testing.assert_allclose(clean.flatten(1).numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(said.numpy(), (x_t - signal * clean).numpy() / noise, atol=1e-4)
+
+
+def test_a_measured_prior_s_network_says_what_linear_denoising_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, images = measured()
+    noise, t = torch.randn_like(images), torch.full((10,), 500)
+    said = torch.zeros(10, 12, 8, 8, dtype=torch.float64)
+    monkeypatch.setattr(prior.unet, "forward", lambda x, t, return_dict: (said,))
+    x_t = prior.add_noise(images, noise, t)
+    without = prior.predict(x_t, t)[0]
+    said = torch.randn(said.shape, dtype=torch.float64)
+    change = (without - prior.predict(x_t, t)[0]).numpy() / prior.noise[500].item()  # of v
+    alpha_bar, spectrum = prior.alpha_bar[500].item(), prior.spectrum.numpy()
+    scale = np.sqrt(spectrum / (alpha_bar * spectrum + 1 - alpha_bar))
+    output = F.pixel_shuffle(said, 2).numpy()
+    expected = idctn(scale * dctn(output, axes=(1, 2, 3), norm="ortho"), axes=(1, 2, 3), norm="ortho")
+    np.testing.assert_allclose(change, expected, atol=1e-5)
+    said = torch.zeros_like(said)
+    assert prior.loss(images, noise, t).mean() == pytest.approx((scale**2).mean(), rel=0.1)
+
+
+def test_an_unmeasured_prior_s_network_says_v() -> None:
+    prior, (x_t, _, t) = tiny(), pair()
+    v = F.pixel_shuffle(prior.unet(F.pixel_unshuffle(x_t, 2), t).sample, 2)
+    signal, noise = (value[t].view(-1, 1, 1, 1) for value in (prior.signal, prior.noise))
+    torch.testing.assert_close(prior.predict(x_t, t)[0], signal * x_t - noise * v, atol=1e-5, rtol=0)
+
+
 def test_a_few_steps_of_training_lower_the_loss() -> None:
     prior, (x0, noise, t) = tiny(), pair()
     descent = torch.optim.Adam(prior.parameters(), 1e-2)
@@ -120,11 +172,14 @@ def test_a_few_steps_of_training_lower_the_loss() -> None:
 
 
 def test_weights_come_from_a_file_and_the_rest_from_plain_values(tmp_path: Path) -> None:
-    prior = tiny(prediction="epsilon")
+    prior, (x0, _, t) = tiny(), pair()
+    prior.measure(x0)
     torch.save(prior.state_dict(), tmp_path / "prior.pt")
-    x0, _, t = pair()
-    other = tiny(prediction="epsilon", weights=str(tmp_path / "prior.pt"))
-    assert torch.equal(other.predict(x0, t)[0], prior.predict(x0, t)[0])
+    inside = {f"net.{name}": value for name, value in prior.state_dict().items()}
+    torch.save({"state_dict": inside, "epoch": 3}, tmp_path / "prior.ckpt")
+    for name in ("prior.pt", "prior.ckpt"):
+        other = tiny(weights=str(tmp_path / name))
+        assert torch.equal(other.predict(x0, t)[0], prior.predict(x0, t)[0])
     with pytest.raises(ValueError, match=r"does not fit DiffusionPrior"):
         DiffusionPrior(16, width=16, multipliers=(1, 2), attention=(False, True), weights=str(tmp_path / "prior.pt"))
 
