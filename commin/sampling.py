@@ -195,7 +195,7 @@ def sample(
 
     An image's noise depends on its key, the seed and the noise level alone, and its guidance on no other image, so that
     a result does not depend on the batch that it is in. Networks should not require gradients of their weights, which
-    would only take memory.
+    would only take memory; under `torch.inference_mode` nothing can be guided.
 
     Args:
         prior: The diffusion model.
