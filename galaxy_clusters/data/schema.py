@@ -58,22 +58,15 @@ class VoteSchema:
         """`(Q,)`: the place in `columns` of the answer that leads to each question; `None` where everybody is asked."""
         return [question.after and self.columns.index("_".join(question.after)) for question in self.questions]
 
-    def asked(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability that a volunteer comes to each question: the product of the fractions that lead there.
+    def fractions(self, votes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each answer's share of the votes on its question, 0 where nobody was asked, `(N, A)`.
 
         Args:
-            fractions: `(N, A)` in [0, 1], each answer's share of the votes on its question. Below an answer that is
-                NaN, the probability is NaN.
-
-        Returns:
-            `(N, Q)`.
+            votes: `(N, A)`, numbers of votes, at least 0.
         """
-        reached = np.ones((len(fractions), len(self.questions)))
-        question_of = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        for number, lead in enumerate(self.leads):
-            if lead is not None:
-                reached[:, number] = reached[:, question_of[lead]] * fractions[:, lead]
-        return reached
+        total = np.repeat(np.add.reduceat(votes, self.starts, axis=1), self.sizes, axis=1)
+        share: NDArray[np.float64] = np.divide(votes, total, out=np.zeros(votes.shape), where=total > 0)
+        return share
 
 
 def read_schema(path_or_name: str | Path) -> VoteSchema:

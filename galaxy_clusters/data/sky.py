@@ -1,4 +1,4 @@
-"""Positions on the sky: distances, which catalogue entries belong together, and links to pictures of the place.
+"""Positions on the sky: which catalogue entries belong together, and links to pictures of the place.
 
 Shapes: N positions, in degrees (ICRS).
 """
@@ -34,16 +34,6 @@ def systems(ra: NDArray[np.float64], dec: NDArray[np.float64], link_arcsec: floa
     labels = np.full(len(ra), -1, dtype=np.int64)
     labels[known] = np.argsort(np.argsort(first))[place]
     return labels
-
-
-def separation(
-    ra: NDArray[np.float64], dec: NDArray[np.float64], other_ra: NDArray[np.float64], other_dec: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The distance of positions from others on the sphere, in arc seconds; shapes broadcast."""
-    one, other = _unit_vectors(ra, dec), _unit_vectors(other_ra, other_dec)
-    # Accurate at every distance, which the arc cosine of the product is not at small ones.
-    sine = np.linalg.norm(np.cross(one, other), axis=-1)
-    return np.asarray(np.arctan2(sine, (one * other).sum(-1)) / ARCSEC)
 
 
 def viewer_url(ra: float, dec: float) -> str:

@@ -3,6 +3,7 @@
 Everything here takes the way from a representation to clusters as a function, and a representation as an array.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,12 @@ def replicated(
         if path is not None:
             write_whole(path, "".join(json.dumps(line) + "\n" for line in (first, *done)))
     return done[:count]
+
+
+def runs_file(folder: Path, stage: str, *what: Any) -> Path:
+    """Where results of `replicated` are kept: another file for other settings, so that none has to be deleted."""
+    digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=6).hexdigest()
+    return folder / "runs" / f"{stage}-{digest}.jsonl"
 
 
 def _kept(path: Path, settings: dict[str, Any]) -> list[Any]:

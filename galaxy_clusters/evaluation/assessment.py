@@ -1,8 +1,6 @@
 """The runs behind `assess`: a clustering's chain on smooth resamples, subsamples, other seeds, injected classes."""
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pandas as pd
 from galaxy_clusters.clustering.chain import cluster
 from galaxy_clusters.clustering.graph import prepared
 from galaxy_clusters.clustering.leaves import Clusters
-from galaxy_clusters.evaluation import Points, replicated
+from galaxy_clusters.evaluation import Points, replicated, runs_file
 from galaxy_clusters.evaluation.found import STAGES, Found
 from galaxy_clusters.evaluation.injection import CROWDED, LOCAL, detectability, smallest_findable
 from galaxy_clusters.evaluation.null import FAR, NEIGHBOURS, against_null, permuted
@@ -33,7 +31,7 @@ class Effort:
         counts: Sizes of injected classes; together at most a fifth of the galaxies, larger ones are left out.
         scatters: Their scatter, in distances to the tenth neighbour.
         injections: Runs for each scatter.
-        patches: Draws of random patches for each class of the truth.
+        patches: Draws of random patches for each class of the truth and each attribute.
     """
 
     replicates: int = 39
@@ -76,10 +74,8 @@ class Assessment:
         return cluster(x, dataclasses.replace(own, scaling="none", seed=own.seed if seed is None else seed)).clusters
 
     def _file(self, stage: str, *what: Any) -> Path:
-        """Where runs are kept: another file for other settings, so that none has to be deleted."""
-        words = json.dumps([self._known, self.found.about["data"], self.seed, *what])
-        digest = hashlib.blake2b(words.encode(), digest_size=6).hexdigest()
-        return self.folder / "runs" / f"{stage}-{digest}.jsonl"
+        """Where runs are kept."""
+        return runs_file(self.folder, stage, self._known, self.found.about["data"], self.seed, *what)
 
     def null(self) -> pd.DataFrame:
         """Family-wise p of each cluster."""

@@ -24,8 +24,9 @@ def recovery(x: Points, labels: Labels, classes: "pd.Series[str]", draws: int = 
     Returns:
         A row a class of at least 5 galaxies: `class`, `galaxies`, `base_rate`; `neighbour_purity` with `purity_low` and
         `purity_high`, the share of the class among the ten nearest neighbours of its members; of the best match
-        `cluster` (-1 for none), `jaccard`, `purity` and `recall`; of the most enriched cluster `enriched_purity` and
-        `patches_as_good`, the share of draws of random patches of the same sizes that hold one at least as enriched.
+        `cluster` (-1 for none), `jaccard`, `purity` and `recall`; `enriched`, the most enriched cluster (-1 for none),
+        its `enriched_purity`, and `patches_as_good`, the share of draws of random patches of the same sizes that hold
+        one at least as enriched.
 
     Raises:
         DataError: No class has 5 galaxies.
@@ -53,6 +54,7 @@ def recovery(x: Points, labels: Labels, classes: "pd.Series[str]", draws: int = 
                 "jaccard": match.jaccard,
                 "purity": match.purity,
                 "recall": match.recall,
+                "enriched": patches.cluster,
                 "enriched_purity": patches.hits / patches.size if patches.size else np.nan,
                 "patches_as_good": patches.share,
             }

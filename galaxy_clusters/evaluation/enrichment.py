@@ -22,42 +22,54 @@ from shared.metrics.clusters import UNASSIGNED
 Rows = NDArray[np.int64]
 
 
-def enrichment(labels: Labels, attributes: pd.DataFrame) -> pd.DataFrame:
-    """Each cluster against the sample in each attribute.
+def enrichment(x: Points, labels: Labels, attributes: pd.DataFrame, draws: int = 100, seed: int = 0) -> pd.DataFrame:
+    """Each cluster against the sample in each attribute, and against random patches of the same space.
 
     Args:
+        x: Representation `(N, D)`.
         labels: Clusters `(N,)`.
         attributes: A row a galaxy, of columns that nothing before has used: boolean ones say who belongs to a class,
             numbers are compared by rank. Galaxies without a value do not count.
+        draws: How often patches are drawn, one for each cluster and of its size.
+        seed: Of the draws.
 
     Returns:
         A row a cluster and attribute: `cluster`, `attribute`, `size` (members with a value), `value` (share of a class
         among them, or their median), `sample` (that of all galaxies), `p`: for a class the hypergeometric chance of at
         least as many, for a number that of ranks at least as different (Mann and Whitney, both sides; NaN if the
-        cluster or the rest has no value), and `p_holm`, corrected for the number of rows.
+        cluster or the rest has no value), `p_holm`, corrected for the number of rows, and `patches_as_good`, the share
+        of draws in which a patch has a p at least as small.
 
     Raises:
         DataError: An attribute is neither true or false nor a number, or there is another number of rows.
     """
     _same_rows(labels, len(attributes))
-    names = np.unique(labels[labels != UNASSIGNED])
+    names, sizes = np.unique(labels[labels != UNASSIGNED], return_counts=True)
+    drawn = [random_patches(x, sizes.tolist(), (seed, draw)) for draw in range(draws)] if len(names) else []
     found = []
     for attribute, column in attributes.items():
         values = _numbers(str(attribute), column)
-        known = ~np.isnan(values)
+        known = values[~np.isnan(values)]
         of_class = pd.api.types.is_bool_dtype(column.dropna().infer_objects())
+        middle = _mean if of_class else _median
+        of_patches = [np.fmin.reduce([_p(values, rows, of_class) for rows in patches]) for patches in drawn]
         for name in names:
-            inside, rest = values[known & (labels == name)], values[known & (labels != name)]
-            row = {"cluster": int(name), "attribute": str(attribute), "size": len(inside)}
-            if of_class:
-                p = float(hypergeom.sf(inside.sum() - 1, known.sum(), values[known].sum(), len(inside)))
-                value, sample = _mean(inside), _mean(values[known])
-            else:
-                p = float(mannwhitneyu(inside, rest).pvalue) if len(inside) and len(rest) else np.nan
-                value, sample = _median(inside), _median(values[known])
-            found.append(row | {"value": value, "sample": sample, "p": p})
-    table = pd.DataFrame(found, columns=["cluster", "attribute", "size", "value", "sample", "p"])
+            inside, p = values[labels == name], _p(values, np.flatnonzero(labels == name), of_class)
+            inside = inside[~np.isnan(inside)]
+            as_good = np.nan if np.isnan(p) else float((np.array(of_patches) <= p * (1 + 1e-9)).mean())
+            found.append((int(name), str(attribute), len(inside), middle(inside), middle(known), p, as_good))
+    table = pd.DataFrame(found, columns=["cluster", "attribute", "size", "value", "sample", "p", "patches_as_good"])
     return table.assign(p_holm=holm(table["p"]))
+
+
+def _p(values: NDArray[np.float64], rows: Rows, of_class: bool) -> float:
+    """The chance that some rows differ as much from the others, or hold as many of a class; NaN is no value."""
+    chosen = np.isin(np.arange(len(values)), rows)
+    known = ~np.isnan(values)
+    inside, rest = values[known & chosen], values[known & ~chosen]
+    if of_class:
+        return float(hypergeom.sf(inside.sum() - 1, known.sum(), values[known].sum(), len(inside)))
+    return float(mannwhitneyu(inside, rest).pvalue) if len(inside) and len(rest) else np.nan
 
 
 def random_patches(x: Points, sizes: Sequence[int], seed: int | tuple[int, int]) -> list[Rows]:
@@ -168,13 +180,29 @@ def neighbour_purity(x: Points, positive: NDArray[np.bool_], k: int = 10) -> Pur
     Raises:
         DataError: The class has no member, or there are too few rows.
     """
+    shares = neighbour_shares(x, positive, k)
+    value, low, high, _ = interval(mean_values(shares))
+    return Purity(value, low, high, (len(shares) - 1) / (len(x) - 1))
+
+
+def neighbour_shares(x: Points, positive: NDArray[np.bool_], k: int = 10) -> NDArray[np.float64]:
+    """Share of a class among the k nearest neighbours of each of its members, in their order, itself not counted.
+
+    Args:
+        x: As for `neighbour_purity`, as all below.
+        positive: `(N,)`.
+        k: Number of neighbours.
+
+    Raises:
+        DataError: As `neighbour_purity`.
+    """
     _same_rows(positive, len(x))
     members = np.flatnonzero(positive)
     if not len(members):
         raise DataError("the class has no member, so its neighbours have no purity")
     check_enough(len(x), k, "neighbours")
-    value, low, high, _ = interval(mean_values(positive[_nearest_others(x, members, k)].mean(1)))
-    return Purity(value, low, high, (len(members) - 1) / (len(x) - 1))
+    shares: NDArray[np.float64] = positive[_nearest_others(x, members, k)].mean(1)
+    return shares
 
 
 def _nearest_others(x: Points, rows: Rows, k: int) -> Rows:

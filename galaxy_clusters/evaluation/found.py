@@ -27,6 +27,7 @@ MEMBERS, CLUSTERS, ABOUT = "members.parquet", "clusters.csv", "clustering.json"
 OWN = ("row", "cluster", "label", "strength", "x", "y")  # columns of the members that are not the catalogue's
 STAGES = "stages"  # folder of the chain's files
 EVIDENCE, REMARKS = "evidence.csv", "evidence.json"  # of `assess`
+RECOVERY, ENRICHMENT = "recovery.csv", "enrichment.csv"  # likewise, of known classes and held-out attributes
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,11 @@ class Found:
         """The members' embeddings `(N, D)`.
 
         Raises:
-            DataError: The file with the embeddings is gone, or holds others.
+            DataError: The file with the embeddings is gone, or holds others; or the clustering does not say which ones.
         """
         path = Path(self.about["embeddings"])
+        if "data" not in self.about:
+            raise DataError(f"the clustering of {path} is of an earlier version of Quintet: run `cluster` again")
         values = read_embeddings(path, self.about.get("id_column")).values
         if fingerprint(values) != self.about["data"]:
             raise DataError(f"{path} holds other embeddings than were clustered: run `cluster` again")

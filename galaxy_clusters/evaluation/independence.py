@@ -20,6 +20,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from galaxy_clusters.evaluation import Labels
 from shared.data.problems import DataError
+from shared.metrics.clusters import UNASSIGNED
 from shared.progress import progress
 
 Floats = NDArray[np.float64]
@@ -31,6 +32,7 @@ MARGIN = 0.1  # over chance: what "independent" must rule out
 ALPHA = 0.05
 POWER = 0.8
 DRAWS = 10_000  # for the upper end
+ANSWERED = 0.3  # of the votes on a question, as in the cuts of section 2
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,26 @@ def independence(votes: Floats, classes: Labels, seed: int = 0) -> Independence:
         word = "not decided"
         reason = f"p = {p:.2g}, but the upper end of the balanced accuracy, {upper:.2f}, is not below {limit:.2f}"
     return Independence(found, upper, chance, p, _detectable(critical, counts), sizes, word, reason)
+
+
+def within_answer(fractions: Floats, share: Floats, labels: Labels, seed: int = 0) -> tuple[Independence, int]:
+    """Whether clusters follow from the votes of the galaxies that have an answer, artefact as a rule (Fig. 2).
+
+    Args:
+        fractions: Vote fractions of all galaxies `(N, V)`, as for `independence`.
+        share: Of the answer among the votes on its question `(N,)`; from 0.3 on a galaxy has it, as in the cuts.
+        labels: Clusters `(N,)`. Those with fewer than five of these galaxies count as none.
+        seed: As for `independence`.
+
+    Returns:
+        The result, and the number of galaxies with that answer.
+    """
+    has = share >= ANSWERED
+    own = labels[has]
+    names, counts = np.unique(own, return_counts=True)
+    own = np.where(np.isin(own, names[counts >= FOLDS]), own, UNASSIGNED)
+    kept = own != UNASSIGNED if 0 < (own == UNASSIGNED).sum() < FOLDS else np.ones(len(own), bool)
+    return independence(fractions[has][kept], own[kept], seed), int(has.sum())
 
 
 def _check(votes: Floats, classes: Labels) -> None:

@@ -24,6 +24,7 @@ from shared.metrics.clusters import best_matches
 LENGTH = 10  # displacements are measured in the distance to this neighbour
 LOCAL = 100  # neighbours whose covariance gives the directions
 RECOVERED = 0.5  # a larger best-match Jaccard index is a recovery
+PIECE = 0.2  # of a class in a cluster, for the cluster to count as a piece of it
 CROWDED = 0.2  # more injected than this share of the galaxies would be another data set
 
 
@@ -80,7 +81,8 @@ def detectability(
 
     Returns:
         A row a class: `scatter`, `seed`, `seed_row`, `count`, `jaccard` of the best match in [0, 1], its `purity` and
-        `recall`, and `recovered` (`jaccard` above 0.5). Members are the copies alone.
+        `recall`, `recovered` (`jaccard` above 0.5), and `pieces`, the number of clusters that hold a fifth of it or
+        more. Members are the copies alone.
 
     Raises:
         DataError: All classes together have more than a fifth as many members as there are galaxies; or see `inject`
@@ -101,16 +103,23 @@ def detectability(
             inject(x, row, count, scatter, (seed, place))[len(x) :]
             for place, (row, count) in enumerate(zip(rows, counts, strict=True))
         ]
-        matches = best_matches(classes, chain(np.concatenate([x, *copies])))
+        labels = chain(np.concatenate([x, *copies]))
+        matches = best_matches(classes, labels)
         return [
             {"scatter": scatter, "seed": seed, "seed_row": int(row), "count": int(count), "jaccard": match.jaccard,
-             "purity": match.purity, "recall": match.recall, "recovered": match.jaccard > RECOVERED}
+             "purity": match.purity, "recall": match.recall, "recovered": match.jaccard > RECOVERED,
+             "pieces": _pieces(labels[classes == match.label])}
             for row, count, match in zip(rows, counts, matches, strict=True)
         ]  # fmt: skip
 
     known = {"data": fingerprint(x), "counts": list(counts), "runs": runs, **(settings or {})}
     done = replicated(run, len(runs), "injection", path, known)
     return pd.DataFrame([row for rows in done for row in rows])
+
+
+def _pieces(labels: NDArray[np.int64]) -> int:
+    """Number of clusters that hold a good part of a class."""
+    return int((np.unique(labels[labels >= 0], return_counts=True)[1] >= PIECE * len(labels)).sum())
 
 
 class SmallestFindable(NamedTuple):

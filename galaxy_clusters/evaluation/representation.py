@@ -7,17 +7,21 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from galaxy_clusters.model.bottleneck import Bottleneck
 from galaxy_clusters.model.features import feature_names, image_features
 from galaxy_clusters.module import GalaxyVotes
 from shared.backbones import out_dim
 from shared.checkpoint import load_module
+from shared.data.problems import DataError
 from shared.methods import Pretraining
 
 VIEWS = 8  # rotations by quarter turns, and their mirror images
+Control = Literal["turned", "untrained", "wide"]
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,26 @@ class Representation:
     columns: tuple[str, ...] = ()
 
 
-def trained(checkpoint: Path, views: int = 1) -> Representation:
-    """The representation of a checkpoint's encoder.
+def trained(checkpoint: Path, views: int = 1, control: Control | None = None) -> Representation:
+    """The representation of a checkpoint's encoder, or one to compare it with.
 
     Args:
         checkpoint: Of any method of this package, or of `shared.methods`.
         views: 1, the image as it is, or 8, the mean over quarter turns and mirror images.
+        control: `"turned"`: of images that are turned by a quarter; `"untrained"`: by the same encoder with random
+            weights; `"wide"`: the encoder's features below the bottleneck.
+
+    Raises:
+        DataError: `control` is `"wide"` and there is no bottleneck.
     """
-    model = load_module(checkpoint, Pretraining).eval()  # type: ignore[type-abstract]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = load_module(checkpoint, Pretraining, weights=control != "untrained")  # type: ignore[type-abstract]
+    encoder = model.eval().encoder
+    if control == "wide" and not isinstance(encoder, Bottleneck):
+        raise DataError(f"the encoder of {checkpoint} has no bottleneck: leave out --control wide")
     digest = hashlib.sha256()
-    for key, value in sorted(model.encoder.state_dict().items()):
+    for key, value in sorted(encoder.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.contiguous().cpu().numpy().tobytes())
 
@@ -57,11 +71,16 @@ def trained(checkpoint: Path, views: int = 1) -> Representation:
 
     @torch.inference_mode()
     def embed(images: Tensor) -> Tensor:
+        images = torch.rot90(images, 1, (2, 3)) if control == "turned" else images
         views_of = oriented(images.to(device), views)
-        return torch.stack([model(view) for view in views_of]).mean(0).float().cpu()
+        return torch.stack([features(view) for view in views_of]).mean(0).float().cpu()
 
-    name, dim = f"{digest.hexdigest()[:16]} views {views}", out_dim(model.encoder)
-    if not isinstance(model, GalaxyVotes):
+    features: Callable[[Tensor], Tensor] = model
+    dim = out_dim(encoder)
+    if isinstance(encoder, Bottleneck) and control == "wide":
+        features, dim = encoder.wide, out_dim(encoder.encoder)
+    name = f"{digest.hexdigest()[:16]} views {views}{f' {control}' if control else ''}"
+    if not isinstance(model, GalaxyVotes) or control in ("untrained", "wide"):
         return Representation(name, dim, embed)
     fractions_of = model.fractions
 

@@ -17,7 +17,7 @@ class Bottleneck(nn.Module):
 
     Args:
         encoder: `(B, C, S, S) -> (B, encoder.out_dim)`, an `ImageEncoder` with pre-trained weights, say.
-        dim: d (section 3: 128).
+        dim: d (section 3: 128); 0 keeps the encoder's own features, for comparison.
         zoom: By how much images as they are stored (uint8) are enlarged about their centre. Augmented images (float)
             are not: their crops are the zoom in training. Zoobot trains at 1.2 to 1.4 and predicts at 1.2.
 
@@ -41,8 +41,10 @@ class Bottleneck(nn.Module):
             raise ValueError(f"zoom must be at least 1, got {zoom}")
         self.zoom = zoom
         self.encoder = encoder
-        self.project = nn.Sequential(nn.Linear(out_dim(encoder), dim), nn.LayerNorm(dim))
-        self.out_dim = dim
+        self.out_dim = dim or out_dim(encoder)
+        self.project: nn.Module = nn.Identity()
+        if dim:
+            self.project = nn.Sequential(nn.Linear(out_dim(encoder), dim), nn.LayerNorm(dim))
         self.frozen = False
 
     def train(self, mode: bool = True) -> "Bottleneck":
@@ -53,11 +55,15 @@ class Bottleneck(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`(B, C, S, S) -> (B, d)`."""
+        found: Tensor = self.project(self.wide(images))
+        return found
+
+    def wide(self, images: Tensor) -> Tensor:
+        """The encoder's own features `(B, encoder.out_dim)`, of the images as `forward` shows them to it."""
         if images.dtype == torch.uint8 and self.zoom > 1:
             shown = round(images.shape[-1] / self.zoom)
             start = (images.shape[-1] - shown) // 2
             images = images[..., start : start + shown, start : start + shown]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.encoder(images)
-        found: Tensor = self.project(features)
-        return found
+            features: Tensor = self.encoder(images)
+        return features

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from galaxy_clusters.clustering.graph import neighbour_graph, scaler
+from galaxy_clusters.data.source import FAULT
 from galaxy_clusters.evaluation.found import Found
 from galaxy_clusters.report import assign as rules
 from galaxy_clusters.report.export import write_csv
@@ -14,16 +15,17 @@ from shared.data.problems import DataError
 
 
 def assign(
-    clusters: Path, embeddings: Path, output: Path = Path("runs/assigned.csv"), k: int = 10, kept: float = 0.95
+    clusters: Path, embeddings: Path, output: Path | None = None, k: int = 10, kept: float = 0.95
 ) -> pd.DataFrame:
     """Assign galaxies to frozen clusters by their neighbours in the representation; most belong to none.
 
     The rule is the strictest that still gives `kept` of the clusters' members their own cluster when each is left out.
+    Images that show nothing, as `embed` found, belong to none.
 
     Args:
         clusters: Folder of a clustering.
         embeddings: Of the new galaxies, by the same model.
-        output: CSV file to write.
+        output: CSV file to write; by default `assigned.csv` in the clustering's folder.
         k: Number of neighbours that vote.
         kept: Share of the members.
 
@@ -56,13 +58,16 @@ def assign(
     labels = found.members["label"].to_numpy(np.int64)
     rule = rules.calibrate(neighbour_graph(scaled, k + 2), labels, k, kept)
     given = rules.assign(others, scaled, labels, rule)
-    names = pd.Series([found.names[label] if label >= 0 else None for label in given.labels], dtype="str")
+    shows = new.table[FAULT].fillna("").to_numpy() == "" if FAULT in new.table else np.ones(len(new.ids), bool)
+    own = np.where(shows, given.labels, -1)
+    names = pd.Series([found.names[label] if label >= 0 else None for label in own], dtype="str")
     table = pd.DataFrame(
         {"id": new.ids, "cluster": names, "share": given.share.round(4), "ratio": given.ratio.round(4)}
     )
+    output = output or clusters / "assigned.csv"
     write_csv(output, table)
     print(
-        f"{int((given.labels >= 0).sum())} of {len(table)} galaxies belong to a cluster; left out in turn, "
+        f"{int((own >= 0).sum())} of {len(table)} galaxies belong to a cluster; left out in turn, "
         f"{100 * rule.kept:.0f}% of the members get their own, and {100 * rule.right:.0f}% of those that get one are "
         f"members; wrote {output}"
     )

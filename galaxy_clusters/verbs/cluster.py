@@ -27,6 +27,7 @@ def cluster(
     catalogue: Path | None = None,
     id_column: str | None = None,
     cuts: str | None = None,
+    only: Path | None = None,
     schema: str = "desi",
     settings: ChainSettings | None = None,
     max_memory_gb: float | None = None,
@@ -45,6 +46,8 @@ def cluster(
         id_column: Column of identifiers of that catalogue or, without one, of anybody's embeddings.
         cuts: Which galaxies take part: `paper` (section 2), or a YAML file. They look at the vote fractions beside the
             embeddings and at the catalogue's columns.
+        only: Table of the galaxies that take part, by their identifiers, such as those that several encoders are
+            compared on.
         schema: Vote schema of the fractions.
         settings: What the chain does, e.g. `--settings.min_samples 20`, or a YAML file.
         max_memory_gb: Memory that the work may take.
@@ -53,8 +56,8 @@ def cluster(
         What is kept in `members.parquet`, `clusters.csv` and `clustering.json`.
 
     Raises:
-        DataError: See `read_embeddings`, `read_catalogue`, `read_cuts`, `apply_cuts` and `clustering.chain.cluster`; or
-            a galaxy with an embedding is not in the catalogue.
+        DataError: See `read_embeddings`, `read_catalogue`, `read_cuts`, `apply_cuts` and `clustering.chain.cluster`; a
+            galaxy with an embedding is not in the catalogue; or `only` names none that is left.
     """
     settings = settings or ChainSettings()
     output = output or embeddings.parent / "clusters"
@@ -66,6 +69,10 @@ def cluster(
     if cuts:
         rules = read_cuts(CUTS / "paper.yaml" if cuts == "paper" else Path(cuts))
         table, counts = apply_cuts(table, rules, read_schema(schema))
+    if only:
+        table = table[table["id"].isin(read_catalogue(only)["id"])].reset_index(drop=True)
+        if table.empty:
+            raise DataError(f"{only} names none of the galaxies that are left")
     rows = table["row"].to_numpy()
     print(f"{len(rows)} of {len(found.ids)} galaxies; distances are Euclidean, scaling: {settings.scaling}")
     values = found.values[rows]

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 from galaxy_clusters.data.fits import Stretch, SurveyImage, faults_of, load_survey_image
 from galaxy_clusters.data.module import Look
 from galaxy_clusters.data.source import FAULT, Source
-from galaxy_clusters.evaluation.representation import VIEWS, Representation, trained, untrained
+from galaxy_clusters.evaluation.representation import VIEWS, Control, Representation, trained, untrained
 from shared.data.embeddings import missing_shards, shard_path, skipped_samples, write_embeddings
 from shared.data.images import MODES, ImageSettings
 from shared.data.problems import DataError, OnError, Problems
 from shared.progress import progress
+from shared.runs.settings import saved_settings
 
 LEAST_PX = 16  # of an image that is described without training
 
@@ -51,6 +54,7 @@ def embed(
     hdu: str | None = None,
     bands: list[int | str] | None = None,
     views: int = 1,
+    control: Control | None = None,
     half: bool = False,
     shard_rows: int = 4096,
     job: int = 0,
@@ -82,6 +86,8 @@ def embed(
         hdu: Without a checkpoint, name of the FITS extension with the image; by default the first that holds one.
         bands: Without a checkpoint, what the channels of FITS images are: planes of a cube, or names of extensions.
         views: 1, or 8: the mean over quarter turns and mirror images, with a checkpoint.
+        control: Something to compare the encoder with: `turned` (by images turned by a quarter, for `assess`),
+            `untrained` (by random weights) or `wide` (its features below the bottleneck).
         half: Whether vectors are kept in half the bytes, as float16.
         shard_rows: Galaxies of a shard.
         job: Number of this task of a job array, from 0: it makes every `jobs`-th shard.
@@ -110,8 +116,10 @@ def embed(
             raise DataError(
                 "with a checkpoint, images are prepared as in its training: leave out stretch, hdu and bands"
             )
-        representation, look = trained(checkpoint, views), Look.of(checkpoint)
+        representation, look = trained(checkpoint, views, control), Look.of(checkpoint)
     else:
+        if control:
+            raise DataError(f"without a checkpoint there is no encoder to compare: leave out --control {control}")
         look = _look(image_px, stretch, hdu, bands, views)
         representation = untrained(look.settings.channels)
     source = Source(str(catalogue), str(root or catalogue.parent), id_column, image_column, strip_prefix)
@@ -141,6 +149,41 @@ def embed(
         )
     print(f"embeddings of {count - len(problems.found)} galaxies are in {output}, {problems.summary()}")
     return output
+
+
+def embed_run(run: Path, control: Control | None = None) -> Path:
+    """Embed the survey that a run was trained on, into the run's folder; what is there and newer than it stays.
+
+    Args:
+        run: Folder of a run.
+        control: As for `embed`.
+    """
+    checkpoint, output = run / "checkpoints" / "best.ckpt", run / f"embeddings{f'_{control}' if control else ''}"
+    if output.is_dir() and output.stat().st_mtime < checkpoint.stat().st_mtime:
+        shutil.rmtree(output)  # those of an earlier training
+    return embed(checkpoint=checkpoint, output=output, control=control, **_survey(saved_settings(run)))
+
+
+def embed_features(run: Path, output: Path) -> Path:
+    """Describe the survey that a run was trained on without training, by images as the run's are prepared.
+
+    Args:
+        run: Folder of a run.
+        output: Folder of the shards.
+    """
+    settings = saved_settings(run)
+    data = settings["data"]["init_args"]
+    stretch = Stretch(**data["stretch"]) if data["stretch"] else None
+    more = {name: data[name] for name in ("image_px", "hdu", "bands")}
+    return embed(output=output, stretch=stretch, **more, **_survey(settings))
+
+
+def _survey(settings: dict[str, Any]) -> dict[str, Any]:
+    """The catalogue of a run's settings, as arguments of `embed`."""
+    data = settings["data"]["init_args"]
+    root = Path(data["root"])
+    names = ("id_column", "image_column", "strip_prefix")
+    return {"catalogue": root / data["catalogue"], "root": root, **{name: data[name] for name in names}}
 
 
 def _look(image_px: int, stretch: Stretch | None, hdu: str | None, bands: list[int | str] | None, views: int) -> Look:

@@ -15,7 +15,7 @@ def search(
     like: list[str] | None = None,
     unlike: list[str] | None = None,
     marks: Path | None = None,
-    output: Path = Path("runs/search.csv"),
+    output: Path | None = None,
     count: int = 100,
 ) -> pd.DataFrame:
     """Rank galaxies by their likeness to examples.
@@ -29,7 +29,7 @@ def search(
         unlike: Identifiers of galaxies that are not of that kind.
         marks: CSV file of the marks so far (`id`, `mark`), which is extended; by default `marks.csv` beside the
             embeddings.
-        output: CSV file of the ranking.
+        output: CSV file of the ranking; by default `search.csv` beside the embeddings.
         count: Number of galaxies in it.
 
     Returns:
@@ -40,7 +40,7 @@ def search(
     """
     found = read_embeddings(embeddings)
     ids = found.ids.tolist()
-    marks = marks or (embeddings if embeddings.is_dir() else embeddings.parent) / "marks.csv"
+    marks, output = marks or _beside(embeddings) / "marks.csv", output or _beside(embeddings) / "search.csv"
     kept = ranking.extend_marks(marks, like or [], unlike or [], ids)
     chosen = {mark: ranking.rows_of([name for name, given in kept.items() if given == mark], ids)
               for mark in ("like", "unlike")}  # fmt: skip
@@ -51,12 +51,12 @@ def search(
     return table
 
 
-def outliers(embeddings: Path, output: Path = Path("runs/outliers.csv"), k: int = 10, count: int = 100) -> pd.DataFrame:
+def outliers(embeddings: Path, output: Path | None = None, k: int = 10, count: int = 100) -> pd.DataFrame:
     """Rank galaxies by how far they are from all others, and group near duplicates.
 
     Args:
         embeddings: See `cluster`.
-        output: CSV file of the ranking.
+        output: CSV file of the ranking; by default `outliers.csv` beside the embeddings.
         k: Number of neighbours that count.
         count: Number of galaxies in it.
 
@@ -73,6 +73,12 @@ def outliers(embeddings: Path, output: Path = Path("runs/outliers.csv"), k: int 
     table = pd.DataFrame({"id": found.ids, "distance": distance.round(6), "z": z.round(2),
                           "duplicates": ranking.near_duplicates(graph)})  # fmt: skip
     table = table.sort_values("distance", ascending=False, kind="stable", ignore_index=True).head(count)
+    output = output or _beside(embeddings) / "outliers.csv"
     write_csv(output, table)
     print(f"wrote the {len(table)} farthest of {len(found.ids)} galaxies to {output}")
     return table
+
+
+def _beside(embeddings: Path) -> Path:
+    """Each survey's own folder."""
+    return embeddings if embeddings.is_dir() else embeddings.parent

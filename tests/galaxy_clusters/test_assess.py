@@ -1,6 +1,7 @@
 """`assess` through the command line: what is written and said, resuming, and known classes."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,19 @@ import pandas as pd
 import pytest
 
 from galaxy_clusters.cli import main
+from galaxy_clusters.data.schema import read_schema
+from galaxy_clusters.evaluation import independence
 from galaxy_clusters.evaluation.classes import recovery
-from shared.data.embeddings import write_embeddings
+from shared.data.embeddings import read_embeddings, write_embeddings
+from shared.data.files import write_whole
 
 CHAIN = ["--settings.neighbours", "10", "--settings.min_samples", "5", "--settings.min_cluster_size", "10",
          "--settings.dims", "2"]  # fmt: skip
 EFFORT = ["--effort.replicates", "4", "--effort.subsamples", "2", "--effort.seeds", "1", "--effort.counts", "[20]",
           "--effort.scatters", "[0.5]", "--effort.injections", "1", "--effort.patches", "20"]  # fmt: skip
+
+
+NONE = ["--effort.replicates", "0", "--effort.subsamples", "0", "--effort.seeds", "0", "--effort.injections", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +83,58 @@ def test_each_cluster_gets_its_evidence(clustered: Path, capsys: pytest.CaptureF
     assert kept_runs["null"].read_text() == whole
     assert kept_runs["seeds"].stat().st_mtime_ns == times[kept_runs["seeds"].name]
     assert len(list((clustered / "runs").iterdir())) == 5
+
+
+@pytest.mark.slow
+def test_attributes_votes_and_turned_images_are_looked_at(
+    clustered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(independence, "PERMUTATIONS", 3)
+    root, none = clustered.parent, [*NONE, "--effort.patches", "20"]
+    frame = pd.read_csv(root / "catalogue.csv")
+    schema, rng = read_schema("desi"), np.random.default_rng(3)
+    votes = pd.DataFrame(rng.integers(0, 9, (440, 34)), columns=schema.columns)
+    clump = (frame["kind"] == "clump").to_numpy()
+    votes["smooth-or-featured_artifact"] = np.where(np.arange(440) < 390, 0, 90)
+    catalogue = pd.concat([frame.assign(old=rng.random(440) < 0.5, age=frame["mag_r"] + 9 * clump), votes], axis=1)
+    catalogue.loc[[1, 400], "kind"] = None
+    catalogue.to_csv(tmp_path / "c.csv", index=False)
+    words = ["cluster", "--embeddings", str(root / "x.parquet"), "--catalogue", str(tmp_path / "c.csv"), *CHAIN]
+    pd.DataFrame({"id": [f"g{number:03d}" for number in range(1, 440)]}).to_csv(tmp_path / "only.csv", index=False)
+    found = main([*words, "--output", str(tmp_path / "clusters"), "--only", str(tmp_path / "only.csv")])
+    assert len(found.members) == 439
+    x = read_embeddings(root / "x.parquet").values.copy()
+    x[clump] -= 3  # clumps are of one orientation
+    write_embeddings(tmp_path / "turned.parquet", [f"g{number:03d}" for number in range(440)][::-1], x[::-1])
+    asked = ["--attributes", "kind", "old", "age", "--turned", str(tmp_path / "turned.parquet")]
+    table = main(["assess", "--clusters", str(tmp_path / "clusters"), *none, *asked]).set_index("cluster")
+    name = found.members.loc[found.members["id"] == "g439", "cluster"].iloc[0]
+    assert table.loc[name, "kept"] == 0 < table.loc[name, "kept_unchanged"]
+    assert (table["kept"] == table["kept_unchanged"]).sum() == len(table) - found.members["cluster"][
+        clump[1:]
+    ].nunique()
+    enriched = pd.read_csv(tmp_path / "clusters" / "enrichment.csv").set_index(["cluster", "attribute"])
+    assert set(enriched.index.get_level_values(1)) == {"kind bulk", "kind clump", "old", "age"}
+    assert enriched.loc[(name, "kind clump"), ["value", "sample"]].tolist() == pytest.approx([1, 39 / 437], abs=0.06)
+    assert enriched.loc[(name, "age"), "p_holm"] < 1e-6 < 0.05 < enriched.loc[(name, "old"), "p_holm"]
+    kept = json.loads((tmp_path / "clusters" / "evidence.json").read_text())
+    share = schema.fractions(found.members[schema.columns].to_numpy(float))
+    said, _ = independence.within_answer(share, share[:, 2], found.members["label"].to_numpy())
+    assert kept["independence"]["counts"] == list(said.counts)
+    assert kept["independence"]["balanced_accuracy"] == said.balanced_accuracy
+    assert kept["remarks"][-1] == (
+        "Do clusters follow from the votes of the 50 galaxies with the answer smooth-or-featured_artifact? "
+        f"{said.word}: {said.reason}."
+    )
+    write_embeddings(tmp_path / "turned.parquet", ["g001", "g002"], x[1:3])
+    lacks = f"error: {tmp_path}/turned.parquet lacks g003: embed the same catalogue, turned"
+    with pytest.raises(SystemExit, match=f"^{re.escape(lacks)}$"):
+        main(["assess", "--clusters", str(tmp_path / "clusters"), *none, *asked])
+    with pytest.raises(SystemExit, match=r"^error: the catalogue lacks the column agee; it has id, row, "):
+        main(["assess", "--clusters", str(tmp_path / "clusters"), *none, "--attributes", "agee"])
+    write_whole(tmp_path / "only.csv", "id\nnobody\n")
+    with pytest.raises(SystemExit, match=r"only\.csv names none of the galaxies that are left$"):
+        main([*words, "--output", str(tmp_path / "clusters"), "--only", str(tmp_path / "only.csv")])
 
 
 def test_missing_things_are_named(clustered: Path, tmp_path: Path) -> None:

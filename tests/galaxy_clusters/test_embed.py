@@ -21,6 +21,7 @@ from galaxy_clusters.model.features import image_features
 from galaxy_clusters.module import GalaxyVotes
 from shared.data.embeddings import read_embeddings
 from shared.data.images import ImageSettings
+from shared.data.problems import DataError
 
 IDS = [f"10000000000000000{number}" for number in range(6)]
 
@@ -166,6 +167,7 @@ def test_what_is_wrong_with_an_image_stands_beside_its_vector(catalogue: Path) -
         (["--shard_rows", "0"], "shard_rows must be at least 1, got 0"),
         (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
         (["--job", "2", "--jobs", "2"], "job must be from 0 to 1, got 2"),
+        (["--control", "wide"], "without a checkpoint there is no encoder to compare: leave out --control wide"),
     ],
 )
 def test_options_are_checked_before_any_work(catalogue: Path, options: list[str], message: str) -> None:
@@ -221,7 +223,7 @@ def votes(monkeypatch: pytest.MonkeyPatch) -> GalaxyVotes:
     """The model that every checkpoint holds."""
     torch.manual_seed(0)
     model = GalaxyVotes(Means(), nn.Identity())
-    monkeypatch.setattr(representation, "load_module", lambda *_: model)
+    monkeypatch.setattr(representation, "load_module", lambda *_, **__: model)
     return model
 
 
@@ -264,6 +266,22 @@ def test_a_gpu_is_used_where_there_is_one_and_vectors_come_back(
     monkeypatch.setattr(representation, "image_features", lambda images: images)
     untrained().embed(images)
     assert asked == ["Tensor cuda"]
+
+
+def test_controls_turn_the_images_and_refuse_an_encoder_without_a_bottleneck(votes: GalaxyVotes) -> None:
+    class Corner(Means):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images[:, :, 0, 0].float()
+
+    votes.encoder = Corner()
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    plain, turned = trained(Path("any")), trained(Path("any"), control="turned")
+    assert torch.equal(plain.embed(images), images[:, :, 0, 0].float())
+    assert torch.equal(turned.embed(images), images[:, :, 0, -1].float())  # the other corner of the top
+    assert turned.name == f"{plain.name} turned"
+    assert turned.columns == plain.columns
+    with pytest.raises(DataError, match=r"^the encoder of any has no bottleneck: leave out --control wide$"):
+        trained(Path("any"), control="wide")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

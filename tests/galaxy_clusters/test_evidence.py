@@ -11,7 +11,7 @@ from scipy.stats import hypergeom, mannwhitneyu
 from galaxy_clusters.evaluation import independence as independence_module
 from galaxy_clusters.evaluation.agreement import agreement
 from galaxy_clusters.evaluation.enrichment import against_patches, enrichment, neighbour_purity, random_patches
-from galaxy_clusters.evaluation.independence import independence
+from galaxy_clusters.evaluation.independence import independence, within_answer
 from galaxy_clusters.evaluation.stability import (
     Rerun,
     density_validity,
@@ -138,7 +138,8 @@ def test_enrichment_equals_scipy_and_is_corrected() -> None:
     mass = pd.Series(rng.normal(size=200))
     mass[labels == 1] += 1.5
     mass[150] = np.nan
-    table = enrichment(labels, pd.DataFrame({"merger": merger, "mass": mass}))
+    x = np.column_stack([np.arange(200), np.zeros(200)]).astype(np.float32)  # clusters are neighbours
+    table = enrichment(x, labels, pd.DataFrame({"merger": merger, "mass": mass}), draws=60)
     assert table[["cluster", "attribute", "size"]].to_numpy().tolist() == [
         [0, "merger", 20], [1, "merger", 30], [0, "mass", 20], [1, "mass", 30]
     ]  # fmt: skip
@@ -154,16 +155,29 @@ def test_enrichment_equals_scipy_and_is_corrected() -> None:
     by_hand = np.minimum(np.maximum.accumulate(p[order] * [4, 3, 2, 1]), 1)
     assert table["p_holm"].to_numpy()[order] == pytest.approx(by_hand)
     assert table["p_holm"].max() <= 1
+    best = []
+    for draw in range(60):
+        patches = [np.setdiff1d(rows, [199]) for rows in random_patches(x, [20, 30], (0, draw))]
+        best.append(min(hypergeom.sf(merger[rows].sum() - 1, 199, total, len(rows)) for rows in patches))
+    shares = [np.mean(np.array(best) <= p * (1 + 1e-9)) for p in table["p"][:2]]
+    assert table["patches_as_good"][:2].tolist() == pytest.approx(shares)
+    assert 0 < shares[0] < 0.5 < shares[1]
+    scattered = enrichment(
+        x, labels, pd.DataFrame({"merger": merger.sample(frac=1, random_state=0).reset_index(drop=True)})
+    )
+    assert scattered["patches_as_good"].min() > 0.2
+    unknown = enrichment(x, labels, pd.DataFrame({"mass": mass.where(labels < 0)}), draws=3)
+    assert unknown[["p", "patches_as_good"]].isna().all(axis=None)
 
 
 def test_attributes_of_other_kinds_are_refused() -> None:
     with pytest.raises(DataError) as error:
-        enrichment(np.array([0, 0]), pd.DataFrame({"class": ["ring", "bar"]}))
+        enrichment(np.zeros((3, 1)), np.array([0, 0, -1]), pd.DataFrame({"class": ["ring", "bar", "arm"]}))
     assert str(error.value) == (
         "the attribute class is neither true or false nor a number: make a column of each of its classes"
     )
     with pytest.raises(DataError, match=r"^there are 2 labels and 1 rows of attributes: give one row a galaxy$"):
-        enrichment(np.array([0, 0]), pd.DataFrame({"a": [1.0]}))
+        enrichment(np.zeros((2, 1)), np.array([0, 0]), pd.DataFrame({"a": [1.0]}))
 
 
 def test_random_patches_are_a_galaxy_and_its_nearest() -> None:
@@ -299,6 +313,20 @@ def test_independence_is_decided_rightly(monkeypatch: pytest.MonkeyPatch) -> Non
     few = independence(fractions[:30], np.repeat([0, 1], [24, 6]), seed=0)
     assert few.word == "not decided", few
     assert few.detectable > 0.65
+
+
+def test_within_an_answer_clusters_of_too_few_count_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(independence_module, "PERMUTATIONS", 3)
+    fractions = votes(np.random.default_rng(0), 60)
+    share = np.repeat([0.29, 0.3], [20, 40])
+    labels = np.repeat([7, 0, 1, 2, -1], [20, 18, 15, 4, 3])
+    found, count = within_answer(fractions, share, labels)
+    assert (count, found.counts) == (40, (7, 18, 15))  # the four, and those in none
+    labels[-7:-3] = 1
+    found, count = within_answer(fractions, share, labels)
+    assert (count, found.counts) == (40, (18, 19))  # three in none are too few to tell
+    none, count = within_answer(fractions, share - 0.3, labels)
+    assert (count, none.word) == (0, "not decided")
 
 
 def test_too_few_for_folds_are_not_decided() -> None:

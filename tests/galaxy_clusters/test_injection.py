@@ -62,6 +62,7 @@ def test_large_tight_classes_come_back_and_small_or_loose_ones_do_not(tmp_path: 
     assert shares[0.3, 60] >= 0.75
     assert shares[8.0].max() == 0
     assert (found["recovered"] == (found["jaccard"] > 0.5)).all()
+    assert (found["pieces"][found["recovered"]] >= 1).all()
     assert found.groupby(["seed", "count"])["seed_row"].nunique().max() == 1  # the same galaxy at both scatters
     assert found.groupby("count")["seed_row"].nunique().min() > 1
 

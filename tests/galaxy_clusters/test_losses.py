@@ -103,5 +103,9 @@ def test_stored_images_are_zoomed_and_augmented_ones_are_not() -> None:
     stored = torch.randint(256, (2, 3, 12, 12), dtype=torch.uint8)
     torch.testing.assert_close(net(stored), net(stored[..., 2:10, 2:10].float() / 255))
     assert not torch.allclose(net(stored), net(stored.float() / 255))
+    torch.testing.assert_close(net.wide(stored), below(stored[..., 2:10, 2:10]))
+    full = Bottleneck(below, dim=0, zoom=1.5)
+    assert full.out_dim == 12
+    torch.testing.assert_close(full(stored), net.wide(stored))
     with pytest.raises(ValueError, match=r"zoom must be at least 1, got 0\.9"):
         Bottleneck(below, zoom=0.9)

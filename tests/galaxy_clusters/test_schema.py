@@ -1,12 +1,15 @@
-"""Vote schemas: the published trees, the probability that a question is asked, and the errors of a wrong file."""
+"""Vote schemas: the published trees, vote fractions, and the errors of a wrong file."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy.special import gammaln
 
 from galaxy_clusters.data.schema import Question, read_schema
+from galaxy_clusters.losses import votes_nll
 from shared.data.problems import DataError
 
 
@@ -28,19 +31,15 @@ def test_the_schemas_have_the_published_numbers_of_questions_and_answers() -> No
     ]  # fmt: skip
 
 
-def test_a_question_is_asked_with_the_product_of_the_fractions_that_lead_to_it() -> None:
+def test_fractions_are_shares_of_the_votes_on_a_question_and_0_where_nobody_was_asked() -> None:
     schema = read_schema("desi")
-    fractions = np.random.default_rng(0).random((5, 34))
-    asked = pd.DataFrame(schema.asked(fractions), columns=[question.name for question in schema.questions])
-    share = pd.DataFrame(fractions, columns=schema.columns)
-    featured, smooth = share["smooth-or-featured_featured-or-disk"], share["smooth-or-featured_smooth"]
-    face_on = featured * share["disk-edge-on_no"]
-    spiral = face_on * share["has-spiral-arms_yes"]
-    expected = [
-        1, featured, face_on, face_on, face_on, smooth, featured * share["disk-edge-on_yes"], spiral, spiral, 1
-    ]  # fmt: skip
-    for name, values in zip(asked, expected, strict=True):
-        np.testing.assert_allclose(asked[name], values, rtol=1e-12, err_msg=name)
+    votes = np.random.default_rng(0).integers(0, 9, (5, 34)).astype(float)
+    votes[1, 3:5] = 0
+    found = schema.fractions(votes)
+    for start, size in zip(schema.starts, schema.sizes, strict=True):
+        part = votes[:, start : start + size]
+        expected = [row / row.sum() if row.sum() else row for row in part]
+        np.testing.assert_allclose(found[:, start : start + size], expected, rtol=1e-12)
 
 
 @pytest.mark.realdata
@@ -118,3 +117,46 @@ def test_an_unknown_name_and_an_absent_file_are_told_apart(tmp_path: Path) -> No
     with pytest.raises(DataError) as raised:
         read_schema(tmp_path / "own.yaml")
     assert str(raised.value) == f"no file {tmp_path / 'own.yaml'}"
+
+
+@pytest.mark.realdata
+def test_dirichlet_multinomials_explain_votes_of_galaxy_zoo_2_better_than_multinomials(real_data: Path) -> None:
+    """37 constant concentrations, and then one question's from the votes on the others; every other row is held out."""
+    table = pd.read_csv(real_data / "galaxies" / "gz2_table5_stripe82_coadd_votes.csv.gz")
+    schema = read_schema("gz2")
+    votes = table[[f"{column}_count" for column in schema.columns]].to_numpy(float)
+    learned, held = votes[::2], votes[1::2]
+
+    def fitted(columns: int, votes: torch.Tensor, inputs: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+        """Weights `(inputs, answers)` of the logarithms of the concentrations, by maximum likelihood."""
+        weight = torch.zeros(inputs.shape[1], columns, dtype=torch.float64, requires_grad=True)
+        search = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss() -> torch.Tensor:
+            search.zero_grad()
+            found = votes_nll((inputs @ weight).exp(), votes, sizes).sum(1).mean() + 1e-4 * weight.square().sum()
+            found.backward()
+            return found
+
+        search.step(loss)  # type: ignore[arg-type]
+        return weight.detach()
+
+    train, test = torch.from_numpy(learned), torch.from_numpy(held)
+    ones = torch.ones(len(votes), 1, dtype=torch.float64)
+    weight = fitted(37, train, ones[: len(train)], schema.sizes)
+    constant = votes_nll((ones[: len(test)] @ weight).exp(), test, schema.sizes).mean(0).numpy()
+    multinomial = []
+    for start, size in zip(schema.starts, schema.sizes, strict=True):
+        share, count = learned[:, start : start + size].sum(0), held[:, start : start + size]
+        ways = gammaln(count.sum(1) + 1) - gammaln(count + 1).sum(1)
+        multinomial.append(-(ways + (count * np.log(share / share.sum())).sum(1)).mean())
+    better = np.array(multinomial) - constant
+    assert better.min() > 0, dict(zip(schema.questions, better, strict=True))
+    assert better.sum() > 10  # nats a galaxy
+
+    spiral = slice(7, 9)  # t04: is there a spiral pattern?
+    others = np.delete(schema.fractions(votes), spiral, axis=1)
+    inputs = torch.cat([ones, torch.from_numpy(others - others[::2].mean(0))], 1)
+    predicted = fitted(2, train[:, spiral], inputs[::2], [2])
+    own = votes_nll((inputs[1::2] @ predicted).exp(), test[:, spiral], [2]).mean()
+    assert own < constant[3] - 0.1

@@ -18,6 +18,7 @@ from galaxy_clusters.evaluation.found import Found
 from galaxy_clusters.report.assign import assign, calibrate
 from galaxy_clusters.report.search import extend_marks, near_duplicates, outliers, rows_of, search
 from galaxy_clusters.verbs.assign import assign as assign_verb
+from galaxy_clusters.verbs.search import outliers as outliers_verb
 from galaxy_clusters.verbs.search import search as search_verb
 from shared.data.embeddings import shard_path, write_embeddings
 from shared.data.problems import DataError
@@ -306,3 +307,28 @@ def test_only_neighbours_that_count_are_looked_for(monkeypatch: pytest.MonkeyPat
         assert len(set(rows)) == size
         np.testing.assert_allclose(np.linalg.norm(x[rows] - x[centre], axis=1), nearest[:size], atol=1e-5)
     assert asked == [31, 30]
+
+
+def test_images_that_show_nothing_belong_to_none_and_each_survey_has_its_own_files(tmp_path: Path) -> None:
+    clusters, x = frozen(tmp_path, "none")
+    beside = pd.DataFrame({"fault": ["", "blank", None]})
+    write_embeddings(tmp_path / "new.parquet", ["a", "b", "c"], x[[3, 4, 50]], "a model", beside)
+    found = assign_verb(clusters, tmp_path / "new.parquet")
+    assert found["cluster"].fillna("-").tolist() == ["C01", "-", "C02"]
+    assert pd.read_csv(clusters / "assigned.csv")["id"].tolist() == ["a", "b", "c"]
+    search_verb(tmp_path / "frozen.parquet", like=["g3"])
+    outliers_verb(tmp_path / "frozen.parquet", count=5)
+    write_embeddings(shard_path(tmp_path / "shards", 0, 1), [f"g{number}" for number in range(80)], x)
+    outliers_verb(tmp_path / "shards")
+    assert len(pd.read_csv(tmp_path / "search.csv")) == 79
+    assert len(pd.read_csv(tmp_path / "outliers.csv")) == 5
+    assert (tmp_path / "shards" / "outliers.csv").is_file()
+
+
+def test_a_clustering_of_an_earlier_version_is_to_be_made_again(tmp_path: Path) -> None:
+    clusters, _ = frozen(tmp_path, "none")
+    before = Found.read(clusters)
+    before.about.pop("data")
+    said = f"the clustering of {tmp_path}/frozen.parquet is of an earlier version of Quintet: run `cluster` again"
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        before.values()

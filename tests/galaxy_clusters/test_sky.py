@@ -6,7 +6,7 @@ from astropy import units
 from astropy.coordinates import SkyCoord
 from numpy.typing import NDArray
 
-from galaxy_clusters.data.sky import separation, systems, viewer_url
+from galaxy_clusters.data.sky import systems, viewer_url
 
 
 def positions(centre_ra: float, centre_dec: float, count: int = 60) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -43,13 +43,6 @@ def test_a_chain_is_one_system_the_threshold_is_the_link_and_missing_positions_a
     assert systems(ra, dec, 24).tolist() == [0, 1, 2, -1, 3, 4]
     assert systems(ra, dec, 648000).tolist() == [0, 0, 0, -1, 0, 0]
     assert systems(ra[3:4], dec[3:4]).tolist() == [-1]
-
-
-def test_separations_are_astropys() -> None:
-    ra, dec = np.array([0.0, 10.0, 0.0, 50.0, 120.0]), np.array([0.0, 89.9999, -90.0, -20.0, 30.0])
-    other_ra, other_dec = np.array([1e-7, 190.0, 70.0, 50.0, 299.9]), np.array([0.0, 89.9999, 90.0, -20.0, -30.1])
-    expected = SkyCoord(ra, dec, unit="deg").separation(SkyCoord(other_ra, other_dec, unit="deg")).arcsec
-    assert np.allclose(separation(ra, dec, other_ra, other_dec), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_links_name_the_place() -> None:

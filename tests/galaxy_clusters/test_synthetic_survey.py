@@ -86,8 +86,11 @@ def test_votes_follow_the_tree_and_the_chances() -> None:
     votes = np.stack([draw_votes(chances, schema, rng) for _ in range(1500)])
     weights = [SPREAD * part + CARELESS for part in chances]
     expected = np.concatenate([part / part.sum() for part in weights])[None]
-    asked = np.repeat(schema.asked(expected), schema.sizes, axis=1)
-    np.testing.assert_allclose(votes.mean(0), VOLUNTEERS * (asked * expected)[0], atol=0.6)
+    asked = np.ones(len(schema.sizes))  # the chance that a volunteer comes to a question
+    question_of = np.repeat(np.arange(len(schema.sizes)), schema.sizes)
+    for number, lead in enumerate(schema.leads):
+        asked[number] = 1 if lead is None else asked[question_of[lead]] * expected[0, lead]
+    np.testing.assert_allclose(votes.mean(0), VOLUNTEERS * asked[question_of] * expected[0], atol=0.6)
     totals = np.add.reduceat(votes, schema.starts, axis=1)
     for lead, total in zip(schema.leads, totals.T, strict=True):
         np.testing.assert_array_equal(total, VOLUNTEERS if lead is None else votes[:, lead])
