@@ -132,7 +132,7 @@ def image_cache(
     settings: ImageSettings,
     problems: Problems,
     workers: int | None = None,
-    read: Reader = load_image,
+    read: Reader | None = None,
 ) -> ArrayCache:
     """The images as one memory map `(N, C, S, S)` uint8; see `shared.data.arrays.build_cache`.
 
@@ -143,7 +143,7 @@ def image_cache(
         settings: How they are prepared. Another setting, or a file of another size or time, gives another cache.
         problems: Gets every image that cannot be used.
         workers: Processes that read.
-        read: Reads an `ImageSource`, as `load_image` does.
+        read: Reads an `ImageSource`, in the place of `load_image`.
 
     Raises:
         DataError: As `build_cache`.
@@ -153,7 +153,7 @@ def image_cache(
         folder,
         [ImageSource(file, settings) for file in files],
         names,
-        read,
+        read or load_image,
         row_shape=(settings.channels, settings.size, settings.size),
         dtype="uint8",
         settings={"image": str(settings), "files": fingerprint(files)},
