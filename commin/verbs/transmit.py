@@ -24,6 +24,8 @@ from shared.metrics.image_quality import Lpips, gradient_ssim, psnr
 from shared.progress import progress
 
 SAMPLES = 4  # whose spread shows what is invented
+BRIGHTER = 4  # a spread is small against the range of an image
+SPREAD = f"spread of {SAMPLES} samples, times {BRIGHTER}"
 
 
 def transmit(
@@ -96,7 +98,7 @@ def _send(
     keys = image_keys([f"{path.name}/{number}" for number in range(len(sent))])
     (chosen,) = read_receivers([receiver]).values()
     metrics = {"psnr": psnr, "gradient_ssim": gradient_ssim} | ({"lpips": Lpips(lpips).eval()} if lpips else {})
-    columns: dict[str, list[Tensor]] = {name: [] for name in ("sent", "DeepJSCC", chosen.title, "spread of 4 samples")}
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("sent", "DeepJSCC", chosen.title, SPREAD)}
     rows: list[dict[str, object]] = []
     for snr in snrs:
         received = send(model.jscc, sent, keys, torch.full((len(sent),), snr), seed)
@@ -106,7 +108,7 @@ def _send(
         made = {"DeepJSCC": to_uint8(received.y), chosen.title: to_uint8(samples[0])}
         spread = samples.std(0).mean(1, keepdim=True).expand_as(sent)
         columns["sent"].append(_joined(sent, across))
-        columns["spread of 4 samples"].append(_joined((spread * 255).clamp(0, 255).byte(), across))
+        columns[SPREAD].append(_joined((spread * BRIGHTER * 127.5).clamp(0, 255).byte(), across))
         for name, picture in made.items():
             columns[name].append(_joined(picture, across))
             values = {
@@ -142,11 +144,11 @@ def _joined(tiles: Tensor, across: int) -> Tensor:
 
 def _say(model: CommIN, path: Path, sent: Tensor, size: int, symbols: int, snrs: list[float]) -> None:
     """What was sent, and whether the picture is like those of the training."""
-    bits = ", ".join(f"{capacity_bits(symbols, snr):.0f} at {snr:g} dB" for snr in snrs)
+    bits = ", ".join(f"{capacity_bits(symbols, snr):.0f} bits at {snr:g} dB" for snr in snrs)
     tiles = f"{len(sent)} tiles of " if len(sent) > 1 else ""
     print(
         f"{path.name}: {tiles}{size} x {size} pixels in {symbols} complex symbols each, rho "
-        f"{symbols / (3 * size**2):.4f}; they can carry {bits} bits"
+        f"{symbols / (3 * size**2):.4f}; they can carry {bits}"
     )
     if model.familiarity is not None:
         distance = float(model.familiarity.distance(sent).mean())
