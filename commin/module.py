@@ -10,13 +10,13 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from commin.data.images import to_float
+from commin.data.images import to_float, training_images
 from commin.data.module import ImageFoldersDataModule
 from commin.familiarity import Familiarity
-from commin.methods.jscc import SNRS, draw_snr
+from commin.methods.jscc import SNRS, draw_channel
 from commin.model import DeepJSCC, DiffusionPrior
 from commin.model.invertible import Degradation, to_y_loss
-from shared.checkpoint import CheckpointError
+from shared.checkpoint import CheckpointError, weight_bytes
 from shared.methods import Method
 from shared.optim import with_schedule
 
@@ -111,11 +111,10 @@ class CommIN(Method):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Eq. 9."""
-        x = self.augment(batch.image) * 2 - 1 if self.augment else to_float(batch.image)
-        snr_db = draw_snr(self.jscc, x)
-        noise = torch.randn(len(x), self.jscc.symbols, 2, device=x.device) / 2**0.5
+        x = training_images(batch.image, self.augment)
+        snr_db, noise = draw_channel(self.jscc, x)
         with torch.no_grad():
-            y = self.jscc(x, snr_db, torch.view_as_complex(noise))
+            y = self.jscc(x, snr_db, noise)
         c, _ = self.inn(x, snr_db)
         loss = to_y_loss(c, self.inn.coarse_of(y))
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
@@ -155,7 +154,6 @@ class CommIN(Method):
 def _fingerprint(net: nn.Module) -> Tensor:
     """A digest of a network's weights, `(16,)` uint8."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, values in sorted(net.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    for part in weight_bytes(net):
+        digest.update(part)
     return torch.tensor(list(digest.digest()), dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """Checkpoints that suffice to rebuild their model, and are treated as untrusted input."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,6 +129,13 @@ def load_module(path: str | Path, expected: type[ModuleT], weights: bool = True,
             "use the version of Quintet that wrote it"
         ) from error
     return module.eval()
+
+
+def weight_bytes(module: nn.Module) -> Iterator[bytes]:
+    """Names and values of a module's weights and buffers, sorted by name, for a digest of them."""
+    for name, value in sorted(module.state_dict().items()):
+        yield name.encode()
+        yield value.detach().contiguous().cpu().numpy().tobytes()
 
 
 def _build(value: Any, path: str | Path) -> Any:

@@ -1,7 +1,7 @@
 """The two forms of an image: uint8 as it is stored, and float32 in [-1, 1], the range of the prior."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def to_float(image: Tensor) -> Tensor:
@@ -12,6 +12,11 @@ def to_float(image: Tensor) -> Tensor:
         tensor([-1.,  1.])
     """
     return image.float() / 127.5 - 1
+
+
+def training_images(image: Tensor, augment: nn.Module | None) -> Tensor:
+    """Uint8 images in [-1, 1], each changed on its own where there is an augmentation, which gives floats in [0, 1]."""
+    return to_float(image) if augment is None else augment(image) * 2 - 1
 
 
 def to_uint8(image: Tensor) -> Tensor:

@@ -14,11 +14,8 @@ from commin.data.images import to_float
 from commin.evaluation.identification import rank1
 from commin.model import DeepJSCC
 from commin.receivers import Received
-from shared.augment.images import resize
-from shared.backbones import AlexNet
 from shared.metrics.image_quality import Lpips, gradient_ssim, psnr, ssim
 
-FEATURE_PX = 96  # to which AlexNet's input is enlarged
 SENT_AGAIN = 8  # transmissions of a reconstruction
 CHUNK = 256
 LIMIT_DB = 100.0  # PSNR of equal images
@@ -38,7 +35,6 @@ class Judge:
         self.sent, self.person = sent, person
         self.trained_on = trained_on.float().flatten(1) / 255
         self.lpips = Lpips(str(weights)).eval() if weights else None
-        self.alexnet = AlexNet(FEATURE_PX, str(weights)).eval() if weights else None
         self.has_persons = len(np.unique(person)) < len(person)
         self.gallery = self._features(sent) if self.has_persons else {}
 
@@ -90,7 +86,7 @@ class Judge:
     def _features(self, image: Tensor) -> dict[str, NDArray[np.float64]]:
         """Features to identify persons by."""
         found = {"pixels": (image.float().flatten(1) / 255).double().numpy()}
-        if self.alexnet is not None:
-            parts = [self.alexnet(resize(part, FEATURE_PX)) for part in image.split(CHUNK)]
-            found["alexnet"] = torch.cat(parts).detach().double().numpy()
+        if self.lpips is not None:
+            parts = [self.lpips.net(part) for part in image.split(CHUNK)]
+            found["alexnet"] = torch.cat(parts).double().numpy()
         return found

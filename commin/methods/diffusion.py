@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from commin.data.images import to_float
+from commin.data.images import to_float, training_images
 from commin.data.module import ImageFoldersDataModule
 from commin.model import DiffusionPrior
 from commin.noise import unit_normal
@@ -57,7 +57,7 @@ class Diffusion(Method):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss at a random time for each image."""
-        x = self.augment(batch.image) * 2 - 1 if self.augment else to_float(batch.image)
+        x = training_images(batch.image, self.augment)
         t = torch.randint(self.net.train_steps, (len(x),), device=x.device)
         loss: Tensor = self.net.loss(x, torch.randn_like(x), t).mean()
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)

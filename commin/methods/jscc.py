@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from commin.data.images import to_float
+from commin.data.images import to_float, training_images
 from commin.data.module import ImageFoldersDataModule
 from commin.model import DeepJSCC
 from shared.methods import Method
@@ -25,9 +25,11 @@ def unit_range(x: Tensor) -> Tensor:
     return (x / 2 + 0.5).clamp(0, 1)
 
 
-def draw_snr(net: DeepJSCC, like: Tensor) -> Tensor:
-    """An SNR for each image, uniform over the range that the network is trained for (section 4)."""
-    return torch.empty(len(like), device=like.device).uniform_(net.snr_low, net.snr_high)
+def draw_channel(net: DeepJSCC, like: Tensor) -> tuple[Tensor, Tensor]:
+    """For each image an SNR, uniform over the range that the network is trained for (section 4), and unit noise."""
+    noise = torch.randn(len(like), net.symbols, 2, device=like.device) / 2**0.5
+    snr_db = torch.empty(len(like), device=like.device).uniform_(net.snr_low, net.snr_high)
+    return snr_db, torch.view_as_complex(noise)
 
 
 class JSCC(Method):
@@ -83,9 +85,8 @@ class JSCC(Method):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Eq. 6, each image at an SNR of its own."""
-        x = self.augment(batch.image) * 2 - 1 if self.augment else to_float(batch.image)
-        noise = torch.randn(len(x), self.net.symbols, 2, device=x.device) / 2**0.5
-        y = self.net(x, draw_snr(self.net, x), torch.view_as_complex(noise))
+        x = training_images(batch.image, self.augment)
+        y = self.net(x, *draw_channel(self.net, x))
         loss: Tensor = (y - x).square().mean() / 4  # of images in [0, 1]
         for lpips in self._lpips:
             loss = loss + self.lpips_weight * lpips(y / 2 + 0.5, x / 2 + 0.5).mean()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from commin.data.images import to_float
+from commin.data.images import to_float, training_images
 from commin.model.stylegan import Discriminator, Generator
 from commin.noise import unit_normal
 from shared.methods import Method
@@ -89,7 +89,7 @@ class StyleGAN(Method):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """A step of the discriminator, then one of the generator."""
-        x = self.augment(batch.image) * 2 - 1 if self.augment else to_float(batch.image)
+        x = training_images(batch.image, self.augment)
         of_generator, of_discriminator = self.optimizers()  # type: ignore[attr-defined]
         done = self.trainer.global_step // 2  # it counts the steps of both
 

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.fft import dct
 from torch import Tensor, nn
 
+from commin.model.cosine import cosine_transform
 from shared.backbones.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -141,8 +141,8 @@ class DiffusionPrior(nn.Module):
         self.register_buffer("noise", (1 - self.alpha_bar).sqrt().float(), persistent=False)
         self.register_buffer("mean", torch.zeros(3, image_px, image_px))
         self.register_buffer("spectrum", torch.ones(3, image_px, image_px))
-        self.register_buffer("cosines", _cosine_transform(image_px), persistent=False)
-        self.register_buffer("colours", _cosine_transform(3), persistent=False)
+        self.register_buffer("cosines", cosine_transform(image_px).float(), persistent=False)
+        self.register_buffer("colours", cosine_transform(3).float(), persistent=False)
         if weights is not None and Path(weights).is_dir():
             _load_diffusers(self.unet, Path(weights))
         elif weights is not None:
@@ -248,11 +248,6 @@ class DiffusionPrior(nn.Module):
     def _image(self, coefficients: Tensor) -> Tensor:
         """The inverse of `_coefficients`."""
         return torch.einsum("ba,nbij->naij", self.colours, self.cosines.T @ coefficients @ self.cosines)
-
-
-def _cosine_transform(n: int) -> Tensor:
-    """The matrix of the orthonormal cosine transform of n numbers, float32."""
-    return torch.from_numpy(dct(np.eye(n), axis=0, norm="ortho")).float()
 
 
 def _each(values: Tensor, t: Tensor) -> Tensor:

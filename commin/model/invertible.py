@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from commin.model.cosine import cosine_transform
 from shared.data.problems import DataError
 
 Split = Literal["frame", "decimated", "augmented"]
@@ -327,20 +328,12 @@ def _filtered(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     Both are products with the coefficients of the cosine transform, so that they are symmetric, reflect the image at
     its borders, and give the image back where each is applied twice and the two are added.
     """
-    rows, columns = _cosine_transform(x.shape[2], x), _cosine_transform(x.shape[3], x)
+    rows, columns = (cosine_transform(side).to(x) for side in x.shape[2:])
     frequency = [math.pi / n * torch.arange(n, dtype=x.dtype, device=x.device) for n in x.shape[2:]]
     square = sigma**2 * (frequency[0].square()[:, None] + frequency[1].square())
     coefficients = rows @ x @ columns.mT
     low, high = torch.exp(-square / 2), (-torch.expm1(-square)).sqrt()
     return rows.mT @ (coefficients * low) @ columns, rows.mT @ (coefficients * high) @ columns
-
-
-def _cosine_transform(n: int, like: Tensor) -> Tensor:
-    """The matrix of the orthonormal cosine transform (DCT-II) of n numbers."""
-    place = torch.arange(n, dtype=torch.float64, device=like.device)
-    matrix = torch.cos(math.pi / n * place[:, None] * (place + 0.5)) * math.sqrt(2 / n)
-    matrix[0] /= math.sqrt(2)
-    return matrix.to(like)
 
 
 def _means_and_differences(x: Tensor) -> tuple[Tensor, Tensor]:

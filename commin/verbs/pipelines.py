@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from commin.data.synthetic import write_synthetic
 from commin.evaluation.tables import CONFIGS
@@ -44,9 +43,7 @@ def reproduce(options: Options) -> None:
         named = options if fold is None else _with_fold(options, fold)
         plan = Plan("commin", CONFIGS, named, write_synthetic, "methods")
         folders = train_all(plan, ["commin", *(options.variants or IN_ITS_PLACE)])
-        receivers = [word for name in ABLATION for word in ("--settings.receivers+", name)]
-        plan.evaluate(evaluate, folders[:1], "--missing_only", "true", *_settings(plan), *receivers)
-        plan.evaluate(evaluate, folders[1:], "--missing_only", "true", *_settings(plan), "--settings.controls", "false")
+        _evaluate(plan, folders, "--settings.receivers", f"[{', '.join(ABLATION)}]")
         evaluated += folders
     plan.table(print_table, "figure4", evaluated)
     plan.compare()
@@ -81,13 +78,9 @@ def train_all(plan: Plan, names: Sequence[str]) -> list[str]:
     return plan.train([*parts, *wanted])[len(parts) :]
 
 
-def _settings(plan: Plan) -> list[str]:
+def _evaluate(plan: Plan, folders: Sequence[str], *receivers: str) -> None:
+    """Evaluate CommIN, the first of the folders, by every receiver beside the controls; the others by their own."""
     file = CONFIGS.evaluation(plan.options.dataset)
-    return ["--settings", str(file)] if file else []
-
-
-def _evaluate(plan: Plan, folders: Sequence[str]) -> None:
-    main = [folder for folder in folders if Path(folder).name == f"commin{plan.options.suffix}"]
-    others = [folder for folder in folders if folder not in main]
-    plan.evaluate(evaluate, main, "--missing_only", "true", *_settings(plan))
-    plan.evaluate(evaluate, others, "--missing_only", "true", *_settings(plan), "--settings.controls", "false")
+    asked = ["--missing_only", "true", *(["--settings", str(file)] if file else [])]
+    plan.evaluate(evaluate, folders[:1], *asked, *receivers)
+    plan.evaluate(evaluate, folders[1:], *asked, "--settings.receivers", "[commin]", "--settings.controls", "false")

@@ -1,5 +1,6 @@
 """`python -m commin transmit`: a person's own picture over the noisy channel."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,19 @@ from commin.evaluation.figures import draw_pictures
 from commin.evaluation.reception import read_receivers
 from commin.module import CommIN
 from commin.noise import image_keys
+from commin.receivers import Receiver
 from commin.receivers import transmit as send
 from shared.checkpoint import load_module, saved_data_settings
 from shared.data.files import write_whole
 from shared.data.image_folders import SUFFIXES, images_of
-from shared.data.images import ImageSettings, ImageSource
+from shared.data.images import ImageSettings, ImageSource, read_picture
 from shared.data.problems import DataError
 from shared.metrics.image_quality import Lpips, gradient_ssim, psnr
 from shared.progress import progress
 
 SAMPLES = 4  # whose spread shows what is invented
 BRIGHTER = 4  # a spread is small against the range of an image
+Metrics = dict[str, Callable[[Tensor, Tensor], Tensor]]
 SPREAD = f"spread of {SAMPLES} samples, times {BRIGHTER}"
 
 
@@ -67,6 +70,10 @@ def transmit(
     if not files:
         raise DataError(f"no picture in {image}: give a file or a folder of {', '.join(SUFFIXES)}")
     symbols = model.jscc.symbols
+    (chosen,) = read_receivers([receiver]).values()
+    metrics: Metrics = {"psnr": psnr, "gradient_ssim": gradient_ssim}
+    if lpips:
+        metrics["lpips"] = Lpips(lpips)
     rows = []
     for path in progress(files, "transmit", "picture"):
         if tile:
@@ -74,7 +81,7 @@ def transmit(
         else:
             sent = torch.from_numpy(load_picture(ImageSource(str(path), ImageSettings(size, 3, saved["fit"]))))[None]
             across = 1
-        rows += _send(model, path, sent, across, snrs, receiver, output, lpips, seed)
+        rows += _send(model, path, sent, across, snrs, chosen, output, metrics, seed)
         _say(model, path, sent, size, symbols, snrs)
     table = pd.DataFrame(rows)
     write_whole(output / "transmitted.csv", table.to_csv(index=False))
@@ -89,15 +96,13 @@ def _send(
     sent: Tensor,
     across: int,
     snrs: list[float],
-    receiver: str,
+    chosen: Receiver,
     output: Path,
-    lpips: str | None,
+    metrics: Metrics,
     seed: int,
 ) -> list[dict[str, object]]:
     """Send one picture of one or several tiles at every SNR, draw it, and measure it."""
     keys = image_keys([f"{path.name}/{number}" for number in range(len(sent))])
-    (chosen,) = read_receivers([receiver]).values()
-    metrics = {"psnr": psnr, "gradient_ssim": gradient_ssim} | ({"lpips": Lpips(lpips).eval()} if lpips else {})
     columns: dict[str, list[Tensor]] = {name: [] for name in ("sent", "DeepJSCC", chosen.title, SPREAD)}
     rows: list[dict[str, object]] = []
     for snr in snrs:
@@ -126,10 +131,7 @@ def _send(
 
 def _tiles(path: Path, size: int) -> tuple[Tensor, int]:
     """A picture as tiles `(n, 3, size, size)`, row by row, and how many there are in a row; its edges are repeated."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as opened:
-        picture = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+    picture = np.array(read_picture(path, 3))
     padding = [(0, -extent % size) for extent in picture.shape[:2]]
     whole = torch.from_numpy(np.pad(picture, [*padding, (0, 0)], mode="edge")).permute(2, 0, 1)
     tiles = whole.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4)

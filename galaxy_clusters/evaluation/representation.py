@@ -16,7 +16,7 @@ from galaxy_clusters.model.bottleneck import Bottleneck
 from galaxy_clusters.model.features import feature_names, image_features
 from galaxy_clusters.module import GalaxyVotes
 from shared.backbones import out_dim
-from shared.checkpoint import load_module
+from shared.checkpoint import load_module, weight_bytes
 from shared.data.problems import DataError
 from shared.methods import Pretraining
 
@@ -62,9 +62,8 @@ def trained(checkpoint: Path, views: int = 1, control: Control | None = None) ->
     if control == "wide" and not isinstance(encoder, Bottleneck):
         raise DataError(f"the encoder of {checkpoint} has no bottleneck: leave out --control wide")
     digest = hashlib.sha256()
-    for key, value in sorted(encoder.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.contiguous().cpu().numpy().tobytes())
+    for part in weight_bytes(encoder):
+        digest.update(part)
 
     device = _device()
     model.to(device)

@@ -93,20 +93,33 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     path = Path(source.path)
     if not path.is_file():
         raise DataError(f"no image file {path}")
-    return _load_array(path, source.settings) if path.suffix == ".npy" else _load_picture(path, source.settings)
+    settings = source.settings
+    if path.suffix == ".npy":
+        return _load_array(path, settings)
+    return _as_array(_fitted(read_picture(path, settings.channels, settings.size), settings))
 
 
-def _load_picture(path: Path, settings: ImageSettings) -> NDArray[np.uint8]:
-    mode = MODES.get(settings.channels)
+def read_picture(path: Path, channels: int, side: int | None = None) -> Image.Image:
+    """Read an image file at its own size, turned and in grey or RGB as `load_image` says.
+
+    Args:
+        path: The file.
+        channels: 1 or 3.
+        side: Pixels that it will be resized to, so that a JPEG several times too large need not be decoded in full.
+
+    Raises:
+        DataError: As `load_image`.
+    """
+    mode = MODES.get(channels)
     if mode is None:
-        raise DataError(f"{path} is an image file, which has 1 or 3 channels, not {settings.channels}: use .npy arrays")
+        raise DataError(f"{path} is an image file, which has 1 or 3 channels, not {channels}: use .npy arrays")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
-                # A JPEG several times too large is decoded at a fraction of its size, in a fraction of the time.
-                opened.draft(mode, (2 * settings.size, 2 * settings.size))
-                picture = _fitted(_to_mode(ImageOps.exif_transpose(opened), mode, path), settings)
+                if side is not None:  # a JPEG is decoded at a fraction of its size, in a fraction of the time
+                    opened.draft(mode, (2 * side, 2 * side))
+                return _to_mode(ImageOps.exif_transpose(opened), mode, path)
     except DataError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -117,7 +130,6 @@ def _load_picture(path: Path, settings: ImageSettings) -> NDArray[np.uint8]:
         raise DataError(f"{path} is not an image of a format that Pillow reads") from error
     except Exception as error:  # Pillow lets the errors of its many decoders through
         raise DataError(f"{path} cannot be decoded, it may be truncated or damaged ({error})") from error
-    return _as_array(picture)
 
 
 def load_image_of(picture: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:

@@ -175,6 +175,10 @@ def test_train_starts_the_inn_from_the_other_two_and_folds_are_kept_apart(
     main(["reproduce", "--profile", "demo", "--dataset", "faces", "--root", str(tmp_path)])
     assert folds_of(called) == [f"commin_fold{fold}" for fold in range(5)]
     assert [verb for verb, _ in called][-2:] == ["print_table", "compare"]
+    first, others = [words for verb, words in called if verb == "evaluate"][:2]
+    assert "untrained" in first[first.index("--settings.receivers") + 1]
+    # What is an INN's receiver is none of a plain network's.
+    assert others[others.index("--settings.receivers") + 1] == "[commin]"
 
 
 def folds_of(called: list[tuple[str, list[str]]]) -> list[str]:
